@@ -1,0 +1,39 @@
+// Owns: growing text buffers (messages, CSV, JSON lines).
+#ifndef CPA_BASE_TEXT_H
+#define CPA_BASE_TEXT_H
+
+#include <stddef.h>
+
+#include "cpa/base/status.h"
+
+// A growing, NUL-terminated text. Zero-initialise; cpa_text_fini frees it.
+typedef struct cpa_text {
+    char *s;
+    size_t n, cap;
+} cpa_text;
+
+/** Appends, printf style. */
+cpa_status cpa_text_add(cpa_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/** The text, "" when nothing was added. Borrowed. */
+const char *cpa_text_str(const cpa_text *t);
+
+/** Frees it and leaves it empty. */
+void cpa_text_fini(cpa_text *t);
+
+// Everything that is wrong with an input, reported at once.
+typedef struct cpa_problems {
+    cpa_text text;
+    int n;
+} cpa_problems;
+
+/** Adds one problem (one line, no newline at its end). */
+cpa_status cpa_problems_add(cpa_problems *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/** CPA_OK when there are none, otherwise `code` with all of them as the message, a line each. */
+cpa_status cpa_problems_status(const cpa_problems *p, cpa_status code);
+
+/** Frees it. */
+void cpa_problems_fini(cpa_problems *p);
+
+#endif

@@ -1,0 +1,75 @@
+// Owns: growing text buffers and lists of problems. Never writes them anywhere.
+#include "cpa/base/text.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "cpa/base/mem.h"
+
+static cpa_status add_list(cpa_text *t, const char *fmt, va_list args)
+{
+    va_list again;
+    va_copy(again, args);
+    cpa_status st;
+    int n = vsnprintf(NULL, 0, fmt, again);
+    va_end(again);
+    CPA_REQUIRE(n >= 0, CPA_INTERNAL, "bad format '%s'", fmt);
+    size_t need = t->n + (size_t)n + 1;
+    if (need > t->cap) {
+        size_t cap = need > 2 * t->cap ? need : 2 * t->cap;
+        CPA_TRY(cpa_realloc(cap, 1, &t->s));
+        t->cap = cap;
+    }
+    vsnprintf(t->s + t->n, (size_t)n + 1, fmt, args);
+    t->n += (size_t)n;
+    st = CPA_OK;
+cleanup:
+    return st;
+}
+
+cpa_status cpa_text_add(cpa_text *t, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    cpa_status st = add_list(t, fmt, args);
+    va_end(args);
+    return st;
+}
+
+const char *cpa_text_str(const cpa_text *t)
+{
+    return t->s != NULL ? t->s : "";
+}
+
+void cpa_text_fini(cpa_text *t)
+{
+    cpa_free(&t->s);
+    t->n = 0;
+    t->cap = 0;
+}
+
+cpa_status cpa_problems_add(cpa_problems *p, const char *fmt, ...)
+{
+    cpa_status st = CPA_OK;
+    va_list args;
+    va_start(args, fmt);
+    if (p->n > 0) {
+        CPA_TRY(cpa_text_add(&p->text, "\n"));
+    }
+    CPA_TRY(add_list(&p->text, fmt, args));
+    p->n++;
+cleanup:
+    va_end(args);
+    return st;
+}
+
+cpa_status cpa_problems_status(const cpa_problems *p, cpa_status code)
+{
+    return p->n == 0 ? CPA_OK : cpa_fail(code, "%s", cpa_text_str(&p->text));
+}
+
+void cpa_problems_fini(cpa_problems *p)
+{
+    cpa_text_fini(&p->text);
+    p->n = 0;
+}
