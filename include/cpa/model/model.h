@@ -1,0 +1,92 @@
+// Owns: the compositional perturbation autoencoder and its adversaries on one backend: parameters, activations, one lane of a
+// training step, and inference. Knows nothing of files, ranks, epochs or optimizers.
+#ifndef CPA_MODEL_MODEL_H
+#define CPA_MODEL_MODEL_H
+
+#include "cpa/data/batch.h"
+#include "cpa/model/config.h"
+#include "cpa/nn/params.h"
+
+// Sizes that come from the data. Strings and arrays are copied by cpa_model_create.
+typedef struct cpa_shape {
+    int n_genes, n_perts, n_labels, n_covs, max_comb_len;
+    const char *const *cov_name; // [n_covs]
+    const int *cov_size;         // [n_covs] values of each covariate; an adversary stands against those with more than one
+    int batch_cov;               // which covariate is the batch key, -1: none
+    int max_cells;               // largest batch
+    int64_t max_nnz;             // most stored values of a batch
+} cpa_shape;
+
+typedef struct cpa_model cpa_model;
+
+// Recorded dropout masks to use in place of drawn ones: mask of classifier c (0 perturbation, 1 + position of the covariate),
+// hidden layer k, on the pass-th run of the adversaries in this step; 0 or 1 per [cell, unit], or NULL.
+typedef struct cpa_masks {
+    const cpa_real *(*get)(void *ctx, int classifier, int layer, int pass);
+    void *ctx;
+} cpa_masks;
+
+// What one lane of a step has to do. Denominators are those of the global batch, so that lanes add up.
+typedef struct cpa_lane_plan {
+    bool update_autoencoder, update_adversary;
+    bool adversary_in_loss; // the autoencoder's loss contains the adversaries' (not while pretraining)
+    bool want_metrics;      // R2 and accuracies of this batch, and the reconstruction loss also without an autoencoder update
+    double adv_lambda, pen_adv;
+    int64_t n_cells;        // of the global batch
+    double label_weight;    // sum over the global batch of the class weights of its cells
+    uint32_t epoch;
+    uint64_t seed;
+    const cpa_masks *masks; // NULL: drawn
+} cpa_lane_plan;
+
+// Sums over cells (or, R2 and accuracies, over lanes that took metrics), added over lanes. A penalty is the mean over
+// the latent of the squared derivative. Three more per covariate follow.
+enum { CPA_SUM_RECON, CPA_SUM_ADV_PERT, CPA_SUM_PENALTY_PERT, CPA_SUM_R2_MEAN, CPA_SUM_R2_VAR, CPA_SUM_ACC_PERT, CPA_SUM_METRIC_LANES, CPA_SUM_COVS };
+enum { CPA_SUM_COV_ADV, CPA_SUM_COV_PENALTY, CPA_SUM_COV_ACC, CPA_SUMS_PER_COV };
+
+/** Builds the model: declares and places parameters (values undefined: cpa_params_init or a file fills them), sizes every
+ *  activation. `training`: with adversaries, gradients and moments; label_weight [n_labels] is then required. `gene_mask`:
+ *  per category a bitset of (n_genes+31)/32 words or NULL (all genes), borrowed; may be NULL. */
+cpa_status cpa_model_create(cpa_backend *be, const cpa_model_config *config, const cpa_shape *shape, bool training,
+                            const double *label_weight, uint32_t *const *gene_mask, cpa_model **out);
+
+/** Frees it and sets *m to NULL; NULL-safe. */
+void cpa_model_destroy(cpa_model **m);
+
+/** The parameter table. */
+cpa_params *cpa_model_params(cpa_model *m);
+
+/** Dimensions of the latent space. */
+int cpa_model_n_latent(const cpa_model *m);
+
+/** Number of sums that a lane reports. */
+int cpa_model_n_sums(const cpa_model *m);
+
+/** Runs one lane: gradients (zero where the loss is blind) and batch statistics into the gradient arena, sums into sums[n_sums].
+ *  A batch without cells gives zeros. Rank-local. */
+cpa_status cpa_model_lane(cpa_model *m, const cpa_batch *batch, const cpa_lane_plan *plan, double *sums);
+
+/** Clears the lane's gradient arena (for a lane without cells). */
+cpa_status cpa_model_no_lane(cpa_model *m, double *sums);
+
+/** Evaluation forward of a batch: latents, and the means of the counts when `decode`. */
+cpa_status cpa_model_infer(cpa_model *m, const cpa_batch *batch, bool decode);
+
+// Results of the last cpa_model_infer or cpa_model_lane of a batch with validation metrics.
+typedef struct cpa_scores {
+    double recon_loss, r2_mean, r2_var; // mean over cells; over the batch's categories
+} cpa_scores;
+
+/** Evaluation forward with the validation metrics that need the decoder. */
+cpa_status cpa_model_validate(cpa_model *m, const cpa_batch *batch, cpa_scores *scores);
+
+// Parts of a latent vector, to be or-ed. basal + pert + covs + batch is the decoder's input z.
+enum { CPA_LATENT_BASAL = 1, CPA_LATENT_PERT = 2, CPA_LATENT_COVS = 4, CPA_LATENT_BATCH = 8, CPA_LATENT_ALL = 15 };
+
+/** Copies the sum of the named parts for the cells of the last batch to host [n_cells, n_latent]. */
+cpa_status cpa_model_latent(cpa_model *m, int parts, cpa_real *host);
+
+/** Copies the means of the counts of the last decoding cpa_model_infer or cpa_model_validate to host [n_cells, n_genes]. */
+cpa_status cpa_model_means(cpa_model *m, cpa_real *host);
+
+#endif

@@ -1,0 +1,78 @@
+// Owns: a stack of hidden layers (linear, batch norm, ReLU, dropout) with an optional last linear layer: parameters, activations,
+// forward, backward and second-order backward, as compositions of operations.
+#ifndef CPA_NN_MLP_H
+#define CPA_NN_MLP_H
+
+#include "cpa/nn/params.h"
+
+enum { CPA_MAX_LAYERS = 8 };
+
+// The hidden layers' bias sits in front of a batch norm: it moves only the running mean, and its gradient is exactly 0.
+typedef struct cpa_layer {
+    int weight, bias, gamma, beta, mean, var; // numbers in the parameter table
+    int n_in, n_out;
+    cpa_mat xhat, y, rstd, mask; // activations of the last forward, [max_cells, n_out]; mask without data: no dropout
+    cpa_mat delta, e, q; // second order: d(sum of outputs)/dY and /dA, and dP/dA, [max_cells, n_out]
+} cpa_layer;
+
+typedef struct cpa_mlp {
+    cpa_params *t; // borrowed
+    int n_layers, n_in, n_hidden, n_out; // n_out 0: no last linear layer
+    cpa_layer layer[CPA_MAX_LAYERS];
+    int out_weight, out_bias;
+    cpa_real keep; // 1/(1 - dropout rate)
+    cpa_dev_real *memory; // owned activations
+    cpa_mat work[2];      // scratch [max_cells, n_hidden, and n_in of a dense input]
+    cpa_mat row;          // scratch [n_hidden]
+    bool sparse;          // the first layer takes a cpa_csr
+} cpa_mlp;
+
+// Input of a stack: a dense matrix, or cells as CSR.
+typedef struct cpa_input {
+    cpa_mat x;
+    const cpa_csr *csr;
+} cpa_input;
+
+/** Declares parameters: hidden layers under "<prefix>Layer k.0.weight" ..., the last linear layer as `out_name`.weight/.bias
+ *  (n_out 0: none). USAGE when n_layers is not in 1..CPA_MAX_LAYERS. */
+cpa_status cpa_mlp_declare(cpa_mlp *mlp, cpa_params *t, cpa_group group, cpa_group stat_group, int n_in, int n_hidden, int n_layers, int n_out,
+                           bool sparse, const char *prefix, const char *out_name);
+
+/** Allocates activations for up to max_cells cells (after cpa_params_place). `second_order`: also what cpa_mlp_penalty needs;
+ *  dropout_rate > 0: masks. */
+cpa_status cpa_mlp_place(cpa_mlp *mlp, int max_cells, bool training, bool second_order, double dropout_rate);
+
+/** Frees activations. */
+void cpa_mlp_fini(cpa_mlp *mlp);
+
+/** Training forward over the n_cells rows of the input: fills activations and the batch statistics' slots; masks must be set when there is
+ *  dropout. `inside_autoencoder` chooses the statistics' slots. */
+cpa_status cpa_mlp_forward(cpa_mlp *mlp, cpa_input in, int n_cells, bool inside_autoencoder);
+
+/** Evaluation forward (running statistics, no dropout). */
+cpa_status cpa_mlp_eval(cpa_mlp *mlp, cpa_input in, int n_cells);
+
+/** Output of the last hidden layer, [n_cells, n_hidden]. */
+cpa_mat cpa_mlp_hidden(const cpa_mlp *mlp, int n_cells);
+
+/** Scratch for the gradient of the last hidden layer's output, [n_cells, n_hidden]; what cpa_mlp_grad may take as dh. */
+cpa_mat cpa_mlp_dhidden(const cpa_mlp *mlp, int n_cells);
+
+/** out [n_cells, n_out] = hidden W^T + b, the last linear layer. */
+cpa_status cpa_mlp_output(cpa_mlp *mlp, cpa_mat out);
+
+/** Backward of cpa_mlp_output: weight and bias gradients (when `params`; `add`: added to what is there), dh = dout W. */
+cpa_status cpa_mlp_output_grad(cpa_mlp *mlp, cpa_mat dh, cpa_mat dout, bool params, bool add);
+
+/** Backward through the hidden layers from dh (destroyed). `params`: parameter gradients, written (or, with `add`, added for
+ *  weights and gamma). `second`: adds the penalty's dP/dA at every layer. dx: gradient of a dense input, or without data. */
+cpa_status cpa_mlp_grad(cpa_mlp *mlp, cpa_input in, cpa_mat dh, bool params, bool add, bool second, cpa_mat dx);
+
+/** g [n_cells, n_in] = d(sum of all outputs)/d(input) in training mode, for the activations of the last forward. */
+cpa_status cpa_mlp_sum_gradient(cpa_mlp *mlp, cpa_mat g, int n_cells);
+
+/** Second order: given v = dP/dg (destroyed) after cpa_mlp_sum_gradient, writes dP/d(weights, gamma) into the gradients and keeps
+ *  dP/dA of every layer for cpa_mlp_grad(second). beta and hidden biases get nothing from P. */
+cpa_status cpa_mlp_penalty(cpa_mlp *mlp, cpa_mat v, int n_cells);
+
+#endif

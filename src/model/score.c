@@ -1,0 +1,96 @@
+// Owns: metrics of one batch that need the model's outputs: R2 by category, accuracies. Sums over few numbers happen on the host.
+#include <stdlib.h>
+#include <string.h>
+
+#include "model_impl.h"
+
+// Sorts the rows of the batch by category, stably (insertion sort over positions: a batch is small and arrives shuffled).
+static void sort_rows(const int32_t *category, int n, int32_t *order)
+{
+    for (int i = 0; i < n; i++) {
+        int j = i;
+        for (; j > 0 && category[order[j - 1]] > category[i]; j--) {
+            order[j] = order[j - 1];
+        }
+        order[j] = i;
+    }
+}
+
+cpa_status cpa_score_prepare(cpa_model *m, const cpa_batch *batch, int *n_groups)
+{
+    cpa_status st = CPA_OK;
+    int n = m->n, k = 0;
+    bool masked = false;
+    sort_rows(batch->category, n, m->host_order);
+    for (int i = 0; i < n; i++) {
+        int32_t category = batch->category[m->host_order[i]];
+        if (i && category == batch->category[m->host_order[i - 1]]) {
+            continue;
+        }
+        const uint32_t *mask = m->gene_mask ? m->gene_mask[category] : NULL;
+        int32_t *row = m->host_mask + (int64_t)k * m->mask_words;
+        if (mask) {
+            memcpy(row, mask, (size_t)m->mask_words * 4);
+            masked = true;
+        } else {
+            memset(row, 0xFF, (size_t)m->mask_words * 4);
+        }
+        m->host_offsets[k++] = i;
+    }
+    m->host_offsets[k] = n;
+    *n_groups = k;
+    CPA_TRY(cpa_op_upload(m->be, m->order, m->host_order, (size_t)n * 4));
+    CPA_TRY(cpa_op_upload(m->be, m->offsets, m->host_offsets, ((size_t)k + 1) * 4));
+    if (masked) {
+        CPA_TRY(cpa_op_upload(m->be, m->mask, m->host_mask, (size_t)k * (size_t)m->mask_words * 4));
+    }
+    m->has_mask = masked;
+    CPA_TRY(cpa_op_csr_expand(m->be, cpa_mat_head(m->target, n), m->batch.x, true));
+cleanup:
+    return st;
+}
+
+cpa_status cpa_score_r2(cpa_model *m, cpa_mat means, int n_groups, double *r2_mean, double *r2_var)
+{
+    cpa_status st = CPA_OK;
+    CPA_TRY(cpa_op_log1p(m->be, means, means));
+    CPA_TRY(cpa_op_group_r2(m->be, m->r2, means, cpa_mat_head(m->target, m->n), m->order, m->offsets, n_groups, m->has_mask ? m->mask : NULL,
+                            m->mask_words));
+    CPA_TRY(cpa_op_download(m->be, m->host_r2, m->r2, 2 * (size_t)n_groups * sizeof(double)));
+    *r2_mean = *r2_var = 0;
+    for (int k = 0; k < n_groups; k++) {
+        *r2_mean += m->host_r2[2 * k] / n_groups;
+        *r2_var += m->host_r2[2 * k + 1] / n_groups;
+    }
+cleanup:
+    return st;
+}
+
+cpa_status cpa_score_accuracy(cpa_model *m, const cpa_adversary *a, const cpa_batch *batch, double *accuracy)
+{
+    cpa_status st = CPA_OK;
+    const int32_t *label = a->cov < 0 ? batch->label : batch->cov + (int64_t)a->cov * batch->max_cells;
+    int *hits = m->host_hits, *present = hits + a->classes, *seen = present + a->classes, all = 0;
+    memset(hits, 0, 3 * (size_t)a->classes * sizeof *hits);
+    CPA_TRY(cpa_op_download(m->be, m->host_best, cpa_int_at(m->best, (int64_t)(a->cov + 1) * m->shape.max_cells), (size_t)m->n * 4));
+    for (int i = 0; i < m->n; i++) {
+        int32_t p = m->host_best[i], t = label[i];
+        present[t]++;
+        seen[t] = seen[p] = 1;
+        hits[t] += p == t;
+        all += p == t;
+    }
+    if (a->cov >= 0) {
+        *accuracy = (double)all / m->n;
+        return CPA_OK;
+    }
+    double sum = 0;
+    int classes = 0;
+    for (int k = 0; k < a->classes; k++) {
+        classes += seen[k];
+        sum += present[k] ? (double)hits[k] / present[k] : 0;
+    }
+    *accuracy = sum / classes;
+cleanup:
+    return st;
+}

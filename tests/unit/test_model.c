@@ -1,0 +1,221 @@
+// Owns: gradients of the whole model against finite differences, dropout and penalty included; lanes that add up.
+// Must never compare the model with itself at the same point.
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cpa/base/rng.h"
+#include "cpa/model/model.h"
+
+enum { B = 9, G = 14, P = 5, M = 2, K = 4, N_COVS = 3, MAX_SUMS = 16 };
+
+// The double build tells a wrong term from rounding; the float build only that nothing is grossly wrong.
+#ifdef CPA_DOUBLE
+static const double STEP = 1e-6, TOLERANCE = 2e-7;
+#else
+static const double STEP = 2e-3, TOLERANCE = 3e-2;
+#endif
+
+static double unit(int a, int b)
+{
+    uint32_t ctr[4] = {(uint32_t)a, (uint32_t)b, 77, 1}, w[4];
+    cpa_philox(5, CPA_STREAM_INIT, ctr, w);
+    return cpa_unit(w[0]);
+}
+
+static cpa_batch *make_batch(void)
+{
+    cpa_batch *b;
+    assert_int_equal(cpa_batch_create(B, B * G, G, N_COVS, M, &b), CPA_OK);
+    b->n_cells = B;
+    for (int i = 0; i < B; i++) {
+        double library = 0;
+        for (int g = 0; g < G; g++) {
+            int x = (int)(unit(i, g) * 9) - 4;
+            if (x > 0) {
+                b->gene[b->nnz] = g;
+                b->count[b->nnz] = (cpa_real)x;
+                b->log1p[b->nnz++] = (cpa_real)log1p(x);
+                library += x;
+            }
+        }
+        b->indptr[i + 1] = (int32_t)b->nnz;
+        b->library[i] = (cpa_real)library;
+        b->pert[i * M] = 1 + i % (P - 1);
+        b->pert[i * M + 1] = i % 3 ? 0 : 2;
+        b->dose[i * M] = (cpa_real)(0.1 + unit(i, 100));
+        b->dose[i * M + 1] = i % 3 ? 0 : (cpa_real)(0.2 + unit(i, 101));
+        b->label[i] = i % K;
+        b->category[i] = i % 3;
+        b->cell[i] = 1000 + i;
+        b->cov[i] = i % 3;
+        b->cov[b->max_cells + i] = 0;
+        b->cov[2 * b->max_cells + i] = (i / 2) % 2;
+    }
+    return b;
+}
+
+static cpa_model *make_model(cpa_backend *be)
+{
+    static const char *const names[N_COVS] = {"cell_type", "single", "batch"};
+    static const int sizes[N_COVS] = {3, 1, 2};
+    static const double weight[K] = {1.5, 3, 0.5, 2};
+    cpa_model_config c = {.n_latent = 5, .n_hidden_encoder = 7, .n_layers_encoder = 2, .n_hidden_decoder = 6, .n_layers_decoder = 3,
+                          .n_hidden_adv = 6, .n_layers_adv = 2, .dropout_rate_adv = 0.2};
+    cpa_shape s = {.n_genes = G, .n_perts = P, .n_labels = K, .n_covs = N_COVS, .max_comb_len = M, .cov_name = names, .cov_size = sizes,
+                   .batch_cov = 2, .max_cells = B, .max_nnz = B * G};
+    cpa_model *m;
+    assert_int_equal(cpa_model_create(be, &c, &s, true, weight, NULL, &m), CPA_OK);
+    assert_int_equal(cpa_params_init(cpa_model_params(m), 3), CPA_OK);
+    return m;
+}
+
+static cpa_lane_plan plan_for(const cpa_batch *b, bool autoencoder, bool adversary)
+{
+    static const double weight[K] = {1.5, 3, 0.5, 2};
+    cpa_lane_plan p = {.update_autoencoder = autoencoder, .update_adversary = adversary, .adversary_in_loss = autoencoder, .adv_lambda = 2.5,
+                       .pen_adv = 3, .n_cells = b->n_cells, .epoch = 4, .seed = 9};
+    for (int i = 0; i < b->n_cells; i++) {
+        p.label_weight += weight[b->label[i]];
+    }
+    return p;
+}
+
+// The value that the gradients in the arena are gradients of.
+static double objective(cpa_model *m, const cpa_batch *b, const cpa_lane_plan *p)
+{
+    double s[MAX_SUMS];
+    assert_true(cpa_model_n_sums(m) <= MAX_SUMS);
+    assert_int_equal(cpa_model_lane(m, b, p, s), CPA_OK);
+    double n = (double)p->n_cells, adv = s[CPA_SUM_ADV_PERT] / p->label_weight, penalty = s[CPA_SUM_PENALTY_PERT] / n;
+    for (int c = 0; c < N_COVS; c++) {
+        adv += s[CPA_SUM_COVS + CPA_SUMS_PER_COV * c + CPA_SUM_COV_ADV] / n;
+        penalty += s[CPA_SUM_COVS + CPA_SUMS_PER_COV * c + CPA_SUM_COV_PENALTY] / n;
+    }
+    return p->update_autoencoder ? s[CPA_SUM_RECON] / n - p->adv_lambda * adv : adv + p->pen_adv * penalty;
+}
+
+static bool belongs(const cpa_param *p, const cpa_lane_plan *plan)
+{
+    return plan->update_autoencoder ? p->group <= CPA_GROUP_DOSER : p->group == CPA_GROUP_ADVERSARY;
+}
+
+// Central differences over every element of every parameter that the plan updates.
+static void check_gradients(bool autoencoder)
+{
+    cpa_backend *be;
+    assert_int_equal(cpa_backend_create("check", &be), CPA_OK);
+    cpa_model *m = make_model(be);
+    cpa_batch *b = make_batch();
+    cpa_lane_plan plan = plan_for(b, autoencoder, !autoencoder);
+    cpa_params *t = cpa_model_params(m);
+    objective(m, b, &plan);
+    cpa_real *grad = calloc((size_t)t->n_grad, sizeof *grad);
+    assert_int_equal(cpa_op_download(be, grad, t->grad, (size_t)t->n_grad * sizeof *grad), CPA_OK);
+    double scale = 0;
+    int checked = 0;
+    for (int64_t i = 0; i < t->n_trained; i++) {
+        scale = fmax(scale, fabs((double)grad[i]));
+    }
+    for (int i = 0; i < t->n; i++) {
+        for (int64_t e = 0; belongs(&t->p[i], &plan) && e < cpa_param_size(&t->p[i]); e++) {
+            cpa_dev_real *at = cpa_real_at(t->value, t->p[i].at + e);
+            cpa_real v, up, down;
+            cpa_op_download(be, &v, at, sizeof v);
+            up = v + (cpa_real)STEP;
+            down = v - (cpa_real)STEP;
+            cpa_op_upload(be, at, &up, sizeof up);
+            double f = objective(m, b, &plan);
+            cpa_op_upload(be, at, &down, sizeof down);
+            f = (f - objective(m, b, &plan)) / ((double)up - (double)down);
+            cpa_op_upload(be, at, &v, sizeof v);
+            double g = (double)grad[t->p[i].at + e];
+            if (fabs(f - g) > TOLERANCE * (scale + fabs(f))) {
+                fail_msg("%s[%lld]: gradient %.9g, difference quotient %.9g", t->p[i].name, (long long)e, g, f);
+            }
+            checked++;
+        }
+    }
+    assert_true(checked > 100 && scale > 0);
+    free(grad);
+    cpa_batch_destroy(&b);
+    cpa_model_destroy(&m);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+}
+
+static void autoencoder_gradients(void **state)
+{
+    (void)state;
+    check_gradients(true);
+}
+
+static void adversary_gradients_with_penalty(void **state)
+{
+    (void)state;
+    check_gradients(false);
+}
+
+// The same bits from both backends, which run the same arithmetic.
+static void check_backend_equals_cpu(void **state)
+{
+    (void)state;
+    double sums[2][MAX_SUMS];
+    cpa_real *grad[2];
+    int64_t n = 0;
+    for (int k = 0; k < 2; k++) {
+        cpa_backend *be;
+        assert_int_equal(cpa_backend_create(k ? "check" : "cpu", &be), CPA_OK);
+        cpa_model *m = make_model(be);
+        cpa_batch *b = make_batch();
+        cpa_lane_plan plan = plan_for(b, true, true);
+        plan.want_metrics = true;
+        assert_int_equal(cpa_model_lane(m, b, &plan, sums[k]), CPA_OK);
+        n = cpa_model_params(m)->n_grad;
+        grad[k] = calloc((size_t)n, sizeof **grad);
+        cpa_op_download(be, grad[k], cpa_model_params(m)->grad, (size_t)n * sizeof **grad);
+        cpa_batch_destroy(&b);
+        cpa_model_destroy(&m);
+        assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+    }
+    assert_memory_equal(sums[0], sums[1], (CPA_SUM_COVS + N_COVS * CPA_SUMS_PER_COV) * sizeof(double));
+    assert_memory_equal(grad[0], grad[1], (size_t)n * sizeof **grad);
+    free(grad[0]);
+    free(grad[1]);
+}
+
+// A second lane of the same batch allocates nothing.
+static void a_step_allocates_nothing(void **state)
+{
+    (void)state;
+    cpa_backend *be;
+    double sums[MAX_SUMS];
+    assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
+    cpa_model *m = make_model(be);
+    cpa_batch *b = make_batch();
+    cpa_lane_plan plan = plan_for(b, true, true);
+    plan.want_metrics = true;
+    assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
+    long before = cpa_alloc_count();
+    assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
+    assert_int_equal(cpa_alloc_count(), before);
+    cpa_batch_destroy(&b);
+    cpa_model_destroy(&m);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(autoencoder_gradients),
+        cmocka_unit_test(adversary_gradients_with_penalty),
+        cmocka_unit_test(check_backend_equals_cpu),
+        cmocka_unit_test(a_step_allocates_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
