@@ -1,0 +1,21 @@
+// Owns: the options of training (upstream's train(...) and plan_kwargs arguments).
+#ifndef CPA_TRAIN_CONFIG_H
+#define CPA_TRAIN_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct cpa_train_config {
+    int max_epochs; // 0: min(round(20000 / cells * 400), 400), at least 1
+    int batch_size; // cells of one lane in one step
+    int lanes;      // power of two
+    double lr, wd, doser_lr, doser_wd, adv_lr, adv_wd;
+    int n_epochs_pretrain_ae, n_steps_pretrain_ae, n_epochs_adv_warmup, n_steps_adv_warmup; // 0: none
+    int adv_steps;  // 0: autoencoder and adversary on every batch (upstream's None)
+    double reg_adv, pen_adv;
+    int check_val_every_n_epoch, early_stopping_patience;
+    int train_metrics_every; // R2 and accuracies on every N-th autoencoder batch
+    char *shuffle;           // "auto", "full" or "block"
+} cpa_train_config;
+
+#endif

@@ -1,0 +1,32 @@
+// Owns: history.csv: a row per epoch and mode under upstream's metric names, no times. Means over batches leave out zeros, as upstream's do.
+#ifndef CPA_TRAIN_HISTORY_H
+#define CPA_TRAIN_HISTORY_H
+
+#include "cpa/base/text.h"
+#include "cpa/data/registry.h"
+#include "cpa/train/step.h"
+
+typedef struct cpa_history cpa_history;
+
+/** Columns for the covariates of this registry. */
+cpa_status cpa_history_create(const cpa_registry *registry, cpa_history **out);
+
+/** Frees it and sets *h to NULL; NULL-safe. */
+void cpa_history_destroy(cpa_history **h);
+
+/** Adds a value of the current epoch to a column; zeros are left out of the mean. */
+void cpa_history_take(cpa_history *h, const char *column, double value);
+
+/** Adds what a training step computed. */
+void cpa_history_step(cpa_history *h, const cpa_step_result *r);
+
+/** Mean of a column over the current epoch, NaN when it got no value. */
+double cpa_history_mean(const cpa_history *h, const char *column);
+
+/** Ends the epoch: appends its row and starts afresh. `mode`: "train" or "valid". */
+cpa_status cpa_history_row(cpa_history *h, int64_t epoch, const char *mode);
+
+/** The whole CSV. Borrowed. */
+const char *cpa_history_csv(const cpa_history *h);
+
+#endif

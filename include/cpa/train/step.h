@@ -1,0 +1,47 @@
+// Owns: one step over all lanes: filling batches, running this rank's lanes, the tree sum, the update. The result is the same on every
+// rank and for every number of ranks.
+#ifndef CPA_TRAIN_STEP_H
+#define CPA_TRAIN_STEP_H
+
+#include "cpa/data/loader.h"
+#include "cpa/data/sampler.h"
+#include "cpa/model/model.h"
+#include "cpa/train/optimizer.h"
+
+// What a stepper works on; all borrowed.
+typedef struct cpa_step_parts {
+    cpa_comm *comm;
+    cpa_backend *be;
+    cpa_model *model;
+    const cpa_cells *cells;
+    const cpa_registry *registry;
+    cpa_sampler *sampler;
+    const cpa_train_config *config;
+    uint64_t seed;
+} cpa_step_parts;
+
+// What a step computed, over the global batch. Sums are indexed by CPA_SUM_*; they hold what the phase ran.
+typedef struct cpa_step_result {
+    cpa_phase phase;
+    int64_t n_cells;
+    double label_weight; // sum of the class weights of the cells
+    bool has_metrics, has_recon;
+    const double *sums; // borrowed until the next step
+} cpa_step_result;
+
+typedef struct cpa_stepper cpa_stepper;
+
+/** Sizes everything a step needs. Rank-local. */
+cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out);
+
+/** Frees it and sets *s to NULL; NULL-safe. */
+void cpa_stepper_destroy(cpa_stepper **s);
+
+/** Optimizer state so far. */
+const cpa_optimizer *cpa_stepper_optimizer(const cpa_stepper *s);
+
+/** Runs step `step` of the sampler's current epoch and updates the parameters. NONFINITE, the same on all ranks, when a loss is not
+ *  finite: the parameters are then left as they were. Allocates nothing. Collective. */
+cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step_result *result);
+
+#endif

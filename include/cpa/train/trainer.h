@@ -1,0 +1,40 @@
+// Owns: the epoch loop: training, validation, early stopping, the best state. Knows nothing of files and folders.
+#ifndef CPA_TRAIN_TRAINER_H
+#define CPA_TRAIN_TRAINER_H
+
+#include "cpa/train/validate.h"
+
+// What an epoch did, for logs and progress.
+typedef struct cpa_epoch_report {
+    int64_t epoch, n_epochs;
+    int64_t cells;    // trained on in this epoch, over all ranks
+    double seconds;   // of training in this epoch
+    double recon_loss, r2_mean;
+    bool validated, is_best;
+    double cpa_metric; // when validated
+} cpa_epoch_report;
+
+// Called on every rank after every epoch.
+typedef struct cpa_train_hooks {
+    cpa_status (*epoch)(void *ctx, const cpa_epoch_report *report);
+    void *ctx;
+} cpa_train_hooks;
+
+// How training ended.
+typedef struct cpa_train_summary {
+    int64_t epochs, best_epoch; // run; whose state the model holds now (-1: the last, without validation)
+    double best_metric;
+    bool stopped_early;
+    int64_t cells; // trained on altogether
+    double seconds;
+} cpa_train_summary;
+
+/** Trains the model. At the end it holds the best state by cpa_metric: validation runs every check_val_every_n_epoch epochs and after the
+ *  last one, and training stops after early_stopping_patience validations without a better metric or when it is NaN. Without
+ *  validation cells the last state stays. Collective.
+ *
+ *  Source: upstream's CPA.train; deliberate differences: the last epoch is always validated, and a first validation always counts, so that
+ *  a short run does not hand back its initial weights. */
+cpa_status cpa_train(const cpa_step_parts *parts, cpa_history *history, const cpa_train_hooks *hooks, cpa_train_summary *summary);
+
+#endif

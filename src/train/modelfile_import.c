@@ -1,0 +1,207 @@
+// Owns: reading what upstream's export says: sizes from the tensors, names from its JSON. Never guesses a meaning that neither states.
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "modelfile_impl.h"
+
+static cpa_status parse_attr(const cpa_h5 *f, const char *name, cJSON **out)
+{
+    cpa_status st = CPA_OK;
+    char *text = NULL;
+    CPA_REQUIRE(cpa_h5_has_attr(f, "/", name), CPA_BAD_DATA,
+                "'%s' has no attribute '%s' at its root: not an export of upstream's weights (which names perturbations and covariates as JSON)",
+                cpa_h5_path(f), name);
+    CPA_TRY(cpa_h5_attr_string(f, "/", name, &text));
+    *out = cJSON_Parse(text);
+    CPA_REQUIRE(cJSON_IsObject(*out), CPA_BAD_DATA, "'%s': attribute '%s' is not a JSON object", cpa_h5_path(f), name);
+cleanup:
+    cpa_free(&text);
+    return st;
+}
+
+// An encoder {name: number}, as the list of names by number.
+static cpa_status names_by_number(const cpa_h5 *f, const cJSON *encoder, const char *what, cpa_strings *out)
+{
+    cpa_status st = CPA_OK;
+    int n = cJSON_GetArraySize(encoder);
+    for (int i = 0; i < n; i++) {
+        const cJSON *item, *found = NULL;
+        cJSON_ArrayForEach(item, encoder)
+        {
+            if (cJSON_IsNumber(item) && item->valuedouble == i) {
+                found = item;
+            }
+        }
+        CPA_REQUIRE(found, CPA_BAD_DATA, "'%s': %s has %d names but none with the number %d", cpa_h5_path(f), what, n, i);
+        CPA_TRY(cpa_strings_add(out, found->string));
+    }
+cleanup:
+    return st;
+}
+
+static cpa_status read_encoders(const cpa_h5 *f, cpa_model_meta *meta)
+{
+    cpa_status st = CPA_OK;
+    cJSON *perts = NULL, *covs = NULL;
+    const cJSON *cov;
+    CPA_TRY(parse_attr(f, "pert_encoder", &perts));
+    CPA_TRY(parse_attr(f, "covars_encoder", &covs));
+    CPA_TRY(names_by_number(f, perts, "pert_encoder", &meta->pert));
+    CPA_REQUIRE(meta->pert.n >= 2 && strcmp(meta->pert.s[0], "<PAD>") == 0, CPA_BAD_DATA,
+                "'%s': pert_encoder must name '<PAD>' 0 and the control 1", cpa_h5_path(f));
+    CPA_TRY(cpa_alloc((size_t)cJSON_GetArraySize(covs), sizeof *meta->cov_value, &meta->cov_value));
+    cJSON_ArrayForEach(cov, covs)
+    {
+        CPA_TRY(cpa_strings_add(&meta->cov_name, cov->string));
+        CPA_TRY(names_by_number(f, cov, cov->string, &meta->cov_value[meta->cov_name.n - 1]));
+    }
+cleanup:
+    cJSON_Delete(perts);
+    cJSON_Delete(covs);
+    return st;
+}
+
+static cpa_status shape_of(const cpa_h5 *f, const char *tensor, int rank, int64_t *shape)
+{
+    cpa_status st = CPA_OK;
+    cpa_h5_info info;
+    CPA_REQUIRE(cpa_h5_kind_of(f, tensor) == CPA_H5_DATASET, CPA_BAD_DATA, "'%s' has no tensor '%s'", cpa_h5_path(f), tensor);
+    CPA_TRY(cpa_h5_describe(f, tensor, &info));
+    CPA_REQUIRE(info.rank == rank, CPA_BAD_DATA, "'%s': tensor '%s' has %d dimensions, not %d", cpa_h5_path(f), tensor, info.rank, rank);
+    memcpy(shape, info.shape, (size_t)rank * sizeof *shape);
+cleanup:
+    return st;
+}
+
+// Width and number of the hidden layers whose tensors are called "<prefix>k.0.weight".
+static cpa_status layers_of(const cpa_h5 *f, const char *prefix, int *width, int *n)
+{
+    cpa_status st = CPA_OK;
+    char *name = NULL;
+    int64_t shape[2];
+    for (*n = 0;; ++*n) {
+        cpa_free(&name);
+        CPA_TRY(cpa_sprintf(&name, "%s%d.0.weight", prefix, *n));
+        if (*n > 0 && cpa_h5_kind_of(f, name) == CPA_H5_NOTHING) {
+            break;
+        }
+        CPA_TRY(shape_of(f, name, 2, shape));
+        *width = (int)shape[0];
+    }
+cleanup:
+    cpa_free(&name);
+    return st;
+}
+
+static cpa_status infer_sizes(const cpa_h5 *f, cpa_model_meta *meta)
+{
+    cpa_status st = CPA_OK;
+    int64_t shape[2];
+    cpa_model_config *c = &meta->config;
+    CPA_TRY(shape_of(f, "module/encoder.z.weight", 2, shape));
+    c->n_latent = (int)shape[0];
+    CPA_TRY(layers_of(f, "module/encoder.network.fc_layers.Layer ", &c->n_hidden_encoder, &c->n_layers_encoder));
+    CPA_TRY(layers_of(f, "module/decoder.px_decoder.fc_layers.Layer ", &c->n_hidden_decoder, &c->n_layers_decoder));
+    CPA_TRY(shape_of(f, "module/px_r", 1, shape));
+    CPA_TRY(cpa_h5_read_strings(f, "var_names", &meta->gene));
+    CPA_REQUIRE(meta->gene.n == shape[0], CPA_BAD_DATA, "'%s': var_names has %lld names, but the model has %lld genes", cpa_h5_path(f),
+                (long long)meta->gene.n, (long long)shape[0]);
+cleanup:
+    return st;
+}
+
+static const char *text_of(const cJSON *object, const char *name)
+{
+    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+}
+
+static int number_of(const cJSON *object, const char *name, int otherwise)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
+    return cJSON_IsNumber(item) ? item->valueint : otherwise;
+}
+
+// What the command that trained it says of the data: covariates, control, layer, batches.
+static cpa_status read_spec(const cpa_h5 *f, const cJSON *command, cpa_model_meta *meta)
+{
+    cpa_status st = CPA_OK;
+    cpa_data_spec *s = &meta->spec;
+    const char *recon = text_of(command, "recon"), *degs = text_of(command, "degs");
+    CPA_REQUIRE(!recon || strcmp(recon, "nb") == 0, CPA_BAD_DATA, "'%s' was trained with the likelihood '%s'; only 'nb' can be imported",
+                cpa_h5_path(f), recon);
+    CPA_TRY(cpa_strdup(text_of(command, "perturbation_key"), &s->perturbation_key));
+    CPA_TRY(cpa_strdup(text_of(command, "dosage_key"), &s->dosage_key));
+    CPA_TRY(cpa_strdup(text_of(command, "split_key"), &s->split_key));
+    CPA_TRY(cpa_strdup(text_of(command, "batch_key"), &s->batch_key));
+    CPA_TRY(cpa_strdup(text_of(command, "layer"), &s->layer));
+    CPA_TRY(cpa_strdup(degs && *degs ? degs : NULL, &s->deg_uns_key));
+    meta->max_comb_len = number_of(command, "max_comb", meta->max_comb_len);
+    meta->config.seed = s->seed = number_of(command, "seed", 0);
+cleanup:
+    return st;
+}
+
+// Hyper-parameters that leave no trace in the tensors.
+static cpa_status read_hyper(const cpa_h5 *f, const cJSON *command, cpa_model_meta *meta)
+{
+    cpa_status st = CPA_OK;
+    const char *text = text_of(command, "model");
+    cJSON *model = text ? cJSON_Parse(text) : NULL;
+    const char *doser = text_of(model, "doser_type");
+    CPA_REQUIRE(!doser || strcmp(doser, "logsigm") == 0, CPA_BAD_DATA, "'%s' was trained with the doser '%s'; only 'logsigm' can be imported",
+                cpa_h5_path(f), doser);
+    meta->config.n_hidden_adv = number_of(model, "n_hidden_adv", meta->config.n_hidden_adv);
+    meta->config.n_layers_adv = number_of(model, "n_layers_adv", meta->config.n_layers_adv);
+cleanup:
+    cJSON_Delete(model);
+    return st;
+}
+
+// The covariates are the encoder's; the batch key is the last of them.
+static cpa_status settle_covariates(const cpa_h5 *f, cpa_model_meta *meta)
+{
+    cpa_status st = CPA_OK;
+    const char *batch = meta->spec.batch_key;
+    meta->batch_cov = -1;
+    for (int64_t c = 0; c < meta->cov_name.n; c++) {
+        if (batch && strcmp(meta->cov_name.s[c], batch) == 0) {
+            meta->batch_cov = (int)c;
+        } else {
+            CPA_TRY(cpa_strings_add(&meta->spec.categorical_covariate_keys, meta->cov_name.s[c]));
+        }
+    }
+    CPA_REQUIRE(!batch || meta->batch_cov == meta->cov_name.n - 1, CPA_BAD_DATA,
+                "'%s': the batch key '%s' is not the last covariate of covars_encoder", cpa_h5_path(f), batch);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_modelfile_import_meta(const char *path, cpa_model_meta *meta)
+{
+    cpa_status st = CPA_OK;
+    cpa_h5 *f = NULL;
+    cJSON *command = NULL;
+    // upstream's defaults, for what an export may leave out
+    *meta = (cpa_model_meta){.config = {.n_hidden_adv = 64, .n_layers_adv = 3, .dropout_rate_adv = 0.1}, .batch_cov = -1, .max_comb_len = 2};
+    CPA_TRY(cpa_h5_open(path, &f));
+    CPA_TRY(cpa_strdup("nb", &meta->config.recon_loss));
+    CPA_TRY(cpa_strdup("logsigm", &meta->config.doser_type));
+    CPA_TRY(read_encoders(f, meta));
+    CPA_TRY(infer_sizes(f, meta));
+    if (cpa_h5_has_attr(f, "/", "command")) {
+        CPA_TRY(parse_attr(f, "command", &command));
+        CPA_TRY(read_spec(f, command, meta));
+        CPA_TRY(read_hyper(f, command, meta));
+    }
+    meta->spec.max_comb_len = meta->max_comb_len;
+    CPA_TRY(cpa_strdup(meta->pert.s[1], &meta->spec.control_group));
+    CPA_TRY(settle_covariates(f, meta));
+cleanup:
+    cJSON_Delete(command);
+    cpa_h5_close(&f);
+    if (st != CPA_OK) {
+        cpa_model_meta_fini(meta);
+    }
+    return st;
+}

@@ -1,0 +1,155 @@
+// Owns: one step over all lanes and ranks. Never decides how long to train.
+#include "cpa/train/step.h"
+
+#include <math.h>
+
+struct cpa_stepper {
+    cpa_step_parts p;
+    cpa_optimizer optimizer;
+    cpa_batch *batch;
+    cpa_tree *tree;
+    cpa_real *grad; // host copy of the gradient arena, only with several lanes
+    double *lane_sums, *sums;
+    int first_lane, end_lane;
+};
+
+cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out)
+{
+    cpa_status st = CPA_OK;
+    cpa_stepper *s = NULL;
+    CPA_TRY(cpa_alloc(1, sizeof *s, &s));
+    s->p = *parts;
+    int64_t nnz;
+    int max = cpa_sampler_max_batch(parts->sampler), lanes = parts->config->lanes, n_sums = cpa_model_n_sums(parts->model);
+    CPA_TRY(cpa_loader_max_nnz(parts->cells, max, &nnz));
+    CPA_TRY(cpa_batch_create(max, nnz, parts->registry->n_genes, parts->registry->n_covs, parts->registry->max_comb_len, &s->batch));
+    CPA_TRY(cpa_alloc((size_t)n_sums, sizeof *s->sums, &s->sums));
+    CPA_TRY(cpa_alloc((size_t)n_sums, sizeof *s->lane_sums, &s->lane_sums));
+    cpa_lane_range(lanes, cpa_comm_size(parts->comm), cpa_comm_rank(parts->comm), &s->first_lane, &s->end_lane);
+    if (lanes > 1) {
+        int64_t n = cpa_model_params(parts->model)->n_grad;
+        CPA_TRY(cpa_alloc((size_t)n, sizeof *s->grad, &s->grad));
+        CPA_TRY(cpa_tree_create(parts->comm, lanes, n, n_sums, &s->tree));
+    }
+    *out = s;
+    s = NULL;
+cleanup:
+    cpa_stepper_destroy(&s);
+    return st;
+}
+
+void cpa_stepper_destroy(cpa_stepper **s)
+{
+    if (*s) {
+        cpa_batch_destroy(&(*s)->batch);
+        cpa_tree_destroy(&(*s)->tree);
+        cpa_free(&(*s)->grad);
+        cpa_free(&(*s)->sums);
+        cpa_free(&(*s)->lane_sums);
+        cpa_free(s);
+    }
+}
+
+const cpa_optimizer *cpa_stepper_optimizer(const cpa_stepper *s)
+{
+    return &s->optimizer;
+}
+
+// Cells and class weights of the whole global batch: every rank knows all lanes' cells. Returns how many lanes have cells.
+static int global_batch(const cpa_stepper *s, int64_t step, cpa_lane_plan *plan)
+{
+    const cpa_registry *r = s->p.registry;
+    int lanes = 0;
+    for (int lane = 0; lane < s->p.config->lanes; lane++) {
+        const int64_t *rows;
+        int n;
+        cpa_sampler_batch(s->p.sampler, lane, step, &rows, &n);
+        for (int i = 0; i < n; i++) {
+            plan->label_weight += r->label_weight[r->condition[r->condition_of[rows[i]]].label];
+        }
+        plan->n_cells += n;
+        lanes += n > 0;
+    }
+    return lanes;
+}
+
+static cpa_status run_lane(cpa_stepper *s, int lane, int64_t step, const cpa_lane_plan *plan, double *sums)
+{
+    cpa_status st = CPA_OK;
+    const int64_t *rows;
+    int n;
+    cpa_sampler_batch(s->p.sampler, lane, step, &rows, &n);
+    if (n == 0) {
+        return cpa_model_no_lane(s->p.model, sums);
+    }
+    CPA_TRY(cpa_loader_fill(s->p.cells, s->p.registry, rows, n, s->batch));
+    CPA_TRY(cpa_model_lane(s->p.model, s->batch, plan, sums));
+cleanup:
+    return st;
+}
+
+// Copies the spans of the gradient arena between the backend and the host.
+static cpa_status copy_spans(cpa_stepper *s, const cpa_range *span, int n, bool to_host)
+{
+    cpa_status st = CPA_OK;
+    cpa_params *t = cpa_model_params(s->p.model);
+    for (int i = 0; i < n; i++) {
+        cpa_dev_real *dev = cpa_real_at(t->grad, span[i].offset);
+        cpa_real *host = s->grad + span[i].offset;
+        size_t bytes = (size_t)span[i].length * sizeof *host;
+        CPA_TRY(to_host ? cpa_op_download(s->p.be, host, dev, bytes) : cpa_op_upload(s->p.be, dev, host, bytes));
+    }
+cleanup:
+    return st;
+}
+
+// This rank's lanes one after another, then the sum over all lanes; with one lane the gradients never leave the backend.
+static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan)
+{
+    cpa_status st = CPA_OK;
+    if (!s->tree) {
+        return run_lane(s, 0, step, plan, s->sums);
+    }
+    cpa_range span[3];
+    int n_spans = cpa_optimizer_spans(cpa_model_params(s->p.model), phase, span);
+    CPA_TRY(cpa_tree_begin(s->tree, span, n_spans));
+    for (int lane = s->first_lane; lane < s->end_lane; lane++) {
+        CPA_TRY(run_lane(s, lane, step, plan, s->lane_sums));
+        CPA_TRY(copy_spans(s, span, n_spans, true));
+        CPA_TRY(cpa_tree_add(s->tree, lane, s->grad, s->lane_sums));
+    }
+    CPA_TRY(cpa_tree_finish(s->tree, s->p.comm, s->grad, s->sums));
+    CPA_TRY(copy_spans(s, span, n_spans, false));
+cleanup:
+    return st;
+}
+
+static cpa_status check_finite(const cpa_stepper *s, int64_t epoch, int64_t step)
+{
+    for (int i = 0; i < cpa_model_n_sums(s->p.model); i++) {
+        if (!isfinite(s->sums[i])) {
+            return cpa_fail(CPA_NONFINITE, "epoch %lld, step %lld: the %s is %g; a smaller learning rate (--lr) may help", (long long)epoch,
+                            (long long)step, i == CPA_SUM_RECON ? "reconstruction loss" : "adversaries' loss, penalty or metric", s->sums[i]);
+        }
+    }
+    return CPA_OK;
+}
+
+cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step_result *result)
+{
+    cpa_status st = CPA_OK;
+    const cpa_train_config *c = s->p.config;
+    cpa_phase phase = cpa_schedule(c, epoch, s->optimizer.steps, step);
+    bool metrics = phase.update_autoencoder && s->optimizer.taken[CPA_GROUP_AUTOENCODER] % c->train_metrics_every == 0;
+    cpa_lane_plan plan = {.update_autoencoder = phase.update_autoencoder, .update_adversary = phase.update_adversary,
+                          .adversary_in_loss = phase.adversary_in_loss, .want_metrics = metrics, .adv_lambda = phase.adv_lambda,
+                          .pen_adv = c->pen_adv, .epoch = (uint32_t)epoch, .seed = s->p.seed};
+    int n_lanes = global_batch(s, step, &plan);
+    CPA_TRY(run_lanes(s, step, &phase, &plan));
+    CPA_TRY(check_finite(s, epoch, step));
+    CPA_TRY(cpa_optimizer_step(&s->optimizer, cpa_model_params(s->p.model), c, &phase, n_lanes));
+    *result = (cpa_step_result){.phase = phase, .n_cells = plan.n_cells, .label_weight = plan.label_weight, .has_metrics = metrics,
+                                .has_recon = phase.update_autoencoder || metrics, .sums = s->sums};
+cleanup:
+    return st;
+}

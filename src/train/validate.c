@@ -1,0 +1,168 @@
+// Owns: validation. Batches are fixed, ranks take them in turn, results are put together in batch order. Never trains.
+#include "cpa/train/validate.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "cpa/base/rng.h"
+
+enum { METRIC_RECON, METRIC_R2_MEAN, METRIC_R2_VAR, METRIC_BASAL, METRIC_AFTER, N_METRICS };
+
+struct cpa_validator {
+    cpa_step_parts p;
+    int64_t *cell, n_cells; // in validation order
+    int n_batches, batch_size, n_latent;
+    cpa_batch *batch;
+    cpa_real *basal, *after; // [max batch, n_latent]
+    double *mine, *all;      // metrics of this rank's batches; of all, rank after rank
+    int per_rank;            // batches a rank has room for
+};
+
+static cpa_status collect_cells(cpa_validator *v)
+{
+    cpa_status st = CPA_OK;
+    const cpa_registry *r = v->p.registry;
+    CPA_TRY(cpa_alloc((size_t)r->n_valid, sizeof *v->cell, &v->cell));
+    for (int64_t i = 0; i < r->n_cells; i++) {
+        if (r->split[i] == CPA_SPLIT_VALID) {
+            v->cell[v->n_cells++] = i;
+        }
+    }
+    cpa_shuffle(v->p.seed, CPA_STREAM_VALID, 0, 0, v->cell, v->n_cells);
+cleanup:
+    return st;
+}
+
+// Cells [*first, *first + n) of batch b.
+static int batch_of(const cpa_validator *v, int b, int64_t *first)
+{
+    *first = (int64_t)b * v->batch_size;
+    return (int)((b == v->n_batches - 1 ? v->n_cells : *first + v->batch_size) - *first);
+}
+
+int cpa_validator_max_batch(const cpa_validator *v)
+{
+    int most = 0;
+    for (int b = 0; b < v->n_batches; b++) {
+        int64_t first;
+        int n = batch_of(v, b, &first);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+cpa_status cpa_validator_create(const cpa_step_parts *parts, cpa_validator **out)
+{
+    cpa_status st = CPA_OK;
+    cpa_validator *v = NULL;
+    int64_t nnz;
+    CPA_TRY(cpa_alloc(1, sizeof *v, &v));
+    v->p = *parts;
+    v->batch_size = parts->config->batch_size;
+    CPA_TRY(collect_cells(v));
+    v->n_batches = (int)((v->n_cells + v->batch_size - 1) / v->batch_size);
+    if (v->n_batches > 1 && v->n_cells % v->batch_size > 0 && v->n_cells % v->batch_size < 3) {
+        v->n_batches--;
+    }
+    int most = cpa_validator_max_batch(v), ranks = cpa_comm_size(parts->comm);
+    v->per_rank = (v->n_batches + ranks - 1) / ranks;
+    v->n_latent = cpa_model_n_latent(parts->model);
+    CPA_TRY(cpa_loader_max_nnz(parts->cells, most, &nnz));
+    CPA_TRY(cpa_batch_create(most, nnz, parts->registry->n_genes, parts->registry->n_covs, parts->registry->max_comb_len, &v->batch));
+    CPA_TRY(cpa_alloc((size_t)most * (size_t)v->n_latent, sizeof *v->basal, &v->basal));
+    CPA_TRY(cpa_alloc((size_t)most * (size_t)v->n_latent, sizeof *v->after, &v->after));
+    CPA_TRY(cpa_alloc((size_t)(v->per_rank * N_METRICS), sizeof *v->mine, &v->mine));
+    CPA_TRY(cpa_alloc((size_t)(v->per_rank * N_METRICS * ranks), sizeof *v->all, &v->all));
+    *out = v;
+    v = NULL;
+cleanup:
+    cpa_validator_destroy(&v);
+    return st;
+}
+
+void cpa_validator_destroy(cpa_validator **v)
+{
+    if (*v) {
+        cpa_batch_destroy(&(*v)->batch);
+        void *memory[] = {(*v)->cell, (*v)->basal, (*v)->after, (*v)->mine, (*v)->all};
+        for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
+            cpa_free(&memory[i]);
+        }
+        cpa_free(v);
+    }
+}
+
+// Purity summed over the perturbation and every covariate with more than one value.
+static cpa_status purity(const cpa_validator *v, const cpa_real *z, int k, double *sum)
+{
+    cpa_status st = CPA_OK;
+    const cpa_batch *b = v->batch;
+    const int32_t **label = NULL;
+    double *each = NULL;
+    int n = 1;
+    CPA_TRY(cpa_alloc((size_t)b->n_covs + 1, sizeof *label, &label));
+    CPA_TRY(cpa_alloc((size_t)b->n_covs + 1, sizeof *each, &each));
+    label[0] = b->label;
+    for (int c = 0; c < b->n_covs; c++) {
+        if (v->p.registry->cov[c].value.n > 1) {
+            label[n++] = b->cov + (int64_t)c * b->max_cells;
+        }
+    }
+    CPA_TRY(cpa_knn_purity(z, b->n_cells, v->n_latent, k, label, n, each));
+    *sum = 0;
+    for (int i = 0; i < n; i++) {
+        *sum += each[i];
+    }
+cleanup:
+    cpa_free(&label);
+    cpa_free(&each);
+    return st;
+}
+
+static cpa_status run_batch(cpa_validator *v, int b, double *metric)
+{
+    cpa_status st = CPA_OK;
+    int64_t first;
+    cpa_scores scores;
+    int n = batch_of(v, b, &first), k = n - 1 < 30 ? n - 1 : 30;
+    CPA_TRY(cpa_loader_fill(v->p.cells, v->p.registry, v->cell + first, n, v->batch));
+    CPA_TRY(cpa_model_validate(v->p.model, v->batch, &scores));
+    CPA_TRY(cpa_model_latent(v->p.model, CPA_LATENT_BASAL, v->basal));
+    CPA_TRY(cpa_model_latent(v->p.model, CPA_LATENT_ALL, v->after));
+    metric[METRIC_RECON] = scores.recon_loss;
+    metric[METRIC_R2_MEAN] = scores.r2_mean;
+    metric[METRIC_R2_VAR] = scores.r2_var;
+    if (k > 0) {
+        CPA_TRY(purity(v, v->basal, k, &metric[METRIC_BASAL]));
+        CPA_TRY(purity(v, v->after, k, &metric[METRIC_AFTER]));
+    }
+cleanup:
+    return st;
+}
+
+cpa_status cpa_validator_run(cpa_validator *v, cpa_history *h, double *cpa_metric)
+{
+    cpa_status st = CPA_OK;
+    int rank = cpa_comm_rank(v->p.comm), ranks = cpa_comm_size(v->p.comm);
+    memset(v->mine, 0, (size_t)(v->per_rank * N_METRICS) * sizeof *v->mine);
+    for (int b = rank; st == CPA_OK && b < v->n_batches; b += ranks) {
+        st = run_batch(v, b, v->mine + (b / ranks) * N_METRICS);
+    }
+    CPA_TRY(cpa_comm_agree(v->p.comm, st));
+    CPA_TRY(cpa_comm_allgather(v->p.comm, v->mine, v->all, (size_t)(v->per_rank * N_METRICS) * sizeof *v->mine));
+    double sum = 0;
+    for (int b = 0; b < v->n_batches; b++) {
+        const double *m = v->all + ((b % ranks) * v->per_rank + b / ranks) * N_METRICS;
+        double metric = m[METRIC_R2_MEAN] + 0.5 * m[METRIC_R2_VAR] + exp(m[METRIC_AFTER] - m[METRIC_BASAL]);
+        cpa_history_take(h, "recon_loss", m[METRIC_RECON]);
+        cpa_history_take(h, "r2_mean", m[METRIC_R2_MEAN]);
+        cpa_history_take(h, "r2_var", m[METRIC_R2_VAR]);
+        cpa_history_take(h, "disnt_basal", m[METRIC_BASAL]);
+        cpa_history_take(h, "disnt_after", m[METRIC_AFTER]);
+        cpa_history_take(h, "cpa_metric", metric);
+        sum += metric;
+    }
+    *cpa_metric = v->n_batches ? sum / v->n_batches : NAN;
+cleanup:
+    return st;
+}
