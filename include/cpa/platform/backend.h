@@ -1,0 +1,29 @@
+// Owns: a compute backend by name, and the checked entry points of its operations (ops.def). Knows nothing of models.
+#ifndef CPA_PLATFORM_BACKEND_H
+#define CPA_PLATFORM_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "cpa/base/status.h"
+#include "cpa/platform/tensor.h"
+
+typedef struct cpa_backend cpa_backend;
+
+/** Creates a backend: "cpu" (OpenMP and oneDNN, or BLAS in the double build), "check" (the same arithmetic behind device
+ *  manners: memory is unreadable outside operations, NaN on alloc, red zones), "cuda" in builds that have it. USAGE for
+ *  an unknown name, listing those there are. */
+cpa_status cpa_backend_create(const char *name, cpa_backend **out);
+
+/** Destroys it and sets *be to NULL. INTERNAL when memory was not released or, with "check", was written out of bounds. */
+cpa_status cpa_backend_destroy(cpa_backend **be);
+
+/** Its name. */
+const char *cpa_backend_name(const cpa_backend *be);
+
+// The operations: cpa_op_gemm(be, ...), ... Shapes are validated (INTERNAL, naming operation and shapes), then dispatched.
+#define CPA_OP(name, params, args) cpa_status cpa_op_##name params;
+#include "cpa/platform/ops.def"
+#undef CPA_OP
+
+#endif

@@ -1,0 +1,57 @@
+// Owns: ranks and what they say to each other. Two implementations: `self` (one process, no MPI) and `mpi`.
+// Never adds floating-point numbers over ranks: that is platform/tree.h, whose order does not depend on them.
+#ifndef CPA_PLATFORM_COMM_H
+#define CPA_PLATFORM_COMM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cpa/base/status.h"
+
+typedef struct cpa_comm cpa_comm;
+
+/** Starts the communicator: `mpi` when launched by mpirun or srun (their environment says so), else `self`. Collective. */
+cpa_status cpa_comm_create(int *argc, char ***argv, cpa_comm **out);
+
+/** Ends it (finalizes MPI) and sets *comm to NULL. Collective. */
+void cpa_comm_destroy(cpa_comm **comm);
+
+int cpa_comm_rank(const cpa_comm *comm); // 0 <= rank < size
+int cpa_comm_size(const cpa_comm *comm);
+int cpa_comm_node_rank(const cpa_comm *comm); // rank among those that share this node's memory
+int cpa_comm_node_size(const cpa_comm *comm);
+const char *cpa_comm_name(const cpa_comm *comm); // "self" or "mpi"
+
+/** Waits for all ranks. Collective. */
+cpa_status cpa_comm_barrier(cpa_comm *comm);
+
+/** Waits for the ranks of this node. Collective over the node. */
+cpa_status cpa_comm_node_barrier(cpa_comm *comm);
+
+/** Copies `bytes` from rank `root` to all. Any size (cut into pieces below 2 GiB). Collective. */
+cpa_status cpa_comm_bcast(cpa_comm *comm, void *buf, size_t bytes, int root);
+
+/** Elementwise sum (exact: 64-bit integers) or maximum over ranks, in place. Collective. */
+cpa_status cpa_comm_sum_i64(cpa_comm *comm, int64_t *v, int n);
+cpa_status cpa_comm_max_f64(cpa_comm *comm, double *v, int n);
+
+/** Gathers `bytes` of every rank to all, in rank order (out holds size * bytes). Collective. */
+cpa_status cpa_comm_allgather(cpa_comm *comm, const void *mine, void *out, size_t bytes);
+
+/** Point to point, blocking, in order. `tag` >= 0 tells streams apart. Any size. */
+cpa_status cpa_comm_send(cpa_comm *comm, const void *buf, size_t bytes, int to, int tag);
+cpa_status cpa_comm_recv(cpa_comm *comm, void *buf, size_t bytes, int from, int tag);
+
+/** The worst status over ranks (the highest code), the same everywhere; the message of the lowest rank that has it becomes
+ *  everyone's cpa_message(). A rank-local failure is agreed on before the next collective. Collective. */
+cpa_status cpa_comm_agree(cpa_comm *comm, cpa_status mine);
+
+/** Memory shared by the ranks of a node (one copy, zeroed), the same length argument on all; freed with
+ *  cpa_comm_shared_free. Collective over the node. */
+cpa_status cpa_comm_shared_alloc(cpa_comm *comm, size_t bytes, void **out);
+void cpa_comm_shared_free(cpa_comm *comm, void **ptr);
+
+/** Ends all ranks at once with this exit code; for when no agreement is possible. Does not return. */
+void cpa_comm_abort(cpa_comm *comm, cpa_status st);
+
+#endif

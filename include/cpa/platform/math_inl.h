@@ -1,0 +1,198 @@
+// Owns: the scalar formulas that every backend shares: exp and log that vectorise, the pieces of the negative binomial
+// likelihood, Adam. Never touches memory beyond its arguments.
+#ifndef CPA_PLATFORM_MATH_INL_H
+#define CPA_PLATFORM_MATH_INL_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "cpa/base/types.h"
+
+#define CPA_NB_EPS ((cpa_real)1e-8)
+
+#ifdef CPA_DOUBLE
+
+static inline double cpa_exp(double x)
+{
+    return exp(x);
+}
+
+static inline double cpa_log(double x)
+{
+    return log(x);
+}
+
+static inline double cpa_log1p(double u)
+{
+    return log1p(u);
+}
+
+static inline double cpa_sqrt(double x)
+{
+    return sqrt(x);
+}
+
+#else
+
+// Polynomials after Moshier's Cephes. They are here, and not calls of the C library, because a loop around them
+// vectorises on any instruction set, and because their bits do not change with the library.
+
+static inline uint32_t cpa_bits(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+static inline float cpa_from_bits(uint32_t u)
+{
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+/** exp(x), within 2 units in the last place; below 2^-125 it is 0. NaN stays NaN. */
+static inline float cpa_exp(float x)
+{
+    const float round = 0x1.8p23f; // adding it leaves the nearest integer in the low bits
+    float c = x < -87.0f ? -87.0f : x;
+    c = c > 88.8f ? 88.8f : c;
+    float t = c * 1.44269504088896341f + round;
+    float n = t - round;
+    float r = c - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    // 2^n as 2 * 2^(n-1), so that n = 128 needs no special case.
+    float y = (p + p) * cpa_from_bits((cpa_bits(t) - cpa_bits(round) + 126u) << 23);
+    y = x < -86.6f ? 0.0f : y;
+    return x > 88.72283f ? INFINITY : y;
+}
+
+// log(1 + f) for sqrt(1/2) <= 1 + f < sqrt(2), plus e log(2).
+static inline float cpa_log_core(float f, float e)
+{
+    float z = f * f;
+    float p = 7.0376836292e-2f;
+    p = p * f - 1.1514610310e-1f;
+    p = p * f + 1.1676998740e-1f;
+    p = p * f - 1.2420140846e-1f;
+    p = p * f + 1.4249322787e-1f;
+    p = p * f - 1.6668057665e-1f;
+    p = p * f + 2.0000714765e-1f;
+    p = p * f - 2.4999993993e-1f;
+    p = p * f + 3.3333331174e-1f;
+    p = p * f * z - e * 2.12194440e-4f - 0.5f * z;
+    return f + p + e * 0.693359375f;
+}
+
+// The exponent of x > 0 that leaves a fraction in [sqrt(1/2), sqrt(2)).
+static inline int32_t cpa_exponent(float x)
+{
+    return (int32_t)(cpa_bits(x) - 0x3f3504f3u) >> 23;
+}
+
+/** log(x), within 2 units in the last place; x is 0 or normal. NaN below 0. */
+static inline float cpa_log(float x)
+{
+    int32_t e = cpa_exponent(x);
+    float m = cpa_from_bits(cpa_bits(x) - ((uint32_t)e << 23));
+    float y = cpa_log_core(m - 1.0f, (float)e);
+    y = x == 0.0f ? -INFINITY : y;
+    y = x < 0.0f ? NAN : y;
+    return x < INFINITY ? y : x;
+}
+
+/** log(1 + u) for u >= 0, within 2 units in the last place, also where u is tiny. NaN and infinity stay. */
+static inline float cpa_log1p(float u)
+{
+    float w = 1.0f + u;
+    int32_t e = cpa_exponent(w);
+    float m = cpa_from_bits(cpa_bits(w) - ((uint32_t)e << 23));
+    // What rounding took from w, in units of m.
+    float lost = (u - (w - 1.0f)) * cpa_from_bits((uint32_t)(127 - e) << 23);
+    float f = e == 0 ? u : (m - 1.0f) + lost;
+    float y = cpa_log_core(f, (float)e);
+    return u < INFINITY ? y : u;
+}
+
+static inline float cpa_sqrt(float x)
+{
+    return sqrtf(x);
+}
+
+#endif
+
+/** sigmoid(x) without overflow. */
+static inline double cpa_sigmoid(double x)
+{
+    return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x));
+}
+
+// ---- gamma functions ----
+
+/** lgamma(z) - [(z - 1/2) log z - z + log(2 pi) / 2] for z >= 15, to full precision. */
+static inline cpa_real cpa_lgamma_tail(cpa_real z)
+{
+    const cpa_real c1 = (cpa_real)(1.0 / 12), c3 = (cpa_real)(1.0 / 360), c5 = (cpa_real)(1.0 / 1260);
+    const cpa_real c7 = (cpa_real)(1.0 / 1680), c9 = (cpa_real)(1.0 / 1188);
+    cpa_real i = 1 / z, s = i * i;
+    return i * (c1 - s * (c3 - s * (c5 - s * (c7 - s * c9))));
+}
+
+/** log(z) - digamma(z) for z >= 15, to full precision. */
+static inline cpa_real cpa_digamma_tail(cpa_real z)
+{
+    const cpa_real c2 = (cpa_real)(1.0 / 12), c4 = (cpa_real)(1.0 / 120), c6 = (cpa_real)(1.0 / 252);
+    const cpa_real c8 = (cpa_real)(1.0 / 240), c10 = (cpa_real)(1.0 / 132);
+    cpa_real i = 1 / z, s = i * i;
+    return i * (cpa_real)0.5 + s * (c2 - s * (c4 - s * (c6 - s * (c8 - s * c10))));
+}
+
+/** lgamma(z), z > 0, in double: shifted up to where the series holds. */
+static inline double cpa_lgamma(double z)
+{
+    const double half_log_2pi = 0.91893853320467274178;
+    double product = 1;
+    while (z < 15) {
+        product *= z;
+        z += 1;
+    }
+    double i = 1 / z, s = i * i;
+    double tail = i * (1.0 / 12 - s * (1.0 / 360 - s * (1.0 / 1260 - s * (1.0 / 1680 - s * (1.0 / 1188)))));
+    return (z - 0.5) * log(z) - z + half_log_2pi + tail - log(product);
+}
+
+/** Digamma, z > 0, in double. */
+static inline double cpa_digamma(double z)
+{
+    double shift = 0;
+    while (z < 15) {
+        shift += 1 / z;
+        z += 1;
+    }
+    double i = 1 / z, s = i * i;
+    double tail = s * (1.0 / 12 - s * (1.0 / 120 - s * (1.0 / 252 - s * (1.0 / 240 - s * (1.0 / 132)))));
+    return log(z) - 0.5 * i - tail - shift;
+}
+
+// ---- Adam ----
+
+/** One element of torch.optim.Adam: step = lr / bias1, root2 = sqrt(bias2). */
+static inline void cpa_adam(cpa_real *p, cpa_real *m, cpa_real *v, cpa_real g, cpa_real step, cpa_real root2,
+                            cpa_real decay)
+{
+    g += decay * *p;
+    cpa_real m1 = (cpa_real)0.9 * *m + (cpa_real)(1 - 0.9) * g;
+    cpa_real v1 = (cpa_real)0.999 * *v + (cpa_real)(1 - 0.999) * (g * g);
+    *m = m1;
+    *v = v1;
+    *p -= step * (m1 / (cpa_sqrt(v1) / root2 + (cpa_real)1e-8));
+}
+
+#endif

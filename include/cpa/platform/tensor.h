@@ -1,0 +1,69 @@
+// Owns: views of backend memory. A view is a value, never freed. What it points to may live on a device, so its pointer
+// types are incomplete on purpose: only backends look inside.
+#ifndef CPA_PLATFORM_TENSOR_H
+#define CPA_PLATFORM_TENSOR_H
+
+#include <stdint.h>
+
+#include "cpa/base/types.h"
+
+typedef struct cpa_dev_real cpa_dev_real; // array of cpa_real on a backend
+typedef struct cpa_dev_int cpa_dev_int;   // array of int32_t on a backend
+typedef struct cpa_dev_f64 cpa_dev_f64;   // array of double on a backend (sums)
+
+// Row-major matrix view, rows x cols, leading dimension ld >= cols. A vector is a matrix of one row.
+typedef struct cpa_mat {
+    cpa_dev_real *data;
+    int rows, cols, ld;
+} cpa_mat;
+
+// Cells of a batch as CSR. gene[i] < cols; genes of a row ascend; count may be 0.
+typedef struct cpa_csr {
+    int rows, cols, nnz;
+    const cpa_dev_int *indptr;    // [rows+1]
+    const cpa_dev_int *gene;      // [nnz]
+    const cpa_dev_real *count;    // [nnz] raw counts
+    const cpa_dev_real *log1p;    // [nnz] log(1 + count), rounded once from double
+    const cpa_dev_real *library;  // [rows] sum of the counts of the cell
+} cpa_csr;
+
+/** Address of element `i` of a real array. */
+static inline cpa_dev_real *cpa_real_at(const cpa_dev_real *p, int64_t i)
+{
+    return (cpa_dev_real *)((uintptr_t)p + (uintptr_t)i * sizeof(cpa_real));
+}
+
+/** Address of element `i` of an integer array. */
+static inline cpa_dev_int *cpa_int_at(const cpa_dev_int *p, int64_t i)
+{
+    return (cpa_dev_int *)((uintptr_t)p + (uintptr_t)i * sizeof(int32_t));
+}
+
+/** Address of element `i` of a sum array. */
+static inline cpa_dev_f64 *cpa_f64_at(const cpa_dev_f64 *p, int64_t i)
+{
+    return (cpa_dev_f64 *)((uintptr_t)p + (uintptr_t)i * sizeof(double));
+}
+
+/** Contiguous matrix over an array. */
+static inline cpa_mat cpa_mat_of(const cpa_dev_real *data, int rows, int cols)
+{
+    return (cpa_mat){(cpa_dev_real *)(uintptr_t)data, rows, cols, cols};
+}
+
+/** The first `rows` rows. */
+static inline cpa_mat cpa_mat_head(cpa_mat m, int rows)
+{
+    m.rows = rows;
+    return m;
+}
+
+/** One row, as a vector. */
+static inline cpa_mat cpa_mat_row(cpa_mat m, int row)
+{
+    return (cpa_mat){cpa_real_at(m.data, (int64_t)row * m.ld), 1, m.cols, m.cols};
+}
+
+#define CPA_NO_MAT ((cpa_mat){0})
+
+#endif

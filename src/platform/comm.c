@@ -1,0 +1,157 @@
+// Owns: the choice between the communicators, and the checks that hold for all of them.
+// Must never call MPI: a program that was not launched by mpirun or srun does not touch it.
+#include <stdlib.h>
+
+#include "cpa/platform/comm.h"
+
+#include "comm_impl.h"
+
+static int env_count(const char *name)
+{
+    const char *s = getenv(name);
+    return s == NULL ? 0 : atoi(s);
+}
+
+// Number of ranks that the launcher announced: 0 when it started us without saying, -1 when there was no launcher.
+static int launched_ranks(void)
+{
+    const char *const counts[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        if (env_count(counts[i]) > 0) {
+            return env_count(counts[i]);
+        }
+    }
+    // Only srun sets this one; the batch script itself, which is a single process, does not have it.
+    int tasks = env_count("SLURM_STEP_NUM_TASKS");
+    if (getenv("PMIX_RANK") != NULL || getenv("PMI_RANK") != NULL) {
+        return tasks;
+    }
+    return tasks > 1 ? tasks : -1;
+}
+
+cpa_status cpa_comm_create(int *argc, char ***argv, cpa_comm **out)
+{
+    int ranks = launched_ranks();
+    return ranks < 0 ? cpa_comm_self_create(out) : cpa_comm_mpi_create(argc, argv, ranks, out);
+}
+
+void cpa_comm_destroy(cpa_comm **comm)
+{
+    if (*comm != NULL) {
+        (*comm)->ops->destroy(*comm);
+        *comm = NULL;
+    }
+}
+
+int cpa_comm_rank(const cpa_comm *comm)
+{
+    return comm->rank;
+}
+
+int cpa_comm_size(const cpa_comm *comm)
+{
+    return comm->size;
+}
+
+int cpa_comm_node_rank(const cpa_comm *comm)
+{
+    return comm->node_rank;
+}
+
+int cpa_comm_node_size(const cpa_comm *comm)
+{
+    return comm->node_size;
+}
+
+const char *cpa_comm_name(const cpa_comm *comm)
+{
+    return comm->ops->name;
+}
+
+cpa_status cpa_comm_barrier(cpa_comm *comm)
+{
+    return comm->ops->barrier(comm);
+}
+
+cpa_status cpa_comm_node_barrier(cpa_comm *comm)
+{
+    return comm->ops->node_barrier(comm);
+}
+
+cpa_status cpa_comm_bcast(cpa_comm *comm, void *buf, size_t bytes, int root)
+{
+    if (root < 0 || root >= comm->size) {
+        return cpa_fail(CPA_INTERNAL, "broadcast from rank %d, but there are only %d ranks", root, comm->size);
+    }
+    return comm->ops->bcast(comm, buf, bytes, root);
+}
+
+cpa_status cpa_comm_sum_i64(cpa_comm *comm, int64_t *v, int n)
+{
+    if (n < 0) {
+        return cpa_fail(CPA_INTERNAL, "sum over ranks of %d numbers", n);
+    }
+    return comm->ops->sum_i64(comm, v, n);
+}
+
+cpa_status cpa_comm_max_f64(cpa_comm *comm, double *v, int n)
+{
+    if (n < 0) {
+        return cpa_fail(CPA_INTERNAL, "maximum over ranks of %d numbers", n);
+    }
+    return comm->ops->max_f64(comm, v, n);
+}
+
+cpa_status cpa_comm_allgather(cpa_comm *comm, const void *mine, void *out, size_t bytes)
+{
+    return comm->ops->allgather(comm, mine, out, bytes);
+}
+
+static cpa_status check_peer(const cpa_comm *comm, const char *act, int peer, int tag)
+{
+    if (peer < 0 || peer >= comm->size || peer == comm->rank) {
+        return cpa_fail(CPA_INTERNAL, "rank %d cannot %s rank %d: there are %d ranks", comm->rank, act, peer,
+                        comm->size);
+    }
+    // 32767 is the smallest upper bound for tags that the MPI standard promises.
+    if (tag < 0 || tag > 32767) {
+        return cpa_fail(CPA_INTERNAL, "rank %d cannot %s rank %d with tag %d: tags go from 0 to 32767", comm->rank, act,
+                        peer, tag);
+    }
+    return CPA_OK;
+}
+
+cpa_status cpa_comm_send(cpa_comm *comm, const void *buf, size_t bytes, int to, int tag)
+{
+    cpa_status st = check_peer(comm, "send to", to, tag);
+    return st == CPA_OK ? comm->ops->send(comm, buf, bytes, to, tag) : st;
+}
+
+cpa_status cpa_comm_recv(cpa_comm *comm, void *buf, size_t bytes, int from, int tag)
+{
+    cpa_status st = check_peer(comm, "receive from", from, tag);
+    return st == CPA_OK ? comm->ops->recv(comm, buf, bytes, from, tag) : st;
+}
+
+cpa_status cpa_comm_agree(cpa_comm *comm, cpa_status mine)
+{
+    return comm->ops->agree(comm, mine);
+}
+
+cpa_status cpa_comm_shared_alloc(cpa_comm *comm, size_t bytes, void **out)
+{
+    return comm->ops->shared_alloc(comm, bytes, out);
+}
+
+void cpa_comm_shared_free(cpa_comm *comm, void **ptr)
+{
+    if (*ptr != NULL) {
+        comm->ops->shared_free(comm, *ptr);
+        *ptr = NULL;
+    }
+}
+
+void cpa_comm_abort(cpa_comm *comm, cpa_status st)
+{
+    comm->ops->abort(comm, st);
+}

@@ -1,0 +1,353 @@
+// Owns: everything that calls MPI. An MPI error becomes a status with MPI's own words in the message.
+// Must never be reached in a program that was not launched by mpirun or srun.
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <mpi.h>
+
+#include "cpa/base/mem.h"
+#include "cpa/platform/comm.h"
+
+#include "comm_impl.h"
+
+enum {
+    MESSAGE_BYTES = 64 * 1024, // longest message that cpa_comm_agree carries, longer ones are cut
+    PIECE_BYTES = 1024 * 1024 * 1024,
+};
+
+// Memory of the node; a list, because a window has to be found by its address.
+typedef struct window {
+    void *base;
+    MPI_Win win;
+    struct window *next;
+} window;
+
+typedef struct mpi_comm {
+    cpa_comm base;
+    MPI_Comm world, node;
+    window *windows;
+    char *message; // [MESSAGE_BYTES] taken at the start: an agreement must not fail for want of memory
+} mpi_comm;
+
+static mpi_comm *self_of(cpa_comm *comm)
+{
+    return (mpi_comm *)(void *)comm;
+}
+
+static cpa_status mpi_status(int rc, const char *call)
+{
+    if (rc == MPI_SUCCESS) {
+        return CPA_OK;
+    }
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    if (MPI_Error_string(rc, text, &length) != MPI_SUCCESS) {
+        text[0] = '\0';
+    }
+    return cpa_fail(CPA_LOST_PEER, "%s failed with MPI error %d: %s", call, rc, text);
+}
+
+static cpa_status mpi_barrier(cpa_comm *comm)
+{
+    return mpi_status(MPI_Barrier(self_of(comm)->world), "MPI_Barrier");
+}
+
+// What was written into node memory before is seen by all ranks of the node after: hence the two syncs.
+static cpa_status mpi_node_barrier(cpa_comm *comm)
+{
+    cpa_status st = CPA_OK;
+    mpi_comm *self = self_of(comm);
+    for (const window *w = self->windows; w != NULL; w = w->next) {
+        CPA_TRY(mpi_status(MPI_Win_sync(w->win), "MPI_Win_sync"));
+    }
+    CPA_TRY(mpi_status(MPI_Barrier(self->node), "MPI_Barrier on the node"));
+    for (const window *w = self->windows; w != NULL; w = w->next) {
+        CPA_TRY(mpi_status(MPI_Win_sync(w->win), "MPI_Win_sync"));
+    }
+cleanup:
+    return st;
+}
+
+static size_t piece_at(const cpa_comm *comm, size_t done, size_t bytes)
+{
+    return bytes - done < comm->piece ? bytes - done : comm->piece;
+}
+
+static cpa_status mpi_bcast(cpa_comm *comm, void *buf, size_t bytes, int root)
+{
+    cpa_status st = CPA_OK;
+    for (size_t done = 0, n; done < bytes; done += n) {
+        n = piece_at(comm, done, bytes);
+        CPA_TRY(mpi_status(MPI_Bcast((char *)buf + done, (int)n, MPI_BYTE, root, self_of(comm)->world), "MPI_Bcast"));
+    }
+cleanup:
+    return st;
+}
+
+static cpa_status mpi_sum_i64(cpa_comm *comm, int64_t *v, int n)
+{
+    return mpi_status(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_INT64_T, MPI_SUM, self_of(comm)->world), "MPI_Allreduce");
+}
+
+static cpa_status mpi_max_f64(cpa_comm *comm, double *v, int n)
+{
+    return mpi_status(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_DOUBLE, MPI_MAX, self_of(comm)->world), "MPI_Allreduce");
+}
+
+static cpa_status mpi_allgather(cpa_comm *comm, const void *mine, void *out, size_t bytes)
+{
+    cpa_status st = CPA_OK;
+    if (bytes <= comm->piece / (size_t)comm->size) {
+        return mpi_status(MPI_Allgather(mine, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE, self_of(comm)->world),
+                          "MPI_Allgather");
+    }
+    memmove((char *)out + bytes * (size_t)comm->rank, mine, bytes);
+    for (int r = 0; r < comm->size; r++) {
+        CPA_TRY(mpi_bcast(comm, (char *)out + bytes * (size_t)r, bytes, r));
+    }
+cleanup:
+    return st;
+}
+
+// A message of no bytes is still sent, so that the two sides stay in step.
+static cpa_status mpi_send(cpa_comm *comm, const void *buf, size_t bytes, int to, int tag)
+{
+    cpa_status st = CPA_OK;
+    size_t done = 0;
+    do {
+        size_t n = piece_at(comm, done, bytes);
+        CPA_TRY(mpi_status(MPI_Send((const char *)buf + done, (int)n, MPI_BYTE, to, tag, self_of(comm)->world),
+                           "MPI_Send"));
+        done += n;
+    } while (done < bytes);
+cleanup:
+    return st;
+}
+
+static cpa_status mpi_recv(cpa_comm *comm, void *buf, size_t bytes, int from, int tag)
+{
+    cpa_status st = CPA_OK;
+    size_t done = 0;
+    do {
+        size_t n = piece_at(comm, done, bytes);
+        MPI_Status got;
+        int count = 0;
+        CPA_TRY(mpi_status(MPI_Recv((char *)buf + done, (int)n, MPI_BYTE, from, tag, self_of(comm)->world, &got),
+                           "MPI_Recv"));
+        CPA_TRY(mpi_status(MPI_Get_count(&got, MPI_BYTE, &count), "MPI_Get_count"));
+        CPA_REQUIRE((size_t)count == n, CPA_INTERNAL, "rank %d expected %zu bytes from rank %d (tag %d) and got %d",
+                    comm->rank, n, from, tag, count);
+        done += n;
+    } while (done < bytes);
+cleanup:
+    return st;
+}
+
+static cpa_status mpi_agree(cpa_comm *comm, cpa_status mine)
+{
+    cpa_status st = CPA_OK;
+    mpi_comm *self = self_of(comm);
+    struct {
+        int status, rank;
+    } worst = {.status = (int)mine, .rank = comm->rank};
+    // MPI_MAXLOC gives the lowest rank among equals.
+    CPA_TRY(mpi_status(MPI_Allreduce(MPI_IN_PLACE, &worst, 1, MPI_2INT, MPI_MAXLOC, self->world), "MPI_Allreduce"));
+    if (worst.status == (int)CPA_OK) {
+        return CPA_OK;
+    }
+    int length = 0;
+    if (worst.rank == comm->rank) {
+        size_t n = strnlen(cpa_message(), MESSAGE_BYTES - 1);
+        memcpy(self->message, cpa_message(), n);
+        length = (int)n;
+    }
+    CPA_TRY(mpi_bcast(comm, &length, sizeof length, worst.rank));
+    CPA_TRY(mpi_bcast(comm, self->message, (size_t)length, worst.rank));
+    self->message[length] = '\0';
+    st = cpa_fail((cpa_status)worst.status, "%s", self->message);
+cleanup:
+    return st;
+}
+
+// Open MPI takes node memory from /dev/shm and hangs when that is full, so the room is looked at before.
+static cpa_status check_room(const cpa_comm *comm, size_t bytes)
+{
+    struct statvfs fs;
+    if (comm->node_rank != 0 || access("/dev/shm", W_OK) != 0 || statvfs("/dev/shm", &fs) != 0) {
+        return CPA_OK;
+    }
+    double room = (double)fs.f_bavail * (double)fs.f_frsize;
+    if ((double)bytes <= room) {
+        return CPA_OK;
+    }
+    return cpa_fail(CPA_IO,
+                    "the %d ranks of this node need %.1f MiB of shared memory, but /dev/shm has only %.1f MiB left: "
+                    "enlarge it (mount -o remount,size=..., or the container's --shm-size), or run one rank per node",
+                    comm->node_size, (double)bytes / 1048576.0, room / 1048576.0);
+}
+
+// The worst status over the ranks of the node; the message stays with the rank that has it.
+static cpa_status node_agree(cpa_comm *comm, cpa_status mine)
+{
+    int worst = (int)mine;
+    cpa_status st = mpi_status(MPI_Allreduce(MPI_IN_PLACE, &worst, 1, MPI_INT, MPI_MAX, self_of(comm)->node),
+                               "MPI_Allreduce on the node");
+    if (st != CPA_OK || mine != CPA_OK || worst == (int)CPA_OK) {
+        return st != CPA_OK ? st : mine;
+    }
+    return cpa_fail((cpa_status)worst, "another rank of this node could not take its shared memory");
+}
+
+// Opens the window and points *base at the part of the node's first rank, which is all of it.
+static cpa_status open_window(cpa_comm *comm, size_t bytes, MPI_Win *win, void **base)
+{
+    cpa_status st = CPA_OK;
+    void *mine = NULL;
+    MPI_Aint size = comm->node_rank == 0 ? (MPI_Aint)bytes : 0;
+    int unit = 1;
+    CPA_TRY(mpi_status(MPI_Win_allocate_shared(size, 1, MPI_INFO_NULL, self_of(comm)->node, &mine, win),
+                       "MPI_Win_allocate_shared"));
+    CPA_TRY(mpi_status(MPI_Win_set_errhandler(*win, MPI_ERRORS_RETURN), "MPI_Win_set_errhandler"));
+    CPA_TRY(mpi_status(MPI_Win_shared_query(*win, 0, &size, &unit, base), "MPI_Win_shared_query"));
+    CPA_TRY(mpi_status(MPI_Win_lock_all(MPI_MODE_NOCHECK, *win), "MPI_Win_lock_all"));
+cleanup:
+    return st;
+}
+
+static cpa_status mpi_shared_alloc(cpa_comm *comm, size_t bytes, void **out)
+{
+    cpa_status st = CPA_OK;
+    mpi_comm *self = self_of(comm);
+    window *w = NULL;
+    if (comm->node_size == 1) {
+        return cpa_alloc(bytes, 1, out);
+    }
+    bytes = bytes > 0 ? bytes : 1;
+    st = cpa_alloc(1, sizeof *w, &w);
+    CPA_TRY(node_agree(comm, st != CPA_OK ? st : check_room(comm, bytes)));
+    CPA_TRY(open_window(comm, bytes, &w->win, &w->base));
+    w->next = self->windows;
+    self->windows = w;
+    if (comm->node_rank == 0) {
+        memset(w->base, 0, bytes);
+    }
+    *out = w->base;
+    w = NULL;
+    CPA_TRY(mpi_node_barrier(comm));
+cleanup:
+    cpa_free(&w);
+    return st;
+}
+
+static void free_window(window **at)
+{
+    window *w = *at;
+    *at = w->next;
+    MPI_Win_unlock_all(w->win);
+    MPI_Win_free(&w->win);
+    cpa_free(&w);
+}
+
+static void mpi_shared_free(cpa_comm *comm, void *ptr)
+{
+    if (comm->node_size == 1) {
+        cpa_free(&ptr);
+        return;
+    }
+    for (window **at = &self_of(comm)->windows; *at != NULL; at = &(*at)->next) {
+        if ((*at)->base == ptr) {
+            free_window(at);
+            return;
+        }
+    }
+}
+
+static void mpi_abort(cpa_comm *comm, cpa_status st)
+{
+    MPI_Abort(self_of(comm)->world, (int)st);
+    _exit((int)st);
+}
+
+static void mpi_destroy(cpa_comm *comm)
+{
+    mpi_comm *self = self_of(comm);
+    while (self->windows != NULL) {
+        free_window(&self->windows);
+    }
+    if (self->node != MPI_COMM_NULL) {
+        MPI_Comm_free(&self->node);
+    }
+    cpa_free(&self->message);
+    cpa_free(&self);
+    MPI_Finalize();
+}
+
+static const cpa_comm_ops mpi_ops = {
+    .name = "mpi",
+    .destroy = mpi_destroy,
+    .barrier = mpi_barrier,
+    .node_barrier = mpi_node_barrier,
+    .bcast = mpi_bcast,
+    .sum_i64 = mpi_sum_i64,
+    .max_f64 = mpi_max_f64,
+    .allgather = mpi_allgather,
+    .send = mpi_send,
+    .recv = mpi_recv,
+    .agree = mpi_agree,
+    .shared_alloc = mpi_shared_alloc,
+    .shared_free = mpi_shared_free,
+    .abort = mpi_abort,
+};
+
+static cpa_status find_ranks(mpi_comm *self, int expected)
+{
+    cpa_status st = CPA_OK;
+    cpa_comm *base = &self->base;
+    CPA_TRY(mpi_status(MPI_Comm_set_errhandler(self->world, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"));
+    CPA_TRY(mpi_status(MPI_Comm_rank(self->world, &base->rank), "MPI_Comm_rank"));
+    CPA_TRY(mpi_status(MPI_Comm_size(self->world, &base->size), "MPI_Comm_size"));
+    // Otherwise every task would take itself for the only one and all would write the same files.
+    CPA_REQUIRE(expected <= 0 || expected == base->size, CPA_CONFIG,
+                "the launcher started %d tasks, but MPI sees %d: use the launcher of the MPI library that cpa-hpc was "
+                "built with (mpirun of Open MPI, or srun --mpi=pmix)",
+                expected, base->size);
+    CPA_TRY(mpi_status(MPI_Comm_split_type(self->world, MPI_COMM_TYPE_SHARED, base->rank, MPI_INFO_NULL, &self->node),
+                       "MPI_Comm_split_type"));
+    CPA_TRY(mpi_status(MPI_Comm_set_errhandler(self->node, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"));
+    CPA_TRY(mpi_status(MPI_Comm_rank(self->node, &base->node_rank), "MPI_Comm_rank"));
+    CPA_TRY(mpi_status(MPI_Comm_size(self->node, &base->node_size), "MPI_Comm_size"));
+cleanup:
+    return st;
+}
+
+cpa_status cpa_comm_mpi_create(int *argc, char ***argv, int expected, cpa_comm **out)
+{
+    cpa_status st = CPA_OK;
+    mpi_comm *self = NULL;
+    int level = MPI_THREAD_SINGLE;
+    CPA_TRY(cpa_alloc(1, sizeof *self, &self));
+    CPA_TRY(cpa_alloc(MESSAGE_BYTES, 1, &self->message));
+    self->base = (cpa_comm){.ops = &mpi_ops, .piece = PIECE_BYTES};
+    self->world = MPI_COMM_WORLD;
+    self->node = MPI_COMM_NULL;
+    CPA_TRY(mpi_status(MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &level), "MPI_Init_thread"));
+    st = find_ranks(self, expected);
+    if (st == CPA_OK && level < MPI_THREAD_SERIALIZED) {
+        st = cpa_fail(CPA_CONFIG, "this MPI library supports thread level %d, but %d (MPI_THREAD_SERIALIZED) is needed",
+                      level, MPI_THREAD_SERIALIZED);
+    }
+    if (st != CPA_OK) {
+        mpi_destroy(&self->base);
+        return st;
+    }
+    *out = &self->base;
+    self = NULL;
+cleanup:
+    if (self != NULL) {
+        cpa_free(&self->message);
+        cpa_free(&self);
+    }
+    return st;
+}

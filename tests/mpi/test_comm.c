@@ -1,0 +1,298 @@
+// Owns: the tests of the communicator over MPI, at any number of ranks.
+// Must never let a rank skip a collective that the others call, unless the test fails.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../../src/platform/comm_impl.h"
+#include "cpa/base/mem.h"
+#include "cpa/platform/comm.h"
+
+static cpa_comm *comm;
+static int rank, size;
+
+static int setup(void **state)
+{
+    (void)state;
+    cpa_status st = cpa_comm_create(NULL, NULL, &comm);
+    if (st == CPA_OK) {
+        rank = cpa_comm_rank(comm);
+        size = cpa_comm_size(comm);
+    }
+    return (int)st;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    cpa_comm_destroy(&comm);
+    return (int)cpa_alloc_balance();
+}
+
+static unsigned char pattern(int r, size_t i)
+{
+    return (unsigned char)((size_t)r * 71 + i * 13 + i / 256);
+}
+
+static void fill(unsigned char *buf, size_t bytes, int r)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        buf[i] = pattern(r, i);
+    }
+}
+
+static void assert_filled(const unsigned char *buf, size_t bytes, int r)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        if (buf[i] != pattern(r, i)) {
+            fail_msg("byte %zu of rank %d's %zu bytes is %d", i, r, bytes, buf[i]);
+        }
+    }
+}
+
+static void ranks_are_numbered(void **state)
+{
+    (void)state;
+    int mine[2] = {rank, cpa_comm_node_rank(comm)}, *all = NULL;
+    assert_string_equal(cpa_comm_name(comm), "mpi");
+    assert_true(rank >= 0 && rank < size);
+    assert_int_equal(cpa_comm_node_size(comm), size); // the tests run on one node
+    assert_int_equal(size, atoi(getenv("OMPI_COMM_WORLD_SIZE")));
+    assert_int_equal(cpa_alloc((size_t)size, sizeof mine, &all), CPA_OK);
+    assert_int_equal(cpa_comm_allgather(comm, mine, all, sizeof mine), CPA_OK);
+    for (int r = 0; r < size; r++) {
+        assert_int_equal(all[2 * r], r);
+        assert_int_equal(all[2 * r + 1], r);
+    }
+    cpa_free(&all);
+    assert_int_equal(cpa_comm_barrier(comm), CPA_OK);
+}
+
+// Whole messages and messages cut into pieces, the last one short, full, or absent.
+static const size_t lengths[] = {0, 1, 999, 1000, 1001, 3000, 200001};
+static const size_t pieces[] = {1000, (size_t)1 << 30};
+enum { N_LENGTHS = sizeof lengths / sizeof lengths[0], N_PIECES = sizeof pieces / sizeof pieces[0] };
+
+static void broadcast_reaches_all(void **state)
+{
+    (void)state;
+    unsigned char *buf = NULL;
+    assert_int_equal(cpa_alloc(lengths[N_LENGTHS - 1], 1, &buf), CPA_OK);
+    for (int p = 0; p < N_PIECES; p++) {
+        comm->piece = pieces[p];
+        for (int k = 0; k < N_LENGTHS; k++) {
+            for (int root = 0; root < size; root++) {
+                fill(buf, lengths[k], rank);
+                assert_int_equal(cpa_comm_bcast(comm, buf, lengths[k], root), CPA_OK);
+                assert_filled(buf, lengths[k], root);
+            }
+        }
+    }
+    cpa_free(&buf);
+}
+
+static void gather_is_in_rank_order(void **state)
+{
+    (void)state;
+    unsigned char *mine = NULL, *all = NULL;
+    assert_int_equal(cpa_alloc(lengths[N_LENGTHS - 1], 1, &mine), CPA_OK);
+    assert_int_equal(cpa_alloc(lengths[N_LENGTHS - 1] * (size_t)size, 1, &all), CPA_OK);
+    for (int p = 0; p < N_PIECES; p++) {
+        comm->piece = pieces[p];
+        for (int k = 0; k < N_LENGTHS; k++) {
+            fill(mine, lengths[k], rank);
+            memset(all, 0, lengths[k] * (size_t)size);
+            assert_int_equal(cpa_comm_allgather(comm, mine, all, lengths[k]), CPA_OK);
+            for (int r = 0; r < size; r++) {
+                assert_filled(all + lengths[k] * (size_t)r, lengths[k], r);
+            }
+        }
+    }
+    cpa_free(&mine);
+    cpa_free(&all);
+}
+
+static void sums_are_exact(void **state)
+{
+    (void)state;
+    // 2^62 + small numbers: a sum in floating point would lose the small ones.
+    int64_t v[3] = {rank == 0 ? INT64_C(1) << 62 : rank + 1, -rank, 1};
+    assert_int_equal(cpa_comm_sum_i64(comm, v, 3), CPA_OK);
+    assert_true(v[0] == (INT64_C(1) << 62) + (int64_t)size * (size + 1) / 2 - 1);
+    assert_true(v[1] == -(int64_t)size * (size - 1) / 2);
+    assert_true(v[2] == size);
+    assert_int_equal(cpa_comm_sum_i64(comm, v, 0), CPA_OK);
+    double d[3] = {-1.0 - rank, (double)(rank * rank), rank == size - 1 ? 0x1p-1060 : -1e300};
+    assert_int_equal(cpa_comm_max_f64(comm, d, 3), CPA_OK);
+    assert_true(d[0] == -1.0 && d[1] == (double)((size - 1) * (size - 1)) && d[2] == 0x1p-1060);
+}
+
+static void messages_arrive_whole_and_in_order(void **state)
+{
+    (void)state;
+    if (size == 1) {
+        skip();
+    }
+    unsigned char *buf = NULL;
+    assert_int_equal(cpa_alloc(lengths[N_LENGTHS - 1], 1, &buf), CPA_OK);
+    int to = (rank + 1) % size, from = (rank + size - 1) % size;
+    for (int p = 0; p < N_PIECES; p++) {
+        comm->piece = pieces[p];
+        for (int k = 0; k < N_LENGTHS; k++) {
+            // Rank 0 receives last, so that the ring always has someone who listens.
+            for (int turn = 0; turn < 2; turn++) {
+                if ((turn == 0) == (rank == 0)) {
+                    fill(buf, lengths[k], rank);
+                    assert_int_equal(cpa_comm_send(comm, buf, lengths[k], to, 3 + k), CPA_OK);
+                } else {
+                    memset(buf, 0, lengths[k]);
+                    assert_int_equal(cpa_comm_recv(comm, buf, lengths[k], from, 3 + k), CPA_OK);
+                    assert_filled(buf, lengths[k], from);
+                }
+            }
+        }
+    }
+    cpa_free(&buf);
+}
+
+static void tags_tell_streams_apart(void **state)
+{
+    (void)state;
+    int a = 10, b = 20;
+    if (size == 1) {
+        skip();
+    }
+    if (rank == 1) {
+        assert_int_equal(cpa_comm_send(comm, &a, sizeof a, 0, 1), CPA_OK);
+        assert_int_equal(cpa_comm_send(comm, &b, sizeof b, 0, 2), CPA_OK);
+    } else if (rank == 0) {
+        int first = 0, second = 0;
+        assert_int_equal(cpa_comm_recv(comm, &first, sizeof first, 1, 2), CPA_OK);
+        assert_int_equal(cpa_comm_recv(comm, &second, sizeof second, 1, 1), CPA_OK);
+        assert_true(first == b && second == a);
+    }
+}
+
+static void a_message_of_another_length_is_an_error(void **state)
+{
+    (void)state;
+    char buf[8] = "1234567";
+    if (size == 1) {
+        skip();
+    }
+    if (rank == 1) {
+        assert_int_equal(cpa_comm_send(comm, buf, 5, 0, 9), CPA_OK);
+        assert_int_equal(cpa_comm_send(comm, buf, 8, 0, 9), CPA_OK);
+    } else if (rank == 0) {
+        assert_int_equal(cpa_comm_recv(comm, buf, 8, 1, 9), CPA_INTERNAL);
+        assert_string_equal(cpa_message(), "rank 0 expected 8 bytes from rank 1 (tag 9) and got 5");
+        assert_int_equal(cpa_comm_recv(comm, buf, 5, 1, 9), CPA_LOST_PEER);
+        assert_non_null(strstr(cpa_message(), "MPI_Recv failed"));
+        assert_non_null(strstr(cpa_message(), "TRUNCATE"));
+    }
+    assert_int_equal(cpa_comm_barrier(comm), CPA_OK);
+}
+
+static void the_worst_status_wins(void **state)
+{
+    (void)state;
+    char want[64];
+    assert_int_equal(cpa_comm_agree(comm, CPA_OK), CPA_OK);
+    for (int bad = 0; bad < size; bad++) {
+        cpa_status mine = rank == bad ? cpa_fail(CPA_IO, "rank %d cannot write", rank) : CPA_OK;
+        assert_int_equal(cpa_comm_agree(comm, mine), CPA_IO);
+        snprintf(want, sizeof want, "rank %d cannot write", bad);
+        assert_string_equal(cpa_message(), want);
+    }
+    // All fail alike but the last, which is worse: its message; without it, that of rank 0.
+    assert_int_equal(cpa_comm_agree(comm, cpa_fail(rank == size - 1 ? CPA_CONFIG : CPA_BAD_DATA, "row %d", rank)),
+                     CPA_CONFIG);
+    snprintf(want, sizeof want, "row %d", size - 1);
+    assert_string_equal(cpa_message(), want);
+    assert_int_equal(cpa_comm_agree(comm, cpa_fail(CPA_BAD_DATA, "row %d", rank)), CPA_BAD_DATA);
+    assert_string_equal(cpa_message(), "row 0");
+}
+
+static void node_memory_is_shared_and_zeroed(void **state)
+{
+    (void)state;
+    enum { PER_RANK = 1000 };
+    int64_t *a = NULL;
+    char *b = NULL;
+    void *p = NULL, *q = NULL, *empty = NULL;
+    for (int round = 0; round < 3; round++) {
+        size_t bytes = (size_t)(size * PER_RANK) * sizeof *a;
+        assert_int_equal(cpa_comm_shared_alloc(comm, bytes, &p), CPA_OK);
+        assert_int_equal(cpa_comm_shared_alloc(comm, 77, &q), CPA_OK);
+        assert_int_equal(cpa_comm_shared_alloc(comm, 0, &empty), CPA_OK);
+        a = p;
+        b = q;
+        for (int i = 0; i < size * PER_RANK; i++) {
+            assert_true(a[i] == 0);
+        }
+        assert_int_equal(cpa_comm_node_barrier(comm), CPA_OK);
+        for (int i = 0; i < PER_RANK; i++) {
+            a[rank * PER_RANK + i] = rank * PER_RANK + i + 1;
+        }
+        b[rank] = (char)('a' + rank);
+        assert_int_equal(cpa_comm_node_barrier(comm), CPA_OK);
+        for (int i = 0; i < size * PER_RANK; i++) {
+            assert_true(a[i] == i + 1);
+        }
+        for (int r = 0; r < size; r++) {
+            assert_int_equal(b[r], 'a' + r);
+        }
+        cpa_comm_shared_free(comm, &p);
+        assert_null(p);
+        cpa_comm_shared_free(comm, &q);
+        cpa_comm_shared_free(comm, &empty);
+    }
+}
+
+static void too_much_node_memory_is_an_error_on_all(void **state)
+{
+    (void)state;
+    if (size == 1) {
+        skip();
+    }
+    void *p = NULL;
+    assert_int_equal(cpa_comm_shared_alloc(comm, (size_t)1 << 50, &p), CPA_IO);
+    assert_null(p);
+    assert_non_null(strstr(cpa_message(), "shared memory"));
+    assert_int_equal(cpa_comm_barrier(comm), CPA_OK);
+}
+
+static void wrong_ranks_are_refused(void **state)
+{
+    (void)state;
+    char c = 0;
+    assert_int_equal(cpa_comm_bcast(comm, &c, 1, size), CPA_INTERNAL);
+    assert_int_equal(cpa_comm_bcast(comm, &c, 1, -1), CPA_INTERNAL);
+    assert_int_equal(cpa_comm_send(comm, &c, 1, rank, 0), CPA_INTERNAL);
+    assert_int_equal(cpa_comm_send(comm, &c, 1, size, 0), CPA_INTERNAL);
+    assert_int_equal(cpa_comm_recv(comm, &c, 1, (rank + 1) % (size + 1), -1), CPA_INTERNAL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ranks_are_numbered),
+        cmocka_unit_test(broadcast_reaches_all),
+        cmocka_unit_test(gather_is_in_rank_order),
+        cmocka_unit_test(sums_are_exact),
+        cmocka_unit_test(messages_arrive_whole_and_in_order),
+        cmocka_unit_test(tags_tell_streams_apart),
+        cmocka_unit_test(a_message_of_another_length_is_an_error),
+        cmocka_unit_test(the_worst_status_wins),
+        cmocka_unit_test(node_memory_is_shared_and_zeroed),
+        cmocka_unit_test(too_much_node_memory_is_an_error_on_all),
+        cmocka_unit_test(wrong_ranks_are_refused),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

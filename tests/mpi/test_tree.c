@@ -1,0 +1,164 @@
+// Owns: the test that the sum over lanes is the same in every bit for any number of ranks.
+// Must never compare with a tolerance.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cpa/base/mem.h"
+#include "cpa/base/rng.h"
+#include "cpa/platform/tree.h"
+
+enum {
+    MAX_N = 150000, // long enough for the threaded additions
+    MAX_LANES = 16,
+    N_DOUBLES = 7,
+};
+
+static cpa_comm *comm;
+
+static int setup(void **state)
+{
+    (void)state;
+    return (int)cpa_comm_create(NULL, NULL, &comm);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    cpa_comm_destroy(&comm);
+    return (int)cpa_alloc_balance();
+}
+
+// Signs, zeros of both signs and magnitudes from 2^-20 to 2^20: sums in another order differ in many elements.
+static double draw(uint32_t step, uint32_t lane, uint32_t i)
+{
+    uint32_t ctr[4] = {i, lane, step, 0}, w[4];
+    cpa_philox(17, CPA_STREAM_INIT, ctr, w);
+    double unit = (double)cpa_unit(w[0]) + (double)w[1] * 0x1p-56; // all bits of a double
+    double size = unit * (double)(1u << (w[1] % 21)) / (double)(1u << (w[2] % 21));
+    double x = w[2] % 50 == 0 ? 0.0 : size;
+    return (w[3] & 1) != 0 ? -x : x;
+}
+
+static void fill(uint32_t step, int lane, cpa_real *v, int64_t n, double *d)
+{
+    for (int64_t i = 0; i < n; i++) {
+        v[i] = (cpa_real)draw(step, (uint32_t)lane, (uint32_t)i);
+    }
+    for (int i = 0; i < N_DOUBLES; i++) {
+        d[i] = draw(step + 1000, (uint32_t)lane, (uint32_t)i);
+    }
+}
+
+// The sum of lanes first .. first + n_lanes - 1, as the definition says it.
+static cpa_real expected(uint32_t step, int first, int n_lanes, int64_t i)
+{
+    if (n_lanes == 1) {
+        return (cpa_real)draw(step, (uint32_t)first, (uint32_t)i);
+    }
+    int half = n_lanes / 2;
+    cpa_real left = expected(step, first, half, i), right = expected(step, first + half, half, i);
+    return left + right;
+}
+
+static double expected_double(uint32_t step, int first, int n_lanes, int i)
+{
+    if (n_lanes == 1) {
+        return draw(step + 1000, (uint32_t)first, (uint32_t)i);
+    }
+    int half = n_lanes / 2;
+    double left = expected_double(step, first, half, i), right = expected_double(step, first + half, half, i);
+    return left + right;
+}
+
+static int in_ranges(const cpa_range *ranges, int n_ranges, int64_t i)
+{
+    for (int k = 0; k < n_ranges; k++) {
+        if (i >= ranges[k].offset && i < ranges[k].offset + ranges[k].length) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static void run_step(cpa_tree *tree, int n_lanes, int64_t n, uint32_t step, const cpa_range *ranges, int n_ranges)
+{
+    int first, end;
+    double d[N_DOUBLES];
+    cpa_real *v = NULL;
+    assert_int_equal(cpa_alloc((size_t)n, sizeof *v, &v), CPA_OK);
+    cpa_lane_range(n_lanes, cpa_comm_size(comm), cpa_comm_rank(comm), &first, &end);
+    long before = cpa_alloc_count();
+    assert_int_equal(cpa_tree_begin(tree, ranges, n_ranges), CPA_OK);
+    for (int lane = first; lane < end; lane++) {
+        fill(step, lane, v, n, d);
+        assert_int_equal(cpa_tree_add(tree, lane, v, d), CPA_OK);
+    }
+    // In place, as in training. What lies outside the ranges must stay as this rank's last lane left it.
+    assert_int_equal(cpa_tree_finish(tree, comm, v, d), CPA_OK);
+    assert_int_equal(cpa_alloc_count(), before);
+    for (int64_t i = 0; i < n; i++) {
+        cpa_real want = in_ranges(ranges, n_ranges, i) ? expected(step, 0, n_lanes, i)
+                                                       : (cpa_real)draw(step, (uint32_t)(end - 1), (uint32_t)i);
+        if (memcmp(&v[i], &want, sizeof want) != 0) {
+            fail_msg("%d lanes, step %u, element %lld: %a instead of %a", n_lanes, step, (long long)i, (double)v[i],
+                     (double)want);
+        }
+    }
+    for (int i = 0; i < N_DOUBLES; i++) {
+        double want = expected_double(step, 0, n_lanes, i);
+        assert_memory_equal(&d[i], &want, sizeof want);
+    }
+    cpa_free(&v);
+}
+
+static void sums_do_not_depend_on_ranks(void **state)
+{
+    (void)state;
+    for (int n_lanes = 1; n_lanes <= MAX_LANES; n_lanes *= 2) {
+        cpa_tree *tree = NULL;
+        int64_t n = n_lanes == 4 ? MAX_N : 1003;
+        cpa_status st = cpa_tree_create(comm, n_lanes, n, N_DOUBLES, &tree);
+        if (cpa_comm_size(comm) > n_lanes) {
+            assert_int_equal(st, CPA_USAGE);
+            assert_null(tree);
+            continue;
+        }
+        assert_int_equal(st, CPA_OK);
+        const cpa_range all = {0, n}, parts[] = {{600, 400}, {0, 5}, {17, 0}, {20, 1}};
+        run_step(tree, n_lanes, n, 0, &all, 1);
+        run_step(tree, n_lanes, n, 1, parts, 4);
+        run_step(tree, n_lanes, n, 2, NULL, 0);
+        run_step(tree, n_lanes, n, 3, &all, 1);
+        cpa_tree_destroy(&tree);
+    }
+}
+
+// The data must be able to tell a wrong order: if left-to-right sums were equal too, the test above would prove nothing.
+static void the_order_matters_for_these_data(void **state)
+{
+    (void)state;
+    int differ = 0;
+    for (int64_t i = 0; i < 1003; i++) {
+        cpa_real sum = 0;
+        for (int lane = 0; lane < 8; lane++) {
+            sum += (cpa_real)draw(0, (uint32_t)lane, (uint32_t)i);
+        }
+        differ += sum != expected(0, 0, 8, i);
+    }
+    assert_true(differ > 100);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_order_matters_for_these_data),
+        cmocka_unit_test(sums_do_not_depend_on_ranks),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
