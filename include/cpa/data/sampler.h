@@ -1,0 +1,38 @@
+// Owns: the order of cells. A function of (cells of the split, seed, lanes, block, window) and of nothing else: not of ranks,
+// threads or memory.
+#ifndef CPA_DATA_SAMPLER_H
+#define CPA_DATA_SAMPLER_H
+
+#include "cpa/base/mem.h"
+
+// Training order. The training cells, in file order, are cut into blocks of `block` neighbours. A seeded permutation deals the
+// blocks to lanes once (block j goes to lane perm[j] mod n_lanes). Each epoch every lane shuffles its blocks, then the cells
+// within windows of window/n_lanes blocks. A batch is the next batch_size cells of the lane; a last batch of fewer than 3
+// cells joins the one before; a lane that has run out has no cells in that step.
+typedef struct cpa_sampler cpa_sampler;
+
+/** `cell` [n]: the training cells in ascending order (copied). n_lanes a power of two. window 0: all blocks. Rank-local, the same
+ *  on all ranks. */
+cpa_status cpa_sampler_create(const int64_t *cell, int64_t n, int n_lanes, int batch_size, int block, int64_t window, uint64_t seed,
+                              cpa_sampler **out);
+
+/** Frees it and sets *s to NULL; NULL-safe. */
+void cpa_sampler_destroy(cpa_sampler **s);
+
+/** Steps of an epoch: batches of the longest lane. The same in every epoch. */
+int64_t cpa_sampler_steps(const cpa_sampler *s);
+
+/** The largest number of cells a batch can have. */
+int cpa_sampler_max_batch(const cpa_sampler *s);
+
+/** Builds the order of an epoch (allocates nothing). */
+cpa_status cpa_sampler_epoch(cpa_sampler *s, int64_t epoch);
+
+/** Cells of lane `lane` in step `step` of the current epoch: *rows borrowed until the next cpa_sampler_epoch, *n may be 0. */
+void cpa_sampler_batch(const cpa_sampler *s, int lane, int64_t step, const int64_t **rows, int *n);
+
+/** The default of --shuffle for n training cells: full (block 1, window 0) up to 65,536 cells, else blocks of 64 in a window of
+ *  1,024 blocks. */
+void cpa_sampler_default(int64_t n, int *block, int64_t *window);
+
+#endif

@@ -1,0 +1,409 @@
+// Owns: reading X and the layers block by block, from CSR, CSC and dense storage, with every index checked.
+// Must never hold more than a few megabytes of a matrix, nor judge the counts themselves.
+#include <string.h>
+
+#include "h5ad_impl.h"
+
+enum {
+    BLOCK = 1 << 16, // values handed on at once
+    ROWS = 1 << 16,  // pieces of indptr read at once
+};
+
+// A matrix opened for reading. Major is the cell (CSR, dense) or the gene (CSC).
+typedef struct matrix {
+    cpa_h5ad *f;
+    char *path; // "X" or "layers/counts"
+    cpa_matrix_info info;
+    cpa_h5_data *data, *indices, *indptr; // dense: data alone
+    int64_t n_major, n_minor;
+} matrix;
+
+// Memory for one block.
+typedef struct buffers {
+    int64_t *major, *minor, *pointer;
+    double *value, *tile;
+} buffers;
+
+static cpa_status buffers_init(buffers *b)
+{
+    cpa_status st;
+    *b = (buffers){0};
+    CPA_TRY(cpa_alloc(BLOCK, sizeof *b->major, &b->major));
+    CPA_TRY(cpa_alloc(BLOCK, sizeof *b->minor, &b->minor));
+    CPA_TRY(cpa_alloc(ROWS + 1, sizeof *b->pointer, &b->pointer));
+    CPA_TRY(cpa_alloc(BLOCK, sizeof *b->value, &b->value));
+    CPA_TRY(cpa_alloc(BLOCK, sizeof *b->tile, &b->tile));
+cleanup:
+    return st;
+}
+
+static void buffers_fini(buffers *b)
+{
+    cpa_free(&b->major);
+    cpa_free(&b->minor);
+    cpa_free(&b->pointer);
+    cpa_free(&b->value);
+    cpa_free(&b->tile);
+}
+
+// ---- Opening
+
+static cpa_status missing_matrix(cpa_h5ad *f, const char *layer)
+{
+    cpa_strings layers = {0};
+    cpa_text names = {0};
+    cpa_status st;
+    CPA_TRY(cpa_h5ad_layers(f, &layers));
+    CPA_TRY(cpa_h5ad_add_names(&names, &layers, layer));
+    st = layer != NULL
+             ? cpa_fail(CPA_BAD_DATA, "%s: there is no layer '%s'; the layers are: %s", cpa_h5ad_path(f), layer,
+                        cpa_text_str(&names))
+             : cpa_fail(CPA_BAD_DATA, "%s: there is no X; choose a layer: %s", cpa_h5ad_path(f), cpa_text_str(&names));
+cleanup:
+    cpa_text_fini(&names);
+    cpa_strings_fini(&layers);
+    return st;
+}
+
+// The layout from the encoding, also that of the oldest files.
+static cpa_status find_layout(matrix *m)
+{
+    const cpa_h5 *h5 = m->f->h5;
+    char *name = NULL;
+    cpa_status st;
+    CPA_TRY(cpa_h5_has_attr(h5, m->path, "h5sparse_format") ? cpa_h5_attr_string(h5, m->path, "h5sparse_format", &name)
+                                                            : cpa_h5ad_encoding(h5, m->path, &name));
+    bool group = cpa_h5_kind_of(h5, m->path) == CPA_H5_GROUP;
+    if (group && (strcmp(name, "csr_matrix") == 0 || strcmp(name, "csr") == 0)) {
+        m->info.layout = CPA_LAYOUT_CSR;
+    } else if (group && (strcmp(name, "csc_matrix") == 0 || strcmp(name, "csc") == 0)) {
+        m->info.layout = CPA_LAYOUT_CSC;
+    } else if (!group && (strcmp(name, "array") == 0 || name[0] == '\0')) {
+        m->info.layout = CPA_LAYOUT_DENSE;
+    } else {
+        st = cpa_fail(CPA_BAD_DATA,
+                      "%s: %s has the encoding '%s'; a csr_matrix, a csc_matrix or a dense array is needed",
+                      cpa_h5ad_path(m->f), m->path, name);
+    }
+cleanup:
+    cpa_free(&name);
+    return st;
+}
+
+// The shape as the file states it.
+static cpa_status stated_shape(const matrix *m, int64_t shape[2])
+{
+    if (m->info.layout == CPA_LAYOUT_DENSE) {
+        const cpa_h5_info *info = cpa_h5_data_info(m->data);
+        if (info->rank != 2) {
+            return cpa_fail(CPA_BAD_DATA, "%s: %s has %d dimensions, two are needed", cpa_h5ad_path(m->f), m->path,
+                            info->rank);
+        }
+        memcpy(shape, info->shape, 2 * sizeof *shape);
+        return CPA_OK;
+    }
+    int n = 0;
+    const char *name = cpa_h5_has_attr(m->f->h5, m->path, "h5sparse_shape") ? "h5sparse_shape" : "shape";
+    cpa_status st = cpa_h5_attr_numbers(m->f->h5, m->path, name, CPA_H5_I64, 2, shape, &n);
+    if (st == CPA_OK && n != 2) {
+        st = cpa_fail(CPA_BAD_DATA, "%s: attribute '%s' of %s has %d elements instead of two", cpa_h5ad_path(m->f),
+                      name, m->path, n);
+    }
+    return st;
+}
+
+static cpa_status open_part(const matrix *m, const char *name, bool integers, cpa_h5_data **out)
+{
+    cpa_status st;
+    char *path = NULL;
+    CPA_TRY(name != NULL ? cpa_sprintf(&path, "%s/%s", m->path, name) : cpa_strdup(m->path, &path));
+    CPA_TRY(cpa_h5_data_open(m->f->h5, path, NULL, out));
+    const cpa_h5_info *info = cpa_h5_data_info(*out);
+    bool good = info->class == CPA_H5_CLASS_INT ||
+                (!integers && (info->class == CPA_H5_CLASS_FLOAT || info->class == CPA_H5_CLASS_BOOL));
+    CPA_REQUIRE(good && (name == NULL || info->rank == 1), CPA_BAD_DATA,
+                "%s: %s should hold %s, but has type %s and rank %d", cpa_h5ad_path(m->f), path,
+                integers ? "integers" : "numbers", info->dtype, info->rank);
+cleanup:
+    cpa_free(&path);
+    return st;
+}
+
+static cpa_status check_lengths(const matrix *m)
+{
+    int64_t n_data = cpa_h5_data_info(m->data)->n, n_indices = cpa_h5_data_info(m->indices)->n;
+    int64_t n_pointers = cpa_h5_data_info(m->indptr)->n;
+    if (n_data != n_indices) {
+        return cpa_fail(CPA_BAD_DATA, "%s: %s/data has %lld elements, but %s/indices has %lld", cpa_h5ad_path(m->f),
+                        m->path, (long long)n_data, m->path, (long long)n_indices);
+    }
+    if (n_pointers != m->n_major + 1) {
+        return cpa_fail(CPA_BAD_DATA, "%s: %s/indptr has %lld elements, %lld are needed for %lld %s",
+                        cpa_h5ad_path(m->f), m->path, (long long)n_pointers, (long long)m->n_major + 1,
+                        (long long)m->n_major, m->info.layout == CPA_LAYOUT_CSR ? "cells" : "genes");
+    }
+    return CPA_OK;
+}
+
+static void close_matrix(matrix *m)
+{
+    cpa_h5_data_close(&m->data);
+    cpa_h5_data_close(&m->indices);
+    cpa_h5_data_close(&m->indptr);
+    cpa_free(&m->path);
+}
+
+// Opens and checks all that can be told without reading values. The caller closes it also on failure.
+static cpa_status open_matrix(cpa_h5ad *f, const char *layer, matrix *m)
+{
+    cpa_status st;
+    int64_t shape[2];
+    *m = (matrix){.f = f};
+    CPA_TRY(layer != NULL ? cpa_sprintf(&m->path, "layers/%s", layer) : cpa_strdup("X", &m->path));
+    if (cpa_h5_kind_of(f->h5, m->path) == CPA_H5_NOTHING) {
+        return missing_matrix(f, layer);
+    }
+    CPA_TRY(find_layout(m));
+    bool sparse = m->info.layout != CPA_LAYOUT_DENSE;
+    CPA_TRY(open_part(m, sparse ? "data" : NULL, false, &m->data));
+    CPA_TRY(stated_shape(m, shape));
+    CPA_REQUIRE(shape[0] == f->n_cells && shape[1] == f->n_genes, CPA_BAD_DATA,
+                "%s: %s is %lld x %lld, but obs and var make it %lld cells x %lld genes", cpa_h5ad_path(f), m->path,
+                (long long)shape[0], (long long)shape[1], (long long)f->n_cells, (long long)f->n_genes);
+    m->n_major = m->info.layout == CPA_LAYOUT_CSC ? f->n_genes : f->n_cells;
+    m->n_minor = m->info.layout == CPA_LAYOUT_CSC ? f->n_cells : f->n_genes;
+    if (sparse) {
+        CPA_TRY(open_part(m, "indices", true, &m->indices));
+        CPA_TRY(open_part(m, "indptr", true, &m->indptr));
+        CPA_TRY(check_lengths(m));
+    }
+    const cpa_h5_info *info = cpa_h5_data_info(m->data);
+    m->info.n_cells = f->n_cells;
+    m->info.n_genes = f->n_genes;
+    m->info.nnz = info->n;
+    memcpy(m->info.dtype, info->dtype, sizeof m->info.dtype);
+    memcpy(m->info.filters, info->filters, sizeof m->info.filters);
+    m->info.chunk = info->chunked ? info->chunk[0] * (sparse ? 1 : info->chunk[1]) : 0;
+cleanup:
+    return st;
+}
+
+cpa_status cpa_h5ad_matrix_info(cpa_h5ad *f, const char *layer, cpa_matrix_info *out)
+{
+    matrix m;
+    cpa_status st = open_matrix(f, layer, &m);
+    *out = m.info;
+    close_matrix(&m);
+    return st;
+}
+
+// ---- Sparse
+
+// Reads indptr[row .. row+n] and checks it.
+static cpa_status read_pointers(const matrix *m, int64_t row, int64_t n, int64_t *out)
+{
+    cpa_status st;
+    int64_t count = n + 1;
+    const char *file = cpa_h5ad_path(m->f), *what = m->info.layout == CPA_LAYOUT_CSR ? "cell row" : "gene column";
+    CPA_TRY(cpa_h5_data_read(m->indptr, CPA_H5_I64, &row, &count, out));
+    CPA_REQUIRE(row > 0 || out[0] == 0, CPA_BAD_DATA, "%s: %s/indptr begins with %lld instead of 0", file, m->path,
+                (long long)out[0]);
+    for (int64_t i = 0; i < n; i++) {
+        bool overflow = out[i + 1] < 0 || out[i + 1] == INT32_MAX;
+        CPA_REQUIRE(out[i] >= 0 && out[i] <= out[i + 1], CPA_BAD_DATA,
+                    "%s: %s/indptr falls from %lld to %lld at %s %lld%s", file, m->path, (long long)out[i],
+                    (long long)out[i + 1], what, (long long)(row + i),
+                    overflow ? " (32-bit overflow of the program that wrote it: write the file again)" : "");
+    }
+    CPA_REQUIRE(out[n] <= m->info.nnz, CPA_BAD_DATA,
+                "%s: %s/indptr points to %lld at %s %lld, but %s/data has %lld elements", file, m->path,
+                (long long)out[n], what, (long long)(row + n - 1), m->path, (long long)m->info.nnz);
+    CPA_REQUIRE(row + n < m->n_major || out[n] == m->info.nnz, CPA_BAD_DATA,
+                "%s: %s/indptr ends with %lld, but %s/data has %lld elements", file, m->path, (long long)out[n],
+                m->path, (long long)m->info.nnz);
+cleanup:
+    return st;
+}
+
+static cpa_status check_minors(const matrix *m, int64_t n, const int64_t *major, const int64_t *minor)
+{
+    uint64_t limit = (uint64_t)m->n_minor, worst = 0;
+    for (int64_t i = 0; i < n; i++) {
+        worst = (uint64_t)minor[i] > worst ? (uint64_t)minor[i] : worst; // negative ones are huge
+    }
+    for (int64_t i = 0; worst >= limit && i < n; i++) {
+        if ((uint64_t)minor[i] >= limit) {
+            bool csr = m->info.layout == CPA_LAYOUT_CSR;
+            return cpa_fail(CPA_BAD_DATA,
+                            "%s: %s/indices: %s %lld has the %s index %lld, but indices go from 0 to %lld",
+                            cpa_h5ad_path(m->f), m->path, csr ? "cell row" : "gene column", (long long)major[i],
+                            csr ? "gene" : "cell", (long long)minor[i], (long long)m->n_minor - 1);
+        }
+    }
+    return CPA_OK;
+}
+
+// Keeps the values of cells [first, last) of a CSC block; their number.
+static int64_t keep_cells(int64_t n, buffers *b, int64_t first, int64_t last)
+{
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t cell = b->minor[i];
+        b->major[kept] = b->major[i];
+        b->minor[kept] = cell;
+        b->value[kept] = b->value[i];
+        kept += cell >= first && cell < last;
+    }
+    return kept;
+}
+
+// Writes the major of the values [at, at + n) into b->major; pointer[0] belongs to `row`, *r is the row in hand.
+static void fill_majors(buffers *b, int64_t row, int64_t at, int64_t n, int64_t *r)
+{
+    for (int64_t i = 0; i < n; (*r)++) {
+        int64_t end = b->pointer[*r + 1] - at < n ? b->pointer[*r + 1] - at : n;
+        for (; i < end; i++) {
+            b->major[i] = row + *r;
+        }
+        if (b->pointer[*r + 1] - at > n) {
+            return; // goes on in the next block
+        }
+    }
+}
+
+typedef cpa_status (*use_block)(void *ctx, const cpa_h5ad_block *block);
+
+static cpa_status scan_sparse(const matrix *m, buffers *b, int64_t first, int64_t last, use_block use, void *ctx)
+{
+    cpa_status st = CPA_OK;
+    bool csr = m->info.layout == CPA_LAYOUT_CSR;
+    int64_t begin = csr ? first : 0, end = csr ? last : m->n_major;
+    for (int64_t row = begin; row < end; row += ROWS) {
+        int64_t rows = end - row < ROWS ? end - row : ROWS, r = 0, n;
+        CPA_TRY(read_pointers(m, row, rows, b->pointer));
+        for (int64_t at = b->pointer[0]; at < b->pointer[rows]; at += n) {
+            n = b->pointer[rows] - at < BLOCK ? b->pointer[rows] - at : BLOCK;
+            CPA_TRY(cpa_h5_data_read(m->indices, CPA_H5_I64, &at, &n, b->minor));
+            CPA_TRY(cpa_h5_data_read(m->data, CPA_H5_F64, &at, &n, b->value));
+            fill_majors(b, row, at, n, &r);
+            CPA_TRY(check_minors(m, n, b->major, b->minor));
+            int64_t kept = csr ? n : keep_cells(n, b, first, last);
+            CPA_TRY(use(ctx, &(cpa_h5ad_block){kept, b->major, b->minor, b->value}));
+        }
+    }
+cleanup:
+    return st;
+}
+
+// ---- Dense
+
+// Hands on the nonzero values of a rectangle, at most BLOCK elements at a time.
+static cpa_status scan_rectangle(const matrix *m, buffers *b, const int64_t from[2], const int64_t to[2], use_block use,
+                                 void *ctx)
+{
+    cpa_status st = CPA_OK;
+    int64_t width = to[1] - from[1] < BLOCK ? to[1] - from[1] : BLOCK, height = BLOCK / width;
+    for (int64_t row = from[0]; row < to[0]; row += height) {
+        for (int64_t col = from[1]; col < to[1]; col += width) {
+            int64_t count[2] = {to[0] - row < height ? to[0] - row : height, to[1] - col < width ? to[1] - col : width};
+            int64_t n = 0;
+            CPA_TRY(cpa_h5_data_read(m->data, CPA_H5_F64, (const int64_t[]){row, col}, count, b->tile));
+            for (int64_t i = 0; i < count[0]; i++) {
+                const double *v = b->tile + i * count[1];
+                for (int64_t j = 0; j < count[1]; j++) {
+                    b->major[n] = row + i;
+                    b->minor[n] = col + j;
+                    b->value[n] = v[j];
+                    n += v[j] != 0;
+                }
+            }
+            CPA_TRY(use(ctx, &(cpa_h5ad_block){n, b->major, b->minor, b->value}));
+        }
+    }
+cleanup:
+    return st;
+}
+
+// Goes through the matrix in bands of whole chunks, so that no chunk is unpacked twice.
+static cpa_status scan_dense(const matrix *m, buffers *b, int64_t first, int64_t last, use_block use, void *ctx)
+{
+    cpa_status st = CPA_OK;
+    const cpa_h5_info *info = cpa_h5_data_info(m->data);
+    int64_t height = info->chunked ? info->chunk[0] : ROWS, width = info->chunked ? info->chunk[1] : m->n_minor;
+    if (height * width < BLOCK) { // several small chunks side by side
+        width *= BLOCK / (height * width);
+    }
+    for (int64_t row = first, end; row < last; row = end) {
+        end = (row / height + 1) * height < last ? (row / height + 1) * height : last;
+        for (int64_t col = 0; col < m->n_minor; col += width) {
+            int64_t right = m->n_minor - col < width ? m->n_minor : col + width;
+            CPA_TRY(scan_rectangle(m, b, (const int64_t[]){row, col}, (const int64_t[]){end, right}, use, ctx));
+        }
+    }
+cleanup:
+    return st;
+}
+
+cpa_status cpa_h5ad_scan(cpa_h5ad *f, const char *layer, int64_t first, int64_t last, use_block use, void *ctx)
+{
+    matrix m;
+    buffers b = {0};
+    cpa_status st = open_matrix(f, layer, &m);
+    if (st != CPA_OK) {
+        goto cleanup;
+    }
+    CPA_REQUIRE(first >= 0 && first <= last && last <= f->n_cells, CPA_INTERNAL, "%s: cells %lld to %lld of %lld",
+                cpa_h5ad_path(f), (long long)first, (long long)last, (long long)f->n_cells);
+    CPA_TRY(buffers_init(&b));
+    CPA_TRY(m.info.layout == CPA_LAYOUT_DENSE ? scan_dense(&m, &b, first, last, use, ctx)
+                                              : scan_sparse(&m, &b, first, last, use, ctx));
+cleanup:
+    buffers_fini(&b);
+    close_matrix(&m);
+    return st;
+}
+
+// ---- Counting
+
+typedef struct counter {
+    int64_t first, *count;
+    bool csc;
+} counter;
+
+static cpa_status count_block(void *ctx, const cpa_h5ad_block *block)
+{
+    const counter *c = ctx;
+    const int64_t *cell = c->csc ? block->minor : block->major;
+    for (int64_t i = 0; i < block->n; i++) {
+        c->count[cell[i] - c->first]++;
+    }
+    return CPA_OK;
+}
+
+cpa_status cpa_h5ad_count(cpa_h5ad *f, const char *layer, int64_t first, int64_t last, int64_t *count)
+{
+    matrix m;
+    buffers b = {0};
+    cpa_status st = open_matrix(f, layer, &m);
+    if (st != CPA_OK) {
+        goto cleanup;
+    }
+    memset(count, 0, (size_t)(last - first) * sizeof *count);
+    if (m.info.layout != CPA_LAYOUT_CSR) {
+        counter c = {first, count, m.info.layout == CPA_LAYOUT_CSC};
+        CPA_TRY(cpa_h5ad_scan(f, layer, first, last, count_block, &c));
+        goto cleanup;
+    }
+    CPA_TRY(buffers_init(&b));
+    for (int64_t row = first; row < last; row += ROWS) {
+        int64_t rows = last - row < ROWS ? last - row : ROWS;
+        CPA_TRY(read_pointers(&m, row, rows, b.pointer));
+        for (int64_t i = 0; i < rows; i++) {
+            count[row - first + i] = b.pointer[i + 1] - b.pointer[i];
+        }
+    }
+cleanup:
+    buffers_fini(&b);
+    close_matrix(&m);
+    return st;
+}

@@ -1,0 +1,142 @@
+// Owns: copying cells into batches: counts, ln(1 + count), meaning. Allocates nothing while filling, never chooses cells.
+#include "cpa/data/loader.h"
+
+#include <math.h>
+#include <pthread.h>
+
+enum {
+    TABLE_SIZE = 4096,    // counts below this are looked up
+    PARALLEL_NNZ = 65536, // below this a team of threads costs more than it saves
+};
+
+static cpa_real log1p_table[TABLE_SIZE];
+static pthread_once_t table_once = PTHREAD_ONCE_INIT;
+
+static void fill_table(void)
+{
+    for (int k = 0; k < TABLE_SIZE; k++) {
+        log1p_table[k] = (cpa_real)log1p((double)k);
+    }
+}
+
+// Copies `n` 16-bit counts and their logarithms.
+static void copy_counts16(const uint16_t *restrict from, int64_t n, cpa_real *restrict count, cpa_real *restrict log)
+{
+    uint16_t max = 0;
+    for (int64_t i = 0; i < n; i++) {
+        max = from[i] > max ? from[i] : max;
+        count[i] = from[i];
+    }
+    if (max < TABLE_SIZE) {
+        for (int64_t i = 0; i < n; i++) {
+            log[i] = log1p_table[from[i]];
+        }
+    } else {
+        for (int64_t i = 0; i < n; i++) {
+            log[i] = from[i] < TABLE_SIZE ? log1p_table[from[i]] : (cpa_real)log1p((double)from[i]);
+        }
+    }
+}
+
+static void copy_counts32(const float *restrict from, int64_t n, cpa_real *restrict count, cpa_real *restrict log)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float c = from[i];
+        bool tabled = c < (float)TABLE_SIZE && c == (float)(int)c;
+        count[i] = c;
+        log[i] = tabled ? log1p_table[(int)c] : (cpa_real)log1p((double)c);
+    }
+}
+
+static void copy_cell(const cpa_cells *cells, int64_t row, cpa_batch *batch, int slot)
+{
+    int64_t from = cells->indptr[row], n = cpa_cells_nnz(cells, row);
+    int32_t *restrict gene = batch->gene + batch->indptr[slot];
+    cpa_real *count = batch->count + batch->indptr[slot], *log = batch->log1p + batch->indptr[slot];
+    if (cells->gene16 != NULL) {
+        const uint16_t *restrict gene16 = cells->gene16 + from;
+        for (int64_t i = 0; i < n; i++) {
+            gene[i] = gene16[i];
+        }
+    } else {
+        const uint32_t *restrict gene32 = cells->gene32 + from;
+        for (int64_t i = 0; i < n; i++) {
+            gene[i] = (int32_t)gene32[i];
+        }
+    }
+    if (cells->count16 != NULL) {
+        copy_counts16(cells->count16 + from, n, count, log);
+    } else {
+        copy_counts32(cells->count32 + from, n, count, log);
+    }
+    batch->library[slot] = (cpa_real)cells->library[row];
+}
+
+static void copy_meaning(const cpa_registry *r, int64_t row, cpa_batch *batch, int slot)
+{
+    const cpa_condition *condition = &r->condition[r->condition_of[row]];
+    int32_t *pert = batch->pert + (int64_t)slot * batch->max_comb_len;
+    cpa_real *dose = batch->dose + (int64_t)slot * batch->max_comb_len;
+    for (int k = 0; k < batch->max_comb_len; k++) {
+        pert[k] = k < condition->n ? condition->pert[k] : CPA_PAD;
+        dose[k] = k < condition->n ? (cpa_real)condition->dose[k] : 0;
+    }
+    for (int c = 0; c < batch->n_covs; c++) {
+        batch->cov[(int64_t)c * batch->max_cells + slot] = r->cov[c].code[row];
+    }
+    batch->label[slot] = condition->label;
+    batch->category[slot] = r->category_of[row];
+    batch->cell[slot] = (int32_t)(uint32_t)row;
+}
+
+cpa_status cpa_loader_fill(const cpa_cells *cells, const cpa_registry *registry, const int64_t *row, int n,
+                           cpa_batch *batch)
+{
+    cpa_status st = CPA_OK;
+    int64_t nnz = 0;
+    for (int i = 0; i < n; i++) {
+        nnz += cpa_cells_nnz(cells, row[i]);
+    }
+    CPA_REQUIRE(n <= batch->max_cells && nnz <= batch->max_nnz, CPA_INTERNAL,
+                "a batch of %d cells and %lld values does not fit into one made for %d and %lld", n, (long long)nnz,
+                batch->max_cells, (long long)batch->max_nnz);
+    CPA_REQUIRE(batch->n_covs == registry->n_covs && batch->max_comb_len >= registry->max_comb_len, CPA_INTERNAL,
+                "a batch made for %d covariates and %d components cannot hold cells with %d and %d", batch->n_covs,
+                batch->max_comb_len, registry->n_covs, registry->max_comb_len);
+    pthread_once(&table_once, fill_table);
+    batch->n_cells = n;
+    batch->nnz = nnz;
+    batch->indptr[0] = 0;
+    for (int i = 0; i < n; i++) {
+        batch->indptr[i + 1] = batch->indptr[i] + (int32_t)cpa_cells_nnz(cells, row[i]);
+        copy_meaning(registry, row[i], batch, i);
+    }
+#pragma omp parallel for schedule(static) if (nnz >= PARALLEL_NNZ)
+    for (int i = 0; i < n; i++) {
+        copy_cell(cells, row[i], batch, i);
+    }
+cleanup:
+    return st;
+}
+
+cpa_status cpa_loader_max_nnz(const cpa_cells *cells, int n, int64_t *out)
+{
+    cpa_status st;
+    int64_t *n_with = NULL, largest = 0, left = n, sum = 0; // n_with[k]: cells with k values
+    for (int64_t i = 0; i < cells->n_cells; i++) {
+        largest = cpa_cells_nnz(cells, i) > largest ? cpa_cells_nnz(cells, i) : largest;
+    }
+    CPA_TRY(cpa_alloc((size_t)largest + 1, sizeof *n_with, &n_with));
+    for (int64_t i = 0; i < cells->n_cells; i++) {
+        n_with[cpa_cells_nnz(cells, i)]++;
+    }
+    for (int64_t k = largest; k > 0 && left > 0; k--) {
+        int64_t taken = n_with[k] < left ? n_with[k] : left;
+        sum += taken * k;
+        left -= taken;
+    }
+    *out = sum;
+cleanup:
+    cpa_free(&n_with);
+    return st;
+}

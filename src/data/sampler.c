@@ -1,0 +1,183 @@
+// Owns: the order in which training cells come. Keeps two arrays of the cells; never knows of ranks, threads or memory.
+#include "cpa/data/sampler.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "cpa/base/rng.h"
+
+enum {
+    MIN_BATCH = 3,         // batch normalisation over fewer cells means nothing
+    FULL_UP_TO = 65536,    // cells that are still shuffled one by one
+    DEFAULT_BLOCK = 64,    // cells; with the window below, 65,536 cells at a time
+    DEFAULT_WINDOW = 1024, // blocks
+};
+
+struct cpa_sampler {
+    int n_lanes, batch_size, block;
+    int64_t window; // blocks of one lane whose cells are mixed
+    uint64_t seed;
+    int64_t n;
+    int64_t *first; // [n_lanes+1] where a lane's cells begin in `cell` and `order`
+    int64_t *cell;  // [n] by lane, ascending
+    int64_t *order; // [n] by lane, in the order of the current epoch
+};
+
+// Cells of block j of `n` cells: all blocks are full but the last.
+static int64_t block_size(const cpa_sampler *s, int64_t n, int64_t j)
+{
+    int64_t rest = n - j * s->block;
+    return rest < s->block ? rest : s->block;
+}
+
+static int64_t lane_size(const cpa_sampler *s, int lane)
+{
+    return s->first[lane + 1] - s->first[lane];
+}
+
+// Whether the last cells of a lane are too few for a batch of their own.
+static bool joins_last(const cpa_sampler *s, int64_t n)
+{
+    int64_t rest = n % s->batch_size;
+    return rest > 0 && rest < MIN_BATCH && n > s->batch_size;
+}
+
+static int64_t lane_steps(const cpa_sampler *s, int64_t n)
+{
+    return (n + s->batch_size - 1) / s->batch_size - joins_last(s, n);
+}
+
+// Deals block j to lane place[j] mod n_lanes, where `place` (scratch in `order`) is a seeded permutation.
+static void deal(cpa_sampler *s, const int64_t *cell)
+{
+    int64_t n_blocks = (s->n + s->block - 1) / s->block, *place = s->order, *first = s->first;
+    for (int64_t j = 0; j < n_blocks; j++) {
+        place[j] = j;
+    }
+    cpa_shuffle(s->seed, CPA_STREAM_DEAL, 0, 0, place, n_blocks);
+    for (int64_t j = 0; j < n_blocks; j++) {
+        first[place[j] % s->n_lanes + 1] += block_size(s, s->n, j);
+    }
+    for (int lane = 0; lane < s->n_lanes; lane++) {
+        first[lane + 1] += first[lane];
+    }
+    for (int64_t j = 0; j < n_blocks; j++) { // moves each lane's beginning to its end
+        int64_t *at = &first[place[j] % s->n_lanes], size = block_size(s, s->n, j);
+        memcpy(s->cell + *at, cell + j * s->block, (size_t)size * sizeof *cell);
+        *at += size;
+    }
+    memmove(first + 1, first, (size_t)s->n_lanes * sizeof *first);
+    first[0] = 0;
+}
+
+cpa_status cpa_sampler_create(const int64_t *cell, int64_t n, int n_lanes, int batch_size, int block, int64_t window,
+                              uint64_t seed, cpa_sampler **out)
+{
+    cpa_status st;
+    cpa_sampler *s = NULL;
+    *out = NULL;
+    CPA_REQUIRE(n >= 0 && n_lanes > 0 && (n_lanes & (n_lanes - 1)) == 0 && batch_size > 0 && block > 0 && window >= 0,
+                CPA_INTERNAL, "no order for %lld cells, %d lanes, batches of %d, blocks of %d, a window of %lld",
+                (long long)n, n_lanes, batch_size, block, (long long)window);
+    CPA_TRY(cpa_alloc(1, sizeof *s, &s));
+    *s = (cpa_sampler){.n_lanes = n_lanes, .batch_size = batch_size, .block = block, .seed = seed, .n = n};
+    s->window = window == 0 ? n : window / n_lanes > 0 ? window / n_lanes : 1;
+    CPA_TRY(cpa_alloc((size_t)n_lanes + 1, sizeof *s->first, &s->first));
+    CPA_TRY(cpa_alloc((size_t)n, sizeof *s->cell, &s->cell));
+    CPA_TRY(cpa_alloc((size_t)n, sizeof *s->order, &s->order));
+    deal(s, cell);
+    for (int lane = 0; lane < n_lanes; lane++) {
+        CPA_REQUIRE(
+            lane_size(s, lane) >= MIN_BATCH, CPA_BAD_DATA,
+            "%lld training cells in blocks of %d leave lane %d of %d with %lld cells; batch normalisation needs at "
+            "least %d in each: use fewer --lanes, or a smaller shuffle block",
+            (long long)n, block, lane, n_lanes, (long long)lane_size(s, lane), MIN_BATCH);
+    }
+    CPA_TRY(cpa_sampler_epoch(s, 0));
+    *out = s;
+    s = NULL;
+cleanup:
+    cpa_sampler_destroy(&s);
+    return st;
+}
+
+void cpa_sampler_destroy(cpa_sampler **out)
+{
+    cpa_sampler *s = *out;
+    if (s == NULL) {
+        return;
+    }
+    cpa_free(&s->first);
+    cpa_free(&s->cell);
+    cpa_free(&s->order);
+    cpa_free(out);
+}
+
+int64_t cpa_sampler_steps(const cpa_sampler *s)
+{
+    int64_t most = 0;
+    for (int lane = 0; lane < s->n_lanes; lane++) {
+        int64_t steps = lane_steps(s, lane_size(s, lane));
+        most = steps > most ? steps : most;
+    }
+    return most;
+}
+
+int cpa_sampler_max_batch(const cpa_sampler *s)
+{
+    int64_t most = 0;
+    for (int lane = 0; lane < s->n_lanes; lane++) {
+        int64_t n = lane_size(s, lane);
+        int64_t largest = joins_last(s, n) ? s->batch_size + n % s->batch_size : n < s->batch_size ? n : s->batch_size;
+        most = largest > most ? largest : most;
+    }
+    return (int)most;
+}
+
+// The order of one lane. The shuffled blocks are listed at the end of `order`: what is written before them never reaches a
+// block not yet taken, because every such block still has a cell to come.
+static void order_lane(cpa_sampler *s, int lane, uint32_t epoch)
+{
+    const int64_t *cell = s->cell + s->first[lane];
+    int64_t *order = s->order + s->first[lane], n = lane_size(s, lane), at = 0;
+    int64_t n_blocks = (n + s->block - 1) / s->block, *taken = order + n - n_blocks;
+    for (int64_t k = 0; k < n_blocks; k++) {
+        taken[k] = k;
+    }
+    cpa_shuffle(s->seed, CPA_STREAM_SHUFFLE, epoch, (uint32_t)lane, taken, n_blocks);
+    for (int64_t k = 0, window = 0; k < n_blocks; window++) {
+        int64_t start = at;
+        for (int64_t end = n_blocks - k < s->window ? n_blocks : k + s->window; k < end; k++) {
+            int64_t j = taken[k], size = block_size(s, n, j);
+            memcpy(order + at, cell + j * s->block, (size_t)size * sizeof *cell);
+            at += size;
+        }
+        if (s->block > 1) { // single cells are shuffled already
+            cpa_shuffle(s->seed, CPA_STREAM_SHUFFLE, epoch, (uint32_t)(lane + s->n_lanes * (window + 1)), order + start,
+                        at - start);
+        }
+    }
+}
+
+cpa_status cpa_sampler_epoch(cpa_sampler *s, int64_t epoch)
+{
+    for (int lane = 0; lane < s->n_lanes; lane++) {
+        order_lane(s, lane, (uint32_t)epoch);
+    }
+    return CPA_OK;
+}
+
+void cpa_sampler_batch(const cpa_sampler *s, int lane, int64_t step, const int64_t **rows, int *n)
+{
+    int64_t size = lane_size(s, lane), steps = lane_steps(s, size), from = step * s->batch_size;
+    int64_t to = step == steps - 1 ? size : from + s->batch_size;
+    bool out = step >= steps;
+    *rows = s->order + s->first[lane] + (out ? 0 : from);
+    *n = out ? 0 : (int)(to - from);
+}
+
+void cpa_sampler_default(int64_t n, int *block, int64_t *window)
+{
+    *block = n <= FULL_UP_TO ? 1 : DEFAULT_BLOCK;
+    *window = n <= FULL_UP_TO ? 0 : DEFAULT_WINDOW;
+}

@@ -1,0 +1,34 @@
+// Owns: what the HDF5 wrappers h5.c, h5_read.c and h5_write.c share. To be included after <hdf5.h>.
+// Must never be included by anything else.
+#ifndef CPA_PLATFORM_H5_IMPL_H
+#define CPA_PLATFORM_H5_IMPL_H
+
+#include "cpa/platform/h5.h"
+
+struct cpa_h5 {
+    hid_t id;
+    char *path;
+};
+
+/** Prepares the library once: silences its own error printing, registers the LZF filter. */
+void cpa_h5_init(void);
+
+/** HDF5's innermost reason for the call that failed last, one line. Static; ask before the next HDF5 call. */
+const char *cpa_h5_why(void);
+
+/** Closes any HDF5 identifier; nothing for a negative one. */
+void cpa_h5_drop(hid_t id);
+
+/** A file handle around an open identifier, which it takes over (closed on failure). */
+cpa_status cpa_h5_wrap(hid_t id, const char *path, cpa_h5 **out);
+
+/** The class of a datatype. */
+cpa_h5_class cpa_h5_class_of(hid_t type);
+
+/** Memory type of F32, F64, ... */
+hid_t cpa_h5_native(cpa_h5_type type);
+
+/** Appends `n` strings that lie in `buf` as elements of the string type `type`. */
+cpa_status cpa_h5_take_strings(hid_t type, int64_t n, const char *buf, cpa_strings *out);
+
+#endif
