@@ -1,0 +1,41 @@
+// Owns: run folders and output files while they are made: written beside and renamed, removed on failure.
+// Never touches a file that it did not make.
+#ifndef CPA_APP_RUNDIR_H
+#define CPA_APP_RUNDIR_H
+
+#include <stdbool.h>
+
+#include "cpa/base/mem.h"
+#include "cpa/platform/comm.h"
+
+typedef struct cpa_rundir cpa_rundir;
+
+/** Makes the folder RUN and RUN/checkpoints. CONFIG when RUN is there already, NO_INPUT when its parent is not, IO. The
+ *  same on all ranks. Collective. */
+cpa_status cpa_rundir_create(cpa_comm *comm, const char *path, cpa_rundir **out);
+
+/** The folder. Borrowed. */
+const char *cpa_rundir_path(const cpa_rundir *dir);
+
+/** The path of a file in it, such as "model.h5" or "checkpoints/last.h5", which is thereby one of those that are
+ *  removed when the run is not kept. Borrowed until cpa_rundir_close. Rank-local. */
+cpa_status cpa_rundir_file(cpa_rundir *dir, const char *name, const char **path);
+
+/** Ends its making and sets *dir to NULL; NULL-safe. Unless `keep`, removes the files named by cpa_rundir_file, what
+ *  was being written to them, and the folders if that leaves them empty. Collective, the same `keep` on all ranks. */
+void cpa_rundir_close(cpa_rundir **dir, bool keep);
+
+/** Names the file to write in place of `path` until it is complete: beside it, so that it can be renamed. The caller
+ *  frees it with cpa_free. NO_INPUT when there is no such folder; IO when `path` is one. */
+cpa_status cpa_output_begin(const char *path, char **temporary);
+
+/** Puts the complete file in its place: fsync, rename, fsync of the folder. IO, and then the temporary file is gone. */
+cpa_status cpa_output_commit(const char *temporary, const char *path);
+
+/** Removes the temporary file, if it is there. NULL-safe. */
+void cpa_output_discard(const char *temporary);
+
+/** Writes a whole file this way. */
+cpa_status cpa_output_write(const char *path, const void *bytes, size_t n);
+
+#endif

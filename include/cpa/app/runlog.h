@@ -1,0 +1,29 @@
+// Owns: RUN/log.jsonl: what happened when, and the memory of every rank by stage, a JSON object a line.
+// Never holds anything that a result depends on.
+#ifndef CPA_APP_RUNLOG_H
+#define CPA_APP_RUNLOG_H
+
+#include "cpa/app/rundir.h"
+
+typedef struct cpa_runlog cpa_runlog;
+
+// A member of a line: a text if it is not NULL, else the number (null where it is not finite).
+typedef struct cpa_runlog_field {
+    const char *name;
+    double number;
+    const char *text;
+} cpa_runlog_field;
+
+/** Opens log.jsonl in the run folder, on rank 0. Times count from here. IO. The same on all ranks. Collective. */
+cpa_status cpa_runlog_open(cpa_comm *comm, cpa_rundir *dir, cpa_runlog **out);
+
+/** Closes it and sets *log to NULL; NULL-safe. */
+void cpa_runlog_close(cpa_runlog **log);
+
+/** Writes {"event":event,...,"t":seconds} on rank 0; elsewhere does nothing. IO on rank 0 alone: agree on it. */
+cpa_status cpa_runlog_event(cpa_runlog *log, const char *event, const cpa_runlog_field *fields, int n);
+
+/** Writes {"event":"memory","stage":stage,"rank":r,"rss":bytes,"high":bytes,"t":seconds} for every rank. IO, agreed.
+ *  Collective. */
+cpa_status cpa_runlog_stage(cpa_runlog *log, cpa_comm *comm, const char *stage);
+#endif

@@ -1,0 +1,108 @@
+// Owns: the command `check`: everything that training would object to, or a summary of what it would see.
+// Never trains and never judges: the registry and the cells do.
+#include <stdio.h>
+#include <string.h>
+
+#include "cpa/app/commands.h"
+#include "cpa/data/cells.h"
+
+enum { MAX_LINES = 20 }; // of one kind in the summary
+
+// Appends the message of a failure, unless it was said before.
+static cpa_status add_message(cpa_problems *problems, cpa_status st)
+{
+    cpa_status added = CPA_OK;
+    char *message = NULL;
+    if (st != CPA_OK) {
+        added = cpa_strdup(cpa_message(), &message);
+        if (added == CPA_OK && strstr(cpa_text_str(&problems->text), message) == NULL) {
+            added = cpa_problems_add(problems, "%s", message);
+        }
+    }
+    cpa_free(&message);
+    return added;
+}
+
+// "900 train, 100 validation, 234 held out, 0 unused".
+static void print_splits(const cpa_registry *r)
+{
+    int64_t n[4] = {0};
+    for (int64_t i = 0; i < r->n_cells; i++) {
+        n[r->split[i]]++;
+    }
+    bool by_column = r->spec.split_key != NULL && r->spec.split_key[0] != '\0';
+    printf("splits: %lld train, %lld validation, %lld held out, %lld unused (%s%s)\n", (long long)n[CPA_SPLIT_TRAIN],
+           (long long)n[CPA_SPLIT_VALID], (long long)n[CPA_SPLIT_TEST], (long long)n[CPA_SPLIT_NONE],
+           by_column ? "obs column " : "a random split", by_column ? r->spec.split_key : "");
+}
+
+static void print_conditions(const cpa_registry *r)
+{
+    printf("perturbations: %lld, in combinations of up to %d; control %s\n", (long long)r->pert.n - 2, r->max_comb_len,
+           r->pert.s[CPA_CONTROL]);
+    printf("conditions: %d\n", r->n_conditions);
+    for (int i = 0; i < r->n_conditions && i < MAX_LINES; i++) {
+        const cpa_condition *c = &r->condition[i];
+        printf("  %s, dose %s: %lld cells\n", c->name, c->dose_text, (long long)c->n_cells);
+    }
+    if (r->n_conditions > MAX_LINES) {
+        printf("  and %d more\n", r->n_conditions - MAX_LINES);
+    }
+}
+
+static void print_covariates(const cpa_registry *r)
+{
+    printf("covariates: %d%s\n", r->n_covs, r->spec.batch_key != NULL ? ", the last one the batch" : "");
+    for (int c = 0; c < r->n_covs; c++) {
+        const cpa_strings *value = &r->cov[c].value;
+        printf("  %s, %lld values:", r->cov[c].name, (long long)value->n);
+        for (int64_t i = 0; i < value->n && i < MAX_LINES; i++) {
+            printf("%s %s", i > 0 ? "," : "", value->s[i]);
+        }
+        printf("%s\n", value->n > MAX_LINES ? ", ..." : "");
+    }
+}
+
+static void print_summary(const cpa_registry *r, const cpa_cells *cells)
+{
+    int n_lists = 0;
+    for (int i = 0; i < r->n_categories; i++) {
+        n_lists += r->deg[i] != NULL;
+    }
+    printf("cells: %lld (%lld without counts)\n", (long long)cells->n_cells, (long long)cells->n_empty);
+    printf("genes: %d\n", (int)cells->n_genes);
+    printf("counts: %lld values in %s%s, largest %g; %lld are not integers\n", (long long)cells->nnz,
+           r->spec.layer != NULL ? "layer " : "X", r->spec.layer != NULL ? r->spec.layer : "", cells->max_count,
+           (long long)cells->n_non_integer);
+    print_conditions(r);
+    print_covariates(r);
+    print_splits(r);
+    printf("categories: %d, of which %d have a list of differential genes\n", r->n_categories, n_lists);
+}
+
+cpa_status cpa_cmd_check(cpa_comm *comm, const cpa_options *o)
+{
+    cpa_status st;
+    cpa_h5ad *file = NULL;
+    cpa_registry *registry = NULL;
+    cpa_cells *cells = NULL;
+    cpa_problems problems = {0};
+    CPA_TRY(cpa_comm_agree(comm, cpa_h5ad_open(o->path, &file)));
+    cpa_status metadata = cpa_comm_agree(comm, cpa_registry_create(file, &o->data, true, &registry));
+    CPA_REQUIRE(metadata == CPA_OK || metadata == CPA_BAD_DATA, metadata, "%s", cpa_message());
+    CPA_TRY(add_message(&problems, metadata));
+    // The counts are looked at even when the metadata are wrong, so that one run names everything.
+    cpa_status counts = cpa_cells_load(comm, file, o->data.layer, &cells);
+    CPA_REQUIRE(counts == CPA_OK || counts == CPA_BAD_DATA, counts, "%s", cpa_message());
+    CPA_TRY(add_message(&problems, counts));
+    CPA_TRY(cpa_problems_status(&problems, CPA_BAD_DATA));
+    if (cpa_comm_rank(comm) == 0) {
+        print_summary(registry, cells);
+    }
+cleanup:
+    cpa_problems_fini(&problems);
+    cpa_cells_destroy(&cells);
+    cpa_registry_destroy(&registry);
+    cpa_h5ad_close(&file);
+    return st;
+}

@@ -1,0 +1,38 @@
+// Owns: what the files of the options share: finding an option, setting it from text, saying what it wants.
+// Never used outside src/app/options*.c.
+#ifndef CPA_APP_OPTIONS_IMPL_H
+#define CPA_APP_OPTIONS_IMPL_H
+
+#include "cpa/app/options.h"
+
+/** Position in the table of a name with dashes or underscores, -1 when there is none. */
+int cpa_option_find(const char *name);
+
+/** The name nearest to a mistyped one among the options of `commands`, NULL when none is near. Static. */
+const char *cpa_option_nearest(const char *name, unsigned commands);
+
+/** Sets an option from a text as it is typed and notes the source. An empty text means none, or for options that
+ *  cannot be none the default. A list that repeats grows when it is set from the same source again. USAGE with
+ *  "wants ..., not '...'" as the message. */
+cpa_status cpa_option_assign(cpa_options *o, int i, const char *text, cpa_source source);
+
+/** Sets a list from its items, else the same. */
+cpa_status cpa_option_assign_list(cpa_options *o, int i, const cpa_strings *items, cpa_source source);
+
+/** Appends what values the option takes: "an integer, 1 or more". */
+cpa_status cpa_option_wants(const cpa_option *option, cpa_text *t);
+
+/** Appends a number as the shortest text that reads back as the same. */
+cpa_status cpa_option_number(double x, cpa_text *t);
+
+/** Copies one option's value from `from` to `to`, freeing what was there. */
+cpa_status cpa_option_copy(const cpa_options *from, cpa_options *to, int i);
+
+/** Frees one option's value. */
+void cpa_option_fini(cpa_options *o, int i);
+
+// The member of an option.
+#define CPA_MEMBER(o, option, type) ((type *)(void *)((char *)(o) + (option)->offset))
+#define CPA_MEMBER_CONST(o, option, type) ((const type *)(const void *)((const char *)(o) + (option)->offset))
+
+#endif

@@ -1,0 +1,248 @@
+// Owns: one option's value: from and to text, its range, copying and freeing it. Never knows where the text came from.
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "options_impl.h"
+
+static const double LARGEST_INTEGER = 9007199254740991.0; // that a double holds exactly
+
+cpa_status cpa_option_number(double x, cpa_text *t)
+{
+    char s[40];
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(s, sizeof s, "%.*g", digits, x);
+        if (strtod(s, NULL) == x) {
+            break;
+        }
+    }
+    return cpa_text_add(t, "%s", s);
+}
+
+// "one of a, b, c", or "a" when there is no choice.
+static cpa_status wants_choice(const char *choices, cpa_text *t)
+{
+    cpa_status st = CPA_OK;
+    if (strchr(choices, '|') != NULL) {
+        CPA_TRY(cpa_text_add(t, "one of "));
+    }
+    for (const char *c = choices; *c != '\0'; c++) {
+        CPA_TRY(*c == '|' ? cpa_text_add(t, ", ") : cpa_text_add(t, "%c", *c));
+    }
+cleanup:
+    return st;
+}
+
+static cpa_status wants_number(const cpa_option *p, cpa_text *t)
+{
+    cpa_status st;
+    bool is_real = p->type == CPA_OPTION_REAL;
+    bool bounded = is_real ? isfinite(p->max) : p->max != INT_MAX;
+    CPA_TRY(cpa_text_add(t, "%s, ", p->power_of_two ? "a power of two" : is_real ? "a number" : "an integer"));
+    if (p->min_open) {
+        CPA_TRY(cpa_text_add(t, "above "));
+    }
+    CPA_TRY(is_real ? cpa_option_number(p->min, t) : cpa_text_add(t, "%.0f", p->min));
+    CPA_TRY(cpa_text_add(t, bounded ? p->max_open ? " to below " : " to " : " or more"));
+    if (bounded) {
+        CPA_TRY(is_real ? cpa_option_number(p->max, t) : cpa_text_add(t, "%.0f", p->max));
+    }
+cleanup:
+    return st;
+}
+
+cpa_status cpa_option_wants(const cpa_option *p, cpa_text *t)
+{
+    switch (p->type) {
+    case CPA_OPTION_INT:
+    case CPA_OPTION_INT64:
+    case CPA_OPTION_REAL:
+        return wants_number(p, t);
+    case CPA_OPTION_BOOL:
+        return cpa_text_add(t, "true or false");
+    case CPA_OPTION_STRING:
+        return p->choices != NULL ? wants_choice(p->choices, t) : cpa_text_add(t, "a text");
+    case CPA_OPTION_STRINGS:
+        return cpa_text_add(t, p->repeat ? "a text" : "texts separated by commas");
+    }
+    return CPA_OK;
+}
+
+// The failure of a value: what the option wants, and what it got.
+static cpa_status refuse(const cpa_option *p, const char *text)
+{
+    cpa_status st;
+    cpa_text wants = {0};
+    CPA_TRY(cpa_option_wants(p, &wants));
+    st = cpa_fail(CPA_USAGE, "wants %s, not '%s'", cpa_text_str(&wants), text);
+cleanup:
+    cpa_text_fini(&wants);
+    return st;
+}
+
+// Whether a text is "none" for a number whose 0 means none.
+static bool is_none(const cpa_option *p, const char *text)
+{
+    return p->absent != NULL && (strcasecmp(text, "none") == 0 || strcasecmp(text, "null") == 0);
+}
+
+static cpa_status set_number(cpa_options *o, const cpa_option *p, const char *text)
+{
+    bool is_real = p->type == CPA_OPTION_REAL;
+    const char *s = is_none(p, text) ? "0" : text;
+    char *end = NULL;
+    // Only plain decimal texts: strtod would also take hexadecimal numbers, "inf" and "nan".
+    bool ok = *s != '\0' && strspn(s, is_real ? "0123456789+-.eE" : "0123456789+-") == strlen(s);
+    errno = 0;
+    double real = is_real && ok ? strtod(s, &end) : 0;
+    long long integer = !is_real && ok ? strtoll(s, &end, 10) : 0;
+    ok = ok && *end == '\0' && (is_real ? isfinite(real) : errno == 0 && fabs((double)integer) <= LARGEST_INTEGER);
+    double x = is_real ? real : (double)integer;
+    ok = ok && (p->min_open ? x > p->min : x >= p->min) && (p->max_open ? x < p->max : x <= p->max);
+    if (!ok || (p->power_of_two && (integer & (integer - 1)) != 0)) {
+        return refuse(p, text);
+    }
+    if (p->type == CPA_OPTION_REAL) {
+        *CPA_MEMBER(o, p, double) = real;
+    } else if (p->type == CPA_OPTION_INT64) {
+        *CPA_MEMBER(o, p, int64_t) = integer;
+    } else {
+        *CPA_MEMBER(o, p, int) = (int)integer;
+    }
+    return CPA_OK;
+}
+
+static cpa_status set_bool(cpa_options *o, const cpa_option *p, const char *text)
+{
+    bool yes = strcasecmp(text, "true") == 0 || strcasecmp(text, "yes") == 0;
+    if (!yes && strcasecmp(text, "false") != 0 && strcasecmp(text, "no") != 0) {
+        return refuse(p, text);
+    }
+    *CPA_MEMBER(o, p, bool) = yes;
+    return CPA_OK;
+}
+
+// Whether `text` is one of "a|b|c".
+static bool is_choice(const char *choices, const char *text)
+{
+    size_t n = strlen(text);
+    for (const char *c = choices; c != NULL; c = strchr(c, '|') != NULL ? strchr(c, '|') + 1 : NULL) {
+        if (n > 0 && strncmp(c, text, n) == 0 && (c[n] == '|' || c[n] == '\0')) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static cpa_status set_string(cpa_options *o, const cpa_option *p, const char *text)
+{
+    if (p->choices != NULL && !is_choice(p->choices, text)) {
+        return refuse(p, text);
+    }
+    char *copy = NULL;
+    cpa_status st = cpa_strdup(*text != '\0' || p->can_be_none ? text : NULL, &copy);
+    if (st == CPA_OK) {
+        cpa_free(CPA_MEMBER(o, p, char *));
+        *CPA_MEMBER(o, p, char *) = copy;
+    }
+    return st;
+}
+
+cpa_status cpa_option_assign_list(cpa_options *o, int i, const cpa_strings *items, cpa_source source)
+{
+    const cpa_option *p = &cpa_option_table()[i];
+    cpa_strings *list = CPA_MEMBER(o, p, cpa_strings);
+    cpa_status st = CPA_OK;
+    bool is_none = p->can_be_none && items->n == 1;
+    CPA_REQUIRE(is_none || cpa_strings_find(items, "") < 0, CPA_USAGE, "wants texts, one is empty");
+    if (!p->repeat || o->source[i] != source) {
+        cpa_strings_fini(list);
+    }
+    for (int64_t k = 0; k < items->n; k++) {
+        CPA_TRY(cpa_strings_add(list, items->s[k]));
+    }
+    o->source[i] = (unsigned char)source;
+cleanup:
+    return st;
+}
+
+// A list as typed: one item of a list that repeats, else items separated by commas.
+static cpa_status set_strings(cpa_options *o, int i, const char *text, cpa_source source)
+{
+    cpa_status st;
+    cpa_strings items = {0};
+    bool is_one = cpa_option_table()[i].repeat || *text == '\0';
+    CPA_TRY(is_one ? cpa_strings_add(&items, text) : cpa_strings_split(&items, text, ','));
+    st = cpa_option_assign_list(o, i, &items, source);
+cleanup:
+    cpa_strings_fini(&items);
+    return st;
+}
+
+cpa_status cpa_option_assign(cpa_options *o, int i, const char *text, cpa_source source)
+{
+    const cpa_option *p = &cpa_option_table()[i];
+    cpa_status st = CPA_OK;
+    switch (p->type) {
+    case CPA_OPTION_INT:
+    case CPA_OPTION_INT64:
+    case CPA_OPTION_REAL:
+        st = set_number(o, p, text);
+        break;
+    case CPA_OPTION_BOOL:
+        st = set_bool(o, p, text);
+        break;
+    case CPA_OPTION_STRING:
+        st = set_string(o, p, text);
+        break;
+    case CPA_OPTION_STRINGS:
+        return set_strings(o, i, text, source);
+    }
+    if (st == CPA_OK) {
+        o->source[i] = (unsigned char)source;
+    }
+    return st;
+}
+
+cpa_status cpa_option_copy(const cpa_options *from, cpa_options *to, int i)
+{
+    const cpa_option *p = &cpa_option_table()[i];
+    cpa_status st = CPA_OK;
+    cpa_option_fini(to, i);
+    switch (p->type) {
+    case CPA_OPTION_INT:
+        *CPA_MEMBER(to, p, int) = *CPA_MEMBER_CONST(from, p, int);
+        break;
+    case CPA_OPTION_INT64:
+        *CPA_MEMBER(to, p, int64_t) = *CPA_MEMBER_CONST(from, p, int64_t);
+        break;
+    case CPA_OPTION_REAL:
+        *CPA_MEMBER(to, p, double) = *CPA_MEMBER_CONST(from, p, double);
+        break;
+    case CPA_OPTION_BOOL:
+        *CPA_MEMBER(to, p, bool) = *CPA_MEMBER_CONST(from, p, bool);
+        break;
+    case CPA_OPTION_STRING:
+        st = cpa_strdup(*CPA_MEMBER_CONST(from, p, char *), CPA_MEMBER(to, p, char *));
+        break;
+    case CPA_OPTION_STRINGS:
+        st = cpa_strings_copy(CPA_MEMBER_CONST(from, p, cpa_strings), CPA_MEMBER(to, p, cpa_strings));
+        break;
+    }
+    to->source[i] = from->source[i];
+    return st;
+}
+
+void cpa_option_fini(cpa_options *o, int i)
+{
+    const cpa_option *p = &cpa_option_table()[i];
+    if (p->type == CPA_OPTION_STRING) {
+        cpa_free(CPA_MEMBER(o, p, char *));
+    } else if (p->type == CPA_OPTION_STRINGS) {
+        cpa_strings_fini(CPA_MEMBER(o, p, cpa_strings));
+    }
+}

@@ -1,0 +1,202 @@
+// Owns: run folders and output files, made so that failures leave nothing behind. Never removes what it did not make.
+#include "cpa/app/rundir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct cpa_rundir {
+    cpa_comm *comm; // borrowed
+    char *path;
+    cpa_strings files; // full paths of those handed out
+};
+
+static cpa_status make_folders(const char *path)
+{
+    cpa_status st = CPA_OK;
+    char *checkpoints = NULL;
+    if (mkdir(path, 0777) != 0) {
+        int why = errno;
+        if (why == EEXIST) {
+            return cpa_fail(CPA_CONFIG, "'%s' exists already and is not overwritten; name another folder with --out",
+                            path);
+        }
+        return cpa_fail(why == ENOENT || why == ENOTDIR ? CPA_NO_INPUT : CPA_IO,
+                        "cannot make the run folder '%s': %s%s", path, strerror(why),
+                        why == ENOENT ? " (its parent must exist)" : "");
+    }
+    CPA_TRY(cpa_sprintf(&checkpoints, "%s/checkpoints", path));
+    if (mkdir(checkpoints, 0777) != 0) {
+        st = cpa_fail(CPA_IO, "cannot make the folder '%s': %s", checkpoints, strerror(errno));
+        rmdir(path);
+    }
+cleanup:
+    cpa_free(&checkpoints);
+    return st;
+}
+
+cpa_status cpa_rundir_create(cpa_comm *comm, const char *path, cpa_rundir **out)
+{
+    cpa_status st;
+    cpa_rundir *dir = NULL;
+    *out = NULL;
+    st = cpa_alloc(1, sizeof *dir, &dir);
+    if (st == CPA_OK) {
+        dir->comm = comm;
+        st = cpa_strdup(path, &dir->path);
+    }
+    CPA_TRY(cpa_comm_agree(comm, st));
+    CPA_TRY(cpa_comm_agree(comm, cpa_comm_rank(comm) == 0 ? make_folders(path) : CPA_OK));
+    *out = dir;
+    dir = NULL;
+cleanup:
+    if (dir != NULL) {
+        cpa_free(&dir->path);
+        cpa_free(&dir);
+    }
+    return st;
+}
+
+const char *cpa_rundir_path(const cpa_rundir *dir)
+{
+    return dir->path;
+}
+
+cpa_status cpa_rundir_file(cpa_rundir *dir, const char *name, const char **path)
+{
+    cpa_status st;
+    char *full = NULL;
+    CPA_TRY(cpa_sprintf(&full, "%s/%s", dir->path, name));
+    int64_t at = cpa_strings_find(&dir->files, full);
+    if (at < 0) {
+        at = dir->files.n;
+        CPA_TRY(cpa_strings_add(&dir->files, full));
+    }
+    *path = dir->files.s[at];
+cleanup:
+    cpa_free(&full);
+    return st;
+}
+
+// What cpa_output_begin names, without its checks.
+static cpa_status temporary_of(const char *path, char **out)
+{
+    return cpa_sprintf(out, "%s.part", path);
+}
+
+// Removes a file and what was being written to it.
+static void remove_file(const char *path)
+{
+    char *temporary = NULL;
+    unlink(path);
+    if (temporary_of(path, &temporary) == CPA_OK) {
+        unlink(temporary);
+    }
+    cpa_free(&temporary);
+}
+
+void cpa_rundir_close(cpa_rundir **dir, bool keep)
+{
+    cpa_rundir *d = *dir;
+    if (d == NULL) {
+        return;
+    }
+    for (int64_t i = 0; !keep && i < d->files.n; i++) {
+        remove_file(d->files.s[i]);
+    }
+    // All ranks' files must be gone before the folders can go.
+    if (!keep && cpa_comm_barrier(d->comm) == CPA_OK && cpa_comm_rank(d->comm) == 0) {
+        char *checkpoints = NULL;
+        if (cpa_sprintf(&checkpoints, "%s/checkpoints", d->path) == CPA_OK) {
+            rmdir(checkpoints);
+        }
+        cpa_free(&checkpoints);
+        rmdir(d->path);
+    }
+    cpa_strings_fini(&d->files);
+    cpa_free(&d->path);
+    cpa_free(dir);
+}
+
+// The folder that holds a path.
+static cpa_status folder_of(const char *path, char **out)
+{
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL) {
+        return cpa_strdup(".", out);
+    }
+    return slash == path ? cpa_strdup("/", out) : cpa_sprintf(out, "%.*s", (int)(slash - path), path);
+}
+
+cpa_status cpa_output_begin(const char *path, char **temporary)
+{
+    cpa_status st;
+    char *folder = NULL;
+    struct stat info;
+    CPA_TRY(folder_of(path, &folder));
+    CPA_REQUIRE(stat(folder, &info) == 0 && S_ISDIR(info.st_mode), CPA_NO_INPUT,
+                "cannot write '%s': there is no folder '%s'", path, folder);
+    CPA_REQUIRE(stat(path, &info) != 0 || !S_ISDIR(info.st_mode), CPA_IO, "cannot write '%s': it is a folder", path);
+    CPA_TRY(temporary_of(path, temporary));
+cleanup:
+    cpa_free(&folder);
+    return st;
+}
+
+// Forces a file or folder to disk. File systems that cannot sync a folder say EINVAL; the rename stands all the same.
+static cpa_status sync_path(const char *path, int flags)
+{
+    int fd = open(path, O_RDONLY | flags);
+    int bad = fd < 0 || (fsync(fd) != 0 && errno != EINVAL);
+    int why = errno;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return bad ? cpa_fail(CPA_IO, "cannot write '%s' to disk: %s", path, strerror(why)) : CPA_OK;
+}
+
+cpa_status cpa_output_commit(const char *temporary, const char *path)
+{
+    cpa_status st;
+    char *folder = NULL;
+    CPA_TRY(folder_of(path, &folder));
+    CPA_TRY(sync_path(temporary, 0));
+    CPA_REQUIRE(rename(temporary, path) == 0, CPA_IO, "cannot rename '%s' to '%s': %s", temporary, path,
+                strerror(errno));
+    CPA_TRY(sync_path(folder, O_DIRECTORY));
+cleanup:
+    if (st != CPA_OK) {
+        unlink(temporary);
+    }
+    cpa_free(&folder);
+    return st;
+}
+
+void cpa_output_discard(const char *temporary)
+{
+    if (temporary != NULL) {
+        unlink(temporary);
+    }
+}
+
+cpa_status cpa_output_write(const char *path, const void *bytes, size_t n)
+{
+    cpa_status st;
+    char *temporary = NULL;
+    CPA_TRY(cpa_output_begin(path, &temporary));
+    FILE *f = fopen(temporary, "wb");
+    CPA_REQUIRE(f != NULL, CPA_IO, "cannot write '%s': %s", temporary, strerror(errno));
+    bool ok = fwrite(bytes, 1, n, f) == n;
+    ok = fclose(f) == 0 && ok;
+    CPA_REQUIRE(ok, CPA_IO, "cannot write '%s': %s", temporary, strerror(errno));
+    st = cpa_output_commit(temporary, path);
+cleanup:
+    if (st != CPA_OK) {
+        cpa_output_discard(temporary);
+    }
+    cpa_free(&temporary);
+    return st;
+}

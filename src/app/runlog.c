@@ -1,0 +1,101 @@
+// Owns: writing log.jsonl. Every line is flushed, so that a run that dies leaves its last words. Never reads it back.
+#include "cpa/app/runlog.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cpa/base/log.h"
+
+struct cpa_runlog {
+    FILE *file; // NULL on other ranks than 0
+    char *path;
+    double start;
+};
+
+static cpa_status open_file(cpa_runlog *log, cpa_rundir *dir)
+{
+    cpa_status st;
+    const char *path;
+    CPA_TRY(cpa_rundir_file(dir, "log.jsonl", &path));
+    CPA_TRY(cpa_strdup(path, &log->path));
+    log->file = fopen(path, "a");
+    CPA_REQUIRE(log->file != NULL, CPA_IO, "cannot write '%s': %s", path, strerror(errno));
+cleanup:
+    return st;
+}
+
+cpa_status cpa_runlog_open(cpa_comm *comm, cpa_rundir *dir, cpa_runlog **out)
+{
+    cpa_runlog *log = NULL;
+    cpa_status st = cpa_alloc(1, sizeof *log, &log);
+    if (st == CPA_OK) {
+        log->start = cpa_seconds();
+        st = cpa_comm_rank(comm) == 0 ? open_file(log, dir) : CPA_OK;
+    }
+    st = cpa_comm_agree(comm, st);
+    if (st != CPA_OK) {
+        cpa_runlog_close(&log);
+    }
+    *out = log;
+    return st;
+}
+
+void cpa_runlog_close(cpa_runlog **log)
+{
+    if (*log == NULL) {
+        return;
+    }
+    if ((*log)->file != NULL) {
+        fclose((*log)->file);
+    }
+    cpa_free(&(*log)->path);
+    cpa_free(log);
+}
+
+cpa_status cpa_runlog_event(cpa_runlog *log, const char *event, const cpa_runlog_field *fields, int n)
+{
+    if (log->file == NULL) {
+        return CPA_OK;
+    }
+    cpa_status st = CPA_OK;
+    cJSON *line = cJSON_CreateObject();
+    bool ok = cJSON_AddStringToObject(line, "event", event) != NULL;
+    for (int i = 0; ok && i < n; i++) {
+        ok = fields[i].text != NULL ? cJSON_AddStringToObject(line, fields[i].name, fields[i].text) != NULL
+                                    : cJSON_AddNumberToObject(line, fields[i].name, fields[i].number) != NULL;
+    }
+    ok = ok && cJSON_AddNumberToObject(line, "t", cpa_seconds() - log->start) != NULL;
+    char *text = ok ? cJSON_PrintUnformatted(line) : NULL;
+    CPA_REQUIRE(text != NULL, CPA_INTERNAL, "out of memory writing '%s'", log->path);
+    CPA_REQUIRE(fprintf(log->file, "%s\n", text) > 0 && fflush(log->file) == 0, CPA_IO, "cannot write '%s': %s",
+                log->path, strerror(errno));
+cleanup:
+    cJSON_free(text);
+    cJSON_Delete(line);
+    return st;
+}
+
+cpa_status cpa_runlog_stage(cpa_runlog *log, cpa_comm *comm, const char *stage)
+{
+    cpa_status st;
+    int n_ranks = cpa_comm_size(comm);
+    size_t mine[2], *all = NULL;
+    cpa_rss(&mine[0], &mine[1]);
+    CPA_TRY(cpa_comm_agree(comm, cpa_alloc((size_t)n_ranks, sizeof mine, &all)));
+    CPA_TRY(cpa_comm_allgather(comm, mine, all, sizeof mine));
+    for (int r = 0; r < n_ranks && st == CPA_OK; r++) {
+        const cpa_runlog_field fields[] = {
+            {.name = "stage", .text = stage},
+            {.name = "rank", .number = r},
+            {.name = "rss", .number = (double)all[2 * r]},
+            {.name = "high", .number = (double)all[2 * r + 1]},
+        };
+        st = cpa_runlog_event(log, "memory", fields, 4);
+    }
+    st = cpa_comm_agree(comm, st);
+cleanup:
+    cpa_free(&all);
+    return st;
+}
