@@ -1,4 +1,5 @@
 // Owns: the adversaries: against the autoencoder, and their own training with the gradient penalty (second order through batch norm).
+// Never updates a parameter.
 #include "model_impl.h"
 
 // Masks of this run: recorded ones, or drawn per cell.

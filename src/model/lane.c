@@ -21,6 +21,9 @@ static cpa_status embedding_grad(cpa_model *m, cpa_mat dz)
     CPA_TRY(cpa_op_doser_grad(m->be, cpa_grad(t, m->doser_w), cpa_grad(t, m->doser_b), ds, m->batch.pert,
                               cpa_mat_of(m->batch.dose, m->n, mm), cpa_value(t, m->doser_w), cpa_value(t, m->doser_b)));
     for (int c = 0; c < m->shape.n_covs; c++) {
+        if (m->shape.cov_size[c] < 2) {
+            continue; // a constant in front of the decoder's batch norm: its gradient is exactly 0, and stays so
+        }
         CPA_TRY(cpa_op_bag_grad(m->be, cpa_grad(t, m->cov_embedding[c]), CPA_NO_MAT, dz, cpa_value(t, m->cov_embedding[c]),
                                 cpa_int_at(m->batch.cov, (int64_t)c * m->shape.max_cells), 1, CPA_NO_MAT, 0));
     }

@@ -36,6 +36,7 @@ static cpa_status declare_autoencoder(cpa_model *m)
                             c->n_latent, true, "module/encoder.network.fc_layers.", "module/encoder.z"));
     CPA_TRY(cpa_mlp_declare(&m->decoder, t, CPA_GROUP_AUTOENCODER, CPA_GROUP_STAT_MODULE, c->n_latent, c->n_hidden_decoder, c->n_layers_decoder,
                             s->n_genes, false, "module/decoder.px_decoder.fc_layers.", "module/decoder.px_scale_decoder.0"));
+    m->encoder.cancels = true; // decoder and adversaries begin with a linear layer and a batch norm
     CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->n_perts, c->n_latent, 2, CPA_INIT_NORMAL_PAD, 0, &m->pert_embedding,
                            "module/pert_network.pert_embedding.weight"));
     CPA_TRY(cpa_alloc((size_t)s->n_covs, sizeof *m->cov_embedding, &m->cov_embedding));

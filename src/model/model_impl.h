@@ -1,4 +1,5 @@
-// Owns: the inside of a model, shared by the files of this folder alone.
+// Owns: the inside of a model, shared by the files of this folder.
+// Never included elsewhere.
 #ifndef CPA_MODEL_IMPL_H
 #define CPA_MODEL_IMPL_H
 

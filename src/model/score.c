@@ -1,4 +1,5 @@
-// Owns: metrics of one batch that need the model's outputs: R2 by category, accuracies. Sums over few numbers happen on the host.
+// Owns: metrics of one batch that need the model's outputs: R2 by category, accuracies.
+// Never sees more than the loaded batch.
 #include <stdlib.h>
 #include <string.h>
 

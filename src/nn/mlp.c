@@ -178,6 +178,8 @@ cpa_status cpa_mlp_output_grad(cpa_mlp *mlp, cpa_mat dh, cpa_mat dout, bool para
     cpa_params *t = mlp->t;
     if (params) {
         CPA_TRY(cpa_op_gemm(t->be, cpa_grad(t, mlp->out_weight), dout, true, cpa_mlp_hidden(mlp, dout.rows), false, 1, add));
+    }
+    if (params && !mlp->cancels) {
         CPA_TRY(cpa_op_col_sum(t->be, cpa_grad(t, mlp->out_bias), dout, 0));
     }
     CPA_TRY(cpa_op_gemm(t->be, dh, dout, false, cpa_value(t, mlp->out_weight), false, 1, 0));

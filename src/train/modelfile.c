@@ -70,7 +70,7 @@ void cpa_model_meta_fini(cpa_model_meta *meta)
 cpa_status cpa_model_meta_of(const cpa_registry *r, const cpa_strings *gene, const cpa_model_config *config, cpa_model_meta *meta)
 {
     cpa_status st = CPA_OK;
-    *meta = (cpa_model_meta){.config = *config, .batch_cov = r->spec.batch_key ? r->n_covs - 1 : -1, .max_comb_len = r->max_comb_len};
+    *meta = (cpa_model_meta){.config = *config, .batch_cov = -1, .max_comb_len = r->max_comb_len};
     meta->config.recon_loss = meta->config.doser_type = NULL; // not this meta's until copied
     CPA_TRY(cpa_strdup(config->recon_loss, &meta->config.recon_loss));
     CPA_TRY(cpa_strdup(config->doser_type, &meta->config.doser_type));
@@ -79,6 +79,9 @@ cpa_status cpa_model_meta_of(const cpa_registry *r, const cpa_strings *gene, con
     CPA_TRY(cpa_strings_copy(&r->pert, &meta->pert));
     CPA_TRY(cpa_alloc((size_t)r->n_covs, sizeof *meta->cov_value, &meta->cov_value));
     for (int c = 0; c < r->n_covs; c++) {
+        if (r->spec.batch_key && strcmp(r->cov[c].name, r->spec.batch_key) == 0) {
+            meta->batch_cov = c;
+        }
         CPA_TRY(cpa_strings_add(&meta->cov_name, r->cov[c].name));
         CPA_TRY(cpa_strings_copy(&r->cov[c].value, &meta->cov_value[c]));
     }

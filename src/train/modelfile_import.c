@@ -173,6 +173,9 @@ static cpa_status settle_covariates(const cpa_h5 *f, cpa_model_meta *meta)
     }
     CPA_REQUIRE(!batch || meta->batch_cov == meta->cov_name.n - 1, CPA_BAD_DATA,
                 "'%s': the batch key '%s' is not the last covariate of covars_encoder", cpa_h5_path(f), batch);
+    if (meta->spec.categorical_covariate_keys.n == 0) { // "" is none; an empty list would be inferred
+        CPA_TRY(cpa_strings_add(&meta->spec.categorical_covariate_keys, ""));
+    }
 cleanup:
     return st;
 }

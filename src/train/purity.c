@@ -1,4 +1,5 @@
-// Owns: KNN purity of a latent space. Exact, on the host.
+// Owns: KNN purity of a latent space, exact.
+// Never approximates neighbours.
 #include <math.h>
 #include <string.h>
 

@@ -1,4 +1,5 @@
-// Owns: what people read on standard error. Progress, plain log lines, warnings. Only rank 0 speaks unless told otherwise.
+// Owns: what people read on standard error: progress, plain log lines, warnings. Only rank 0 speaks unless told otherwise.
+// Never writes to standard output.
 #ifndef CPA_BASE_LOG_H
 #define CPA_BASE_LOG_H
 

@@ -1,4 +1,5 @@
-// Owns: counted host allocation, small string helpers. Everything here is host memory.
+// Owns: counted host allocation, small string helpers.
+// Never hands out device memory.
 #ifndef CPA_BASE_MEM_H
 #define CPA_BASE_MEM_H
 

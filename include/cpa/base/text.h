@@ -1,4 +1,5 @@
 // Owns: growing text buffers (messages, CSV, JSON lines).
+// Never prints.
 #ifndef CPA_BASE_TEXT_H
 #define CPA_BASE_TEXT_H
 

@@ -1,4 +1,5 @@
 // Owns: the number types that have a meaning in this project.
+// Never depends on another header of the project.
 #ifndef CPA_BASE_TYPES_H
 #define CPA_BASE_TYPES_H
 

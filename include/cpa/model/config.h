@@ -1,4 +1,5 @@
 // Owns: the hyper-parameters of the model (upstream's CPA(...) arguments) and of its adversaries.
+// Never holds what only training or a run needs.
 #ifndef CPA_MODEL_CONFIG_H
 #define CPA_MODEL_CONFIG_H
 

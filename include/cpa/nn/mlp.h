@@ -25,6 +25,7 @@ typedef struct cpa_mlp {
     cpa_mat work[2];      // scratch [max_cells, n_hidden, and n_in of a dense input]
     cpa_mat row;          // scratch [n_hidden]
     bool sparse;          // the first layer takes a cpa_csr
+    bool cancels;         // whatever reads the outputs batch-normalises them first, so their bias has an exactly zero gradient
 } cpa_mlp;
 
 // Input of a stack: a dense matrix, or cells as CSR.

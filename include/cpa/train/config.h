@@ -1,4 +1,5 @@
 // Owns: the options of training (upstream's train(...) and plan_kwargs arguments).
+// Never holds what describes data or model.
 #ifndef CPA_TRAIN_CONFIG_H
 #define CPA_TRAIN_CONFIG_H
 

@@ -1,4 +1,5 @@
-// Owns: history.csv: a row per epoch and mode under upstream's metric names, no times. Means over batches leave out zeros, as upstream's do.
+// Owns: history.csv: a row per epoch and mode under upstream's metric names. Means over batches leave out zeros, as upstream's do.
+// Never holds a time: equal runs give equal files.
 #ifndef CPA_TRAIN_HISTORY_H
 #define CPA_TRAIN_HISTORY_H
 

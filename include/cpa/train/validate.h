@@ -1,4 +1,5 @@
-// Owns: validation metrics on fixed batches of the validation cells, the same for every number of ranks.
+// Owns: validation metrics on fixed batches of the validation cells.
+// Never depends on the number of ranks.
 #ifndef CPA_TRAIN_VALIDATE_H
 #define CPA_TRAIN_VALIDATE_H
 

@@ -1,0 +1,40 @@
+// Owns: backends by name, and the entry points cpa_op_*: shape check, then dispatch. Computes nothing and knows no
+// backend from inside.
+#include "backend_impl.h"
+
+#include <string.h>
+
+cpa_status cpa_backend_create(const char *name, cpa_backend **out)
+{
+    *out = NULL;
+#define X(known)                                                                                                       \
+    if (strcmp(name, #known) == 0) {                                                                                   \
+        return cpa_backend_create_##known(out);                                                                        \
+    }
+    CPA_BACKEND_LIST(X)
+#undef X
+#define X(known) " " #known
+    return cpa_fail(CPA_USAGE, "unknown backend '%s'; this build has:" CPA_BACKEND_LIST(X), name);
+#undef X
+}
+
+cpa_status cpa_backend_destroy(cpa_backend **be)
+{
+    cpa_status st = *be != NULL ? (*be)->destroy(*be) : CPA_OK;
+    *be = NULL;
+    return st;
+}
+
+const char *cpa_backend_name(const cpa_backend *be)
+{
+    return be->name;
+}
+
+#define CPA_OP(name, params, args)                                                                                     \
+    cpa_status cpa_op_##name params                                                                                    \
+    {                                                                                                                  \
+        cpa_status st = cpa_shape_##name args;                                                                         \
+        return st == CPA_OK ? be->ops->name args : st;                                                                 \
+    }
+#include "cpa/platform/ops.def"
+#undef CPA_OP

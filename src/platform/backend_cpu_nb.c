@@ -1,0 +1,405 @@
+// Owns: the negative binomial likelihood with softmax means on the CPU, value and gradient. A row is worked on while it
+// is in cache; gamma functions are taken only where counts are stored. Never a difference of large gamma functions.
+#include "backend_cpu.h"
+
+#include <string.h>
+
+#include "cpa/platform/math_inl.h"
+
+// With t = theta + eps, u = mu / t and s = u / (1 + u) = mu / (theta + mu + eps), a gene of a cell has
+//   loss        = theta log1p(u)                       - [x (log(mu + eps) - log1p(u)) + T(x)]
+//   mu dl/dmu   = theta s                              + x (s - mu / (mu + eps))
+//   dl/dpx_r    = theta (log1p(u) - theta s / t)       - x (1 - (1 - s) theta / t) + E(x)
+// where the right-hand parts are there only for x > 0, and
+//   T(x) = lgamma(x + theta) - lgamma(theta) - lgamma(x + 1) - x log t  = sum over i < x of log((theta + i) / (t (i + 1)))
+//   E(x) = x - theta (digamma(x + theta) - digamma(theta))              = sum over i < x of i / (theta + i).
+// The sums make a table for small counts, and Stirling's series goes on from its end; nothing cancels, however large
+// theta is.
+enum { TABLE = 16, LAST = TABLE - 1 }; // counts 0 .. 15
+
+// What a call knows of every gene; arrays of G, tables of TABLE x G.
+typedef struct gene_terms {
+    int n_genes;
+    cpa_real *theta, *inverse; // exp(px_r), 1 / (theta + eps)
+    cpa_real *t, *e;           // T and E
+    cpa_real *step;            // T(LAST + 1) - T(LAST)
+} gene_terms;
+
+// A thread's scratch, arrays of G.
+typedef struct row_scratch {
+    cpa_real *mu_slope; // mu dl/dmu of the row
+    cpa_real *t, *e;    // T and E of the row's stored counts
+    int *other;         // which of them are not in the table
+} row_scratch;
+
+// Gradients of genes are summed over a fixed number of blocks of cells, then over the blocks in order.
+enum { BLOCKS = 16 };
+
+// Sums in cpa_real run over this many genes at most, then go on in double.
+enum { CHUNK = 512 };
+
+typedef struct nb {
+    gene_terms genes;
+    char *rows; // scratch of the threads
+    size_t row_bytes;
+    cpa_real *dpx_r, *dbias; // [BLOCKS, G] partial sums
+    double *loss;            // [B]
+} nb;
+
+static size_t lines_of(int64_t n)
+{
+    return cpa_lines((size_t)n * sizeof(cpa_real));
+}
+
+// Carves `n` elements from scratch.
+static cpa_real *carve(char **scratch, int64_t n)
+{
+    cpa_real *p = (cpa_real *)*scratch;
+    *scratch += lines_of(n);
+    return p;
+}
+
+static cpa_status nb_scratch(cpa_backend *be, nb *out, int rows, int n_genes)
+{
+    char *p;
+    size_t row_bytes = 4 * lines_of(n_genes);
+    size_t bytes = 3 * lines_of(n_genes) + 2 * lines_of((int64_t)TABLE * n_genes) +
+                   2 * lines_of((int64_t)BLOCKS * n_genes) + cpa_lines((size_t)rows * sizeof(double)) +
+                   row_bytes * (size_t)omp_get_max_threads();
+    cpa_status st = cpa_cpu_scratch(be, bytes, &p);
+    if (st != CPA_OK) {
+        return st;
+    }
+    out->genes = (gene_terms){.n_genes = n_genes};
+    out->genes.theta = carve(&p, n_genes);
+    out->genes.inverse = carve(&p, n_genes);
+    out->genes.step = carve(&p, n_genes);
+    out->genes.t = carve(&p, (int64_t)TABLE * n_genes);
+    out->genes.e = carve(&p, (int64_t)TABLE * n_genes);
+    out->dpx_r = carve(&p, (int64_t)BLOCKS * n_genes);
+    out->dbias = carve(&p, (int64_t)BLOCKS * n_genes);
+    out->loss = (double *)p;
+    out->rows = p + cpa_lines((size_t)rows * sizeof(double));
+    out->row_bytes = row_bytes;
+    return CPA_OK;
+}
+
+static row_scratch row_scratch_of(const nb *s)
+{
+    char *p = s->rows + (size_t)omp_get_thread_num() * s->row_bytes;
+    row_scratch r;
+    r.mu_slope = carve(&p, s->genes.n_genes);
+    r.t = carve(&p, s->genes.n_genes);
+    r.e = carve(&p, s->genes.n_genes);
+    r.other = (int *)carve(&p, s->genes.n_genes);
+    return r;
+}
+
+// T(i + 1) - T(i) = log((theta + i) / (t (i + 1))), as log1p((i - eps) / t) - log(i + 1).
+static inline cpa_real next_term(cpa_real i, cpa_real inverse)
+{
+    return cpa_log1p((i - CPA_NB_EPS) * inverse) - cpa_log(i + 1);
+}
+
+// theta, its inverse and the tables for the genes [from, to).
+static void prepare_genes(const gene_terms *g, const cpa_real *px_r, int from, int to)
+{
+    int n = g->n_genes;
+#pragma omp simd
+    for (int j = from; j < to; j++) {
+        g->theta[j] = cpa_exp(px_r[j]);
+        g->inverse[j] = 1 / (g->theta[j] + CPA_NB_EPS);
+        g->t[j] = 0;
+        g->e[j] = 0;
+        g->t[n + j] = cpa_log(g->theta[j] * g->inverse[j]);
+        g->e[n + j] = 0;
+    }
+    for (int x = 2; x < TABLE; x++) {
+        const cpa_real i = (cpa_real)(x - 1);
+        cpa_real *t = g->t + (int64_t)x * n, *e = g->e + (int64_t)x * n;
+#pragma omp simd
+        for (int j = from; j < to; j++) {
+            t[j] = t[j - n] + next_term(i, g->inverse[j]);
+            e[j] = e[j - n] + i / (g->theta[j] + i);
+        }
+    }
+#pragma omp simd
+    for (int j = from; j < to; j++) {
+        g->step[j] = next_term(LAST, g->inverse[j]);
+    }
+}
+
+static void prepare(const gene_terms *g, const cpa_real *px_r, bool parallel)
+{
+#pragma omp parallel for schedule(static) if (parallel)
+    for (int j = 0; j < g->n_genes; j += CHUNK) {
+        prepare_genes(g, px_r, j, g->n_genes - j < CHUNK ? g->n_genes : j + CHUNK);
+    }
+}
+
+// T and E of a count x >= LAST, by the differences of Stirling's series from LAST to x: with z = LAST + theta and d = x - LAST,
+// lgamma(z + d) - lgamma(z) = (z + d - 1/2) log1p(d / z) + d log z - d + tails, and likewise for lgamma(x + 1).
+static inline void large_terms(cpa_real x, cpa_real theta, cpa_real step, cpa_real *t, cpa_real *e)
+{
+    const cpa_real one = TABLE, half = (cpa_real)0.5;
+    cpa_real d = x - LAST, z = LAST + theta, up = cpa_log1p(d / z);
+    *t += d * step + (z + d - half) * up - (one + d - half) * cpa_log1p(d / one) +
+          (cpa_lgamma_tail(z + d) - cpa_lgamma_tail(z)) - (cpa_lgamma_tail(one + d) - cpa_lgamma_tail(one));
+    *e += d - theta * (up - (cpa_digamma_tail(z + d) - cpa_digamma_tail(z)));
+}
+
+// T and E of a count that is not an integer, from their definition.
+static void fraction_terms(double x, double theta, double inverse, cpa_real *t, cpa_real *e)
+{
+    *t = (cpa_real)(cpa_lgamma(x + theta) - cpa_lgamma(theta) - cpa_lgamma(x + 1) + x * log(inverse));
+    *e = (cpa_real)(x - theta * (cpa_digamma(x + theta) - cpa_digamma(theta)));
+}
+
+// The count's row in the tables; the last one when it has none.
+static inline int table_row(cpa_real count)
+{
+    return (int)(count < LAST ? count : LAST);
+}
+
+// T and E of all stored counts of a row.
+static void stored_terms(const gene_terms *g, const int *restrict gene, const cpa_real *restrict count, int n,
+                         row_scratch *r)
+{
+    cpa_real *restrict t = r->t, *restrict e = r->e;
+    int *restrict other = r->other, others = 0;
+#pragma omp simd
+    for (int k = 0; k < n; k++) {
+        int i = table_row(count[k]);
+        t[k] = g->t[i * g->n_genes + gene[k]];
+        e[k] = g->e[i * g->n_genes + gene[k]];
+    }
+    for (int k = 0; k < n; k++) { // without a branch: which counts are large is not predictable
+        other[others] = k;
+        others += (cpa_real)table_row(count[k]) != count[k];
+    }
+#pragma omp simd
+    for (int i = 0; i < others; i++) {
+        int k = other[i];
+        large_terms(count[k], g->theta[gene[k]], g->step[gene[k]], &t[k], &e[k]);
+    }
+    for (int i = 0; i < others; i++) {
+        int k = other[i], j = gene[k];
+        if (count[k] < LAST) {
+            fraction_terms((double)count[k], (double)g->theta[j], (double)g->inverse[j], &t[k], &e[k]);
+        }
+    }
+}
+
+// z = exp(z + bias - largest); gives what to multiply with for a sum of `total`.
+static cpa_real softmax_row(cpa_real *restrict z, const cpa_real *restrict bias, int n, cpa_real total)
+{
+    cpa_real top = -INFINITY;
+#pragma omp simd reduction(max : top)
+    for (int j = 0; j < n; j++) {
+        cpa_real t = z[j] + bias[j];
+        z[j] = t;
+        top = t > top ? t : top;
+    }
+    double sum = 0;
+    for (int from = 0; from < n; from += CHUNK) {
+        int to = n - from < CHUNK ? n : from + CHUNK;
+        cpa_real part = 0;
+#pragma omp simd reduction(+ : part)
+        for (int j = from; j < to; j++) {
+            cpa_real e = cpa_exp(z[j] - top);
+            z[j] = e;
+            part += e;
+        }
+        sum += (double)part;
+    }
+    return (cpa_real)((double)total / sum);
+}
+
+// Terms of all genes as if every count were 0, from mu = scale * z. Adds to dpx; gives the loss and the sum of mu dl/dmu.
+static double zero_terms(const gene_terms *g, const cpa_real *restrict z, cpa_real scale, cpa_real *restrict mu_slope,
+                         cpa_real *restrict dpx, double *slope_sum)
+{
+    const cpa_real *restrict theta = g->theta, *restrict inverse = g->inverse;
+    double loss = 0, slope = 0;
+    for (int from = 0; from < g->n_genes; from += CHUNK) {
+        int to = g->n_genes - from < CHUNK ? g->n_genes : from + CHUNK;
+        cpa_real loss_part = 0, slope_part = 0;
+#pragma omp simd reduction(+ : loss_part, slope_part)
+        for (int j = from; j < to; j++) {
+            cpa_real u = scale * z[j] * inverse[j];
+            cpa_real l = theta[j] * cpa_log1p(u);
+            cpa_real m = theta[j] * (u / (1 + u));
+            loss_part += l;
+            slope_part += m;
+            mu_slope[j] = m;
+            dpx[j] += l - theta[j] * inverse[j] * m;
+        }
+        loss += (double)loss_part;
+        slope += (double)slope_part;
+    }
+    *slope_sum = slope;
+    return loss;
+}
+
+static double zero_loss(const gene_terms *g, const cpa_real *restrict z)
+{
+    double loss = 0;
+    for (int from = 0; from < g->n_genes; from += CHUNK) {
+        int to = g->n_genes - from < CHUNK ? g->n_genes : from + CHUNK;
+        cpa_real part = 0;
+#pragma omp simd reduction(+ : part)
+        for (int j = from; j < to; j++) {
+            part += g->theta[j] * cpa_log1p(z[j] * g->inverse[j]);
+        }
+        loss += (double)part;
+    }
+    return loss;
+}
+
+// What stored counts add, mu = scale * z. r holds T and E, and afterwards what they add to mu dl/dmu and to dl/dpx_r.
+static double stored_loss(const gene_terms *g, const int *restrict gene, const cpa_real *restrict count, int n,
+                          const cpa_real *restrict z, cpa_real scale, row_scratch *r, double *slope_sum)
+{
+    double loss = 0, slope = 0;
+    cpa_real *restrict rt = r->t, *restrict re = r->e;
+#pragma omp simd reduction(+ : loss, slope)
+    for (int k = 0; k < n; k++) {
+        int j = gene[k];
+        cpa_real x = count[k], mu = scale * z[j], u = mu * g->inverse[j], one = 1 / (1 + u);
+        cpa_real s = u * one, near = mu + CPA_NB_EPS;
+        loss -= (double)(x * (cpa_log(near) - cpa_log1p(u)) + rt[k]);
+        cpa_real m = x * (s - mu / near);
+        slope += (double)m;
+        rt[k] = m;
+        // 1 - (1 - s) theta / t, in a form without cancellation
+        re[k] -= x * (CPA_NB_EPS * g->inverse[j] + g->theta[j] * g->inverse[j] * s);
+    }
+    *slope_sum = slope;
+    return loss;
+}
+
+static double nb_row(const nb *s, cpa_real *logits, cpa_csr x, int b, const cpa_real *bias, cpa_real *dpx,
+                     cpa_real *dbias, cpa_real scale)
+{
+    const gene_terms *g = &s->genes;
+    row_scratch r = row_scratch_of(s);
+    const int from = cpa_ints(x.indptr)[b], n = cpa_ints(x.indptr)[b + 1] - from, *gene = cpa_ints(x.gene) + from;
+    const cpa_real *count = cpa_reals(x.count) + from;
+    const cpa_real library = cpa_reals(x.library)[b];
+    double slope, more;
+    cpa_real to_p = softmax_row(logits, bias, g->n_genes, 1), to_mu = library * to_p;
+    double loss = zero_terms(g, logits, to_mu, r.mu_slope, dpx, &slope);
+    stored_terms(g, gene, count, n, &r);
+    loss += stored_loss(g, gene, count, n, logits, to_mu, &r, &more);
+    for (int k = 0; k < n; k++) {
+        r.mu_slope[gene[k]] += r.t[k];
+        dpx[gene[k]] += r.e[k];
+    }
+    const cpa_real pull = (cpa_real)(slope + more) * to_p;
+    const cpa_real *restrict mu_slope = r.mu_slope;
+#pragma omp simd
+    for (int j = 0; j < g->n_genes; j++) {
+        cpa_real d = mu_slope[j] - pull * logits[j];
+        dbias[j] += d;
+        logits[j] = scale * d;
+    }
+    return loss;
+}
+
+// out = scale * sum over the blocks, in order.
+static void sum_blocks(cpa_real *out, const cpa_real *blocks, int n, int col, int width, cpa_real scale)
+{
+    double sum[CHUNK] = {0};
+    for (int i = 0; i < BLOCKS; i++) {
+        const cpa_real *from = blocks + (int64_t)i * n + col;
+#pragma omp simd
+        for (int j = 0; j < width; j++) {
+            sum[j] += (double)from[j];
+        }
+    }
+    for (int j = 0; j < width; j++) {
+        out[col + j] = (cpa_real)((double)scale * sum[j]);
+    }
+}
+
+static double sum_rows(const double *loss, int n)
+{
+    double sum = 0;
+    for (int b = 0; b < n; b++) {
+        sum += loss[b];
+    }
+    return sum;
+}
+
+cpa_status cpa_cpu_nb_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, cpa_mat dpx_r, cpa_mat dbias,
+                           cpa_mat bias, cpa_mat px_r, cpa_csr x, cpa_real scale)
+{
+    nb s;
+    int n = logits.cols;
+    cpa_status st = nb_scratch(be, &s, logits.rows, n);
+    if (st != CPA_OK) {
+        return st;
+    }
+    prepare(&s.genes, cpa_reals(px_r.data), cpa_parallel(logits));
+#pragma omp parallel for schedule(static) if (cpa_parallel(logits))
+    for (int i = 0; i < BLOCKS; i++) {
+        cpa_real *dpx = s.dpx_r + (int64_t)i * n, *db = s.dbias + (int64_t)i * n;
+        memset(dpx, 0, (size_t)n * sizeof *dpx);
+        memset(db, 0, (size_t)n * sizeof *db);
+        int from = (int)((int64_t)logits.rows * i / BLOCKS), to = (int)((int64_t)logits.rows * (i + 1) / BLOCKS);
+        for (int b = from; b < to; b++) {
+            s.loss[b] = nb_row(&s, cpa_row(logits, b), x, b, cpa_reals(bias.data), dpx, db, scale);
+        }
+    }
+#pragma omp parallel for schedule(static) if (cpa_parallel(logits))
+    for (int col = 0; col < n; col += CHUNK) {
+        int width = n - col < CHUNK ? n - col : CHUNK;
+        sum_blocks(cpa_reals(dpx_r.data), s.dpx_r, n, col, width, scale);
+        sum_blocks(cpa_reals(dbias.data), s.dbias, n, col, width, scale);
+    }
+    cpa_f64s(loss_sum)[0] = sum_rows(s.loss, logits.rows);
+    return CPA_OK;
+}
+
+static void to_means(cpa_real *z, const cpa_real *bias, int n, cpa_real library)
+{
+    cpa_real to_mu = softmax_row(z, bias, n, library);
+#pragma omp simd
+    for (int j = 0; j < n; j++) {
+        z[j] *= to_mu;
+    }
+}
+
+cpa_status cpa_cpu_nb_mean_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, cpa_mat bias, cpa_mat px_r,
+                                cpa_csr x)
+{
+    nb s;
+    cpa_status st = nb_scratch(be, &s, logits.rows, logits.cols);
+    if (st != CPA_OK) {
+        return st;
+    }
+    prepare(&s.genes, cpa_reals(px_r.data), cpa_parallel(logits));
+#pragma omp parallel for schedule(static) if (cpa_parallel(logits))
+    for (int b = 0; b < logits.rows; b++) {
+        row_scratch r = row_scratch_of(&s);
+        cpa_real *mu = cpa_row(logits, b);
+        const int from = cpa_ints(x.indptr)[b], n = cpa_ints(x.indptr)[b + 1] - from, *gene = cpa_ints(x.gene) + from;
+        const cpa_real *count = cpa_reals(x.count) + from;
+        double slope;
+        to_means(mu, cpa_reals(bias.data), logits.cols, cpa_reals(x.library)[b]);
+        stored_terms(&s.genes, gene, count, n, &r);
+        s.loss[b] = zero_loss(&s.genes, mu) + stored_loss(&s.genes, gene, count, n, mu, 1, &r, &slope);
+    }
+    cpa_f64s(loss_sum)[0] = sum_rows(s.loss, logits.rows);
+    return CPA_OK;
+}
+
+cpa_status cpa_cpu_softmax_scale(cpa_backend *be, cpa_mat logits, cpa_mat bias, cpa_mat library)
+{
+    (void)be;
+#pragma omp parallel for schedule(static) if (cpa_parallel(logits))
+    for (int b = 0; b < logits.rows; b++) {
+        to_means(cpa_row(logits, b), cpa_reals(bias.data), logits.cols, cpa_reals(library.data)[b]);
+    }
+    return CPA_OK;
+}

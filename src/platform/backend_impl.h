@@ -1,0 +1,36 @@
+// Owns: what a backend is inside: the table of its operations, and the shape checks in front of them. Only the files of
+// src/platform/backend*.c include it; it must never leak into a public header.
+#ifndef CPA_PLATFORM_BACKEND_IMPL_H
+#define CPA_PLATFORM_BACKEND_IMPL_H
+
+#include "cpa/platform/backend.h"
+
+// One function per operation of ops.def.
+typedef struct cpa_ops {
+#define CPA_OP(name, params, args) cpa_status(*name) params;
+#include "cpa/platform/ops.def"
+#undef CPA_OP
+} cpa_ops;
+
+// What all backends begin with; each embeds it as its first member.
+struct cpa_backend {
+    const cpa_ops *ops;
+    const char *name;
+    cpa_status (*destroy)(cpa_backend *be); // frees the object, and says what was wrong with its use
+};
+
+// Creators, one for each backend of this build: X(name).
+#define CPA_BACKEND_LIST(X)                                                                                            \
+    X(cpu)                                                                                                             \
+    X(check)
+
+#define X(name) cpa_status cpa_backend_create_##name(cpa_backend **out);
+CPA_BACKEND_LIST(X)
+#undef X
+
+// cpa_shape_gemm(be, ...), ...: INTERNAL when the arguments cannot be those of the operation. Touches no device memory.
+#define CPA_OP(name, params, args) cpa_status cpa_shape_##name params;
+#include "cpa/platform/ops.def"
+#undef CPA_OP
+
+#endif

@@ -1,0 +1,418 @@
+// Owns: the shape checks in front of every operation, so that backends may trust their arguments. Never looks at device
+// memory: what is in it is the caller's promise.
+#include "backend_impl.h"
+
+// Every check takes its operation's parameters; many of them, scalars above all, have nothing to check.
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+
+// The operation's name, from the name of its check.
+#define OP (__func__ + sizeof "cpa_shape_" - 1)
+
+// `m` must be [rows, cols]; it may be without data when `optional`, and when it has no elements.
+static cpa_status fit(const char *op, const char *what, cpa_mat m, int rows, int cols, bool optional)
+{
+    if (optional && m.data == NULL) {
+        return CPA_OK;
+    }
+    bool empty = m.rows == 0 || m.cols == 0;
+    if (m.rows == rows && m.cols == cols && rows >= 0 && cols >= 0 && m.ld >= m.cols && (empty || m.data != NULL)) {
+        return CPA_OK;
+    }
+    return cpa_fail(CPA_INTERNAL,
+                    "operation %s: %s is [%d, %d] with leading dimension %d%s, and must be [%d, %d]; "
+                    "this is a bug of the program, please report it",
+                    op, what, m.rows, m.cols, m.ld, m.data == NULL ? " and no data" : "", rows, cols);
+}
+
+static cpa_status there(const char *op, const char *what, const void *p, bool needed)
+{
+    if (p != NULL || !needed) {
+        return CPA_OK;
+    }
+    return cpa_fail(CPA_INTERNAL, "operation %s: %s is NULL; this is a bug of the program, please report it", op, what);
+}
+
+static cpa_status fit_csr(const char *op, cpa_csr x, int rows, int cols, bool library)
+{
+    if (x.rows != rows || x.cols != cols || rows < 0 || cols < 0 || x.nnz < 0) {
+        return cpa_fail(CPA_INTERNAL,
+                        "operation %s: the cells are [%d, %d] with %d values, and must be [%d, %d]; "
+                        "this is a bug of the program, please report it",
+                        op, x.rows, x.cols, x.nnz, rows, cols);
+    }
+    cpa_status st;
+    CPA_TRY(there(op, "indptr", x.indptr, rows > 0));
+    CPA_TRY(there(op, "gene", x.gene, x.nnz > 0));
+    CPA_TRY(there(op, "count", x.count, x.nnz > 0));
+    CPA_TRY(there(op, "log1p", x.log1p, x.nnz > 0));
+    CPA_TRY(there(op, "library", x.library, library && rows > 0));
+cleanup:
+    return st;
+}
+
+#define FIT(m, rows, cols) CPA_TRY(fit(OP, #m, m, rows, cols, false))
+#define FIT_OR_NONE(m, rows, cols) CPA_TRY(fit(OP, #m, m, rows, cols, true))
+#define THERE(p, needed) CPA_TRY(there(OP, #p, p, needed))
+#define SENSIBLE(cond, ...)                                                                                            \
+    CPA_REQUIRE(cond, CPA_INTERNAL, "operation %s: " #cond " does not hold for " __VA_ARGS__)
+
+cpa_status cpa_shape_alloc(cpa_backend *be, size_t bytes, void **out)
+{
+    return there(OP, "out", out, true);
+}
+
+cpa_status cpa_shape_release(cpa_backend *be, void *ptr)
+{
+    return CPA_OK;
+}
+
+cpa_status cpa_shape_upload(cpa_backend *be, void *dev, const void *host, size_t bytes)
+{
+    cpa_status st;
+    THERE(dev, bytes > 0);
+    THERE(host, bytes > 0);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_download(cpa_backend *be, void *host, const void *dev, size_t bytes)
+{
+    cpa_status st;
+    THERE(host, bytes > 0);
+    THERE(dev, bytes > 0);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_zero(cpa_backend *be, void *dev, size_t bytes)
+{
+    return there(OP, "dev", dev, bytes > 0);
+}
+
+cpa_status cpa_shape_gemm(cpa_backend *be, cpa_mat c, cpa_mat a, bool ta, cpa_mat b, bool tb, cpa_real alpha,
+                          cpa_real beta)
+{
+    cpa_status st;
+    int k = ta ? a.rows : a.cols;
+    FIT(a, ta ? k : c.rows, ta ? c.rows : k);
+    FIT(b, tb ? c.cols : k, tb ? k : c.cols);
+    FIT(c, c.rows, c.cols);
+    SENSIBLE(c.data == NULL || (c.data != a.data && c.data != b.data), "[%d, %d]: C aliases A or B", OP, c.rows, c.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_add_row(cpa_backend *be, cpa_mat y, cpa_mat v)
+{
+    cpa_status st;
+    FIT(y, y.rows, y.cols);
+    FIT(v, 1, y.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_col_sum(cpa_backend *be, cpa_mat v, cpa_mat a, cpa_real beta)
+{
+    cpa_status st;
+    FIT(a, a.rows, a.cols);
+    FIT(v, 1, a.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_axpby(cpa_backend *be, cpa_mat y, cpa_real a, cpa_mat x, cpa_real b)
+{
+    cpa_status st;
+    FIT(y, y.rows, y.cols);
+    FIT(x, y.rows, y.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_broadcast_row(cpa_backend *be, cpa_mat y, cpa_mat v)
+{
+    cpa_status st;
+    FIT(y, y.rows, y.cols);
+    FIT(v, 1, y.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_log1p(cpa_backend *be, cpa_mat y, cpa_mat x)
+{
+    cpa_status st;
+    FIT(y, y.rows, y.cols);
+    FIT(x, y.rows, y.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_sparse_linear(cpa_backend *be, cpa_mat y, cpa_csr x, cpa_mat wt)
+{
+    cpa_status st;
+    CPA_TRY(fit_csr(OP, x, y.rows, wt.rows, false));
+    FIT(wt, wt.rows, y.cols);
+    FIT(y, y.rows, y.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_sparse_linear_grad(cpa_backend *be, cpa_mat dwt, cpa_csr x, cpa_mat dy)
+{
+    cpa_status st;
+    CPA_TRY(fit_csr(OP, x, dy.rows, dwt.rows, false));
+    FIT(dy, dy.rows, dwt.cols);
+    FIT(dwt, dwt.rows, dwt.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_csr_expand(cpa_backend *be, cpa_mat y, cpa_csr x, bool use_log1p)
+{
+    cpa_status st;
+    CPA_TRY(fit_csr(OP, x, y.rows, y.cols, false));
+    FIT(y, y.rows, y.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_batch_norm(cpa_backend *be, cpa_mat y, cpa_mat xhat, cpa_mat mean, cpa_mat var_unbiased,
+                                cpa_mat rstd, cpa_mat a, cpa_mat gamma, cpa_mat beta, cpa_mat mask)
+{
+    cpa_status st;
+    SENSIBLE(a.rows > 0, "[%d, %d]: no cells have no statistics", OP, a.rows, a.cols);
+    FIT(a, a.rows, a.cols);
+    FIT(y, a.rows, a.cols);
+    FIT(xhat, a.rows, a.cols);
+    FIT(mean, 1, a.cols);
+    FIT(var_unbiased, 1, a.cols);
+    FIT(rstd, 1, a.cols);
+    FIT(gamma, 1, a.cols);
+    FIT(beta, 1, a.cols);
+    FIT_OR_NONE(mask, a.rows, a.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_batch_norm_grad(cpa_backend *be, cpa_mat da, cpa_mat dgamma, cpa_mat dbeta, cpa_mat dy, cpa_mat y,
+                                     cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep, cpa_mat q)
+{
+    cpa_status st;
+    SENSIBLE(y.rows > 0, "[%d, %d]: no cells have no statistics", OP, y.rows, y.cols);
+    FIT(da, y.rows, y.cols);
+    FIT_OR_NONE(dgamma, 1, y.cols);
+    FIT_OR_NONE(dbeta, 1, y.cols);
+    FIT(dy, y.rows, y.cols);
+    FIT(y, y.rows, y.cols);
+    FIT(xhat, y.rows, y.cols);
+    FIT(gamma, 1, y.cols);
+    FIT(rstd, 1, y.cols);
+    FIT_OR_NONE(q, y.rows, y.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_batch_norm_grad2(cpa_backend *be, cpa_mat ddy, cpa_mat dgamma, cpa_mat q, cpa_mat v, cpa_mat dy,
+                                      cpa_mat y, cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep)
+{
+    cpa_status st;
+    SENSIBLE(y.rows > 0, "[%d, %d]: no cells have no statistics", OP, y.rows, y.cols);
+    FIT(ddy, y.rows, y.cols);
+    FIT(dgamma, 1, y.cols);
+    FIT(q, y.rows, y.cols);
+    FIT(v, y.rows, y.cols);
+    FIT(dy, y.rows, y.cols);
+    FIT(y, y.rows, y.cols);
+    FIT(xhat, y.rows, y.cols);
+    FIT(gamma, 1, y.cols);
+    FIT(rstd, 1, y.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_batch_norm_eval(cpa_backend *be, cpa_mat y, cpa_mat a, cpa_mat bias, cpa_mat mean, cpa_mat var,
+                                     cpa_mat gamma, cpa_mat beta)
+{
+    cpa_status st;
+    FIT(y, a.rows, a.cols);
+    FIT(a, a.rows, a.cols);
+    FIT(bias, 1, a.cols);
+    FIT(mean, 1, a.cols);
+    FIT(var, 1, a.cols);
+    FIT(gamma, 1, a.cols);
+    FIT(beta, 1, a.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_dropout_mask(cpa_backend *be, cpa_mat mask, const cpa_dev_int *cell, uint64_t seed, uint32_t epoch,
+                                  uint32_t layer, cpa_real p)
+{
+    cpa_status st;
+    FIT(mask, mask.rows, mask.cols);
+    THERE(cell, mask.rows > 0);
+    SENSIBLE(p >= 0 && p < 1, "p %g", OP, (double)p);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_doser(cpa_backend *be, cpa_mat s, const cpa_dev_int *ids, cpa_mat dose, cpa_mat w, cpa_mat c)
+{
+    cpa_status st;
+    FIT(s, s.rows, s.cols);
+    THERE(ids, s.rows > 0 && s.cols > 0);
+    FIT(dose, s.rows, s.cols);
+    FIT(w, 1, w.cols);
+    FIT(c, 1, w.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_doser_grad(cpa_backend *be, cpa_mat dw, cpa_mat dc, cpa_mat ds, const cpa_dev_int *ids,
+                                cpa_mat dose, cpa_mat w, cpa_mat c)
+{
+    cpa_status st;
+    FIT(dw, 1, w.cols);
+    FIT(dc, 1, w.cols);
+    FIT(ds, ds.rows, ds.cols);
+    THERE(ids, ds.rows > 0 && ds.cols > 0);
+    FIT(dose, ds.rows, ds.cols);
+    FIT(w, 1, w.cols);
+    FIT(c, 1, w.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_bag_add(cpa_backend *be, cpa_mat z, cpa_mat e, const cpa_dev_int *ids, int m_per_row,
+                             cpa_mat weight, int first)
+{
+    cpa_status st;
+    FIT(z, z.rows, z.cols);
+    FIT(e, e.rows, z.cols);
+    THERE(ids, z.rows > 0 && m_per_row > 0);
+    SENSIBLE(m_per_row >= 0 && first >= 0, "m_per_row %d, first %d", OP, m_per_row, first);
+    FIT_OR_NONE(weight, z.rows, m_per_row);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_bag_grad(cpa_backend *be, cpa_mat de, cpa_mat dweight, cpa_mat dz, cpa_mat e,
+                              const cpa_dev_int *ids, int m_per_row, cpa_mat weight, int first)
+{
+    cpa_status st;
+    FIT(dz, dz.rows, dz.cols);
+    FIT(e, e.rows, dz.cols);
+    FIT(de, e.rows, dz.cols);
+    THERE(ids, dz.rows > 0 && m_per_row > 0);
+    SENSIBLE(m_per_row >= 0 && first >= 0, "m_per_row %d, first %d", OP, m_per_row, first);
+    FIT_OR_NONE(weight, dz.rows, m_per_row);
+    FIT_OR_NONE(dweight, dz.rows, m_per_row);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_nb_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, cpa_mat dpx_r, cpa_mat dbias,
+                             cpa_mat bias, cpa_mat px_r, cpa_csr x, cpa_real scale)
+{
+    cpa_status st;
+    THERE(loss_sum, true);
+    FIT(logits, logits.rows, logits.cols);
+    FIT(dpx_r, 1, logits.cols);
+    FIT(dbias, 1, logits.cols);
+    FIT(bias, 1, logits.cols);
+    FIT(px_r, 1, logits.cols);
+    CPA_TRY(fit_csr(OP, x, logits.rows, logits.cols, true));
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_nb_mean_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, cpa_mat bias, cpa_mat px_r,
+                                  cpa_csr x)
+{
+    cpa_status st;
+    THERE(loss_sum, true);
+    FIT(logits, logits.rows, logits.cols);
+    FIT(bias, 1, logits.cols);
+    FIT(px_r, 1, logits.cols);
+    CPA_TRY(fit_csr(OP, x, logits.rows, logits.cols, true));
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_softmax_scale(cpa_backend *be, cpa_mat logits, cpa_mat bias, cpa_mat library)
+{
+    cpa_status st;
+    FIT(logits, logits.rows, logits.cols);
+    FIT(bias, 1, logits.cols);
+    FIT(library, 1, logits.rows);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_cross_entropy(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, const cpa_dev_int *label,
+                                   cpa_mat weight, cpa_real scale)
+{
+    cpa_status st;
+    THERE(loss_sum, true);
+    FIT(logits, logits.rows, logits.cols);
+    THERE(label, logits.rows > 0);
+    FIT_OR_NONE(weight, 1, logits.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_argmax(cpa_backend *be, cpa_dev_int *best, cpa_mat logits)
+{
+    cpa_status st;
+    THERE(best, logits.rows > 0);
+    FIT(logits, logits.rows, logits.cols);
+    SENSIBLE(logits.cols > 0, "[%d, %d]", OP, logits.rows, logits.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_square_sum_scale(cpa_backend *be, cpa_dev_f64 *sum, cpa_mat a, cpa_real c)
+{
+    cpa_status st;
+    THERE(sum, true);
+    FIT(a, a.rows, a.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_group_r2(cpa_backend *be, cpa_dev_f64 *r2, cpa_mat p, cpa_mat t, const cpa_dev_int *order,
+                              const cpa_dev_int *offsets, int n_groups, const cpa_dev_int *gene_mask, int mask_words)
+{
+    cpa_status st;
+    FIT(p, p.rows, p.cols);
+    FIT(t, p.rows, p.cols);
+    SENSIBLE(n_groups >= 0, "n_groups %d", OP, n_groups);
+    THERE(r2, n_groups > 0);
+    THERE(offsets, n_groups > 0);
+    THERE(order, p.rows > 0 && n_groups > 0);
+    SENSIBLE(gene_mask == NULL || mask_words >= (p.cols + 31) / 32, "%d genes and mask_words %d", OP, p.cols, mask_words);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_adam(cpa_backend *be, cpa_mat p, cpa_mat m, cpa_mat v, cpa_mat g, double lr, double wd,
+                          double bias1, double bias2)
+{
+    cpa_status st;
+    FIT(p, 1, p.cols);
+    FIT(m, 1, p.cols);
+    FIT(v, 1, p.cols);
+    FIT(g, 1, p.cols);
+    SENSIBLE(bias1 > 0 && bias2 > 0, "bias1 %g, bias2 %g", OP, bias1, bias2);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_nonfinite(cpa_backend *be, cpa_dev_f64 *count, cpa_mat a)
+{
+    cpa_status st;
+    THERE(count, true);
+    FIT(a, a.rows, a.cols);
+cleanup:
+    return st;
+}
