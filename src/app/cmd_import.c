@@ -26,7 +26,8 @@ static cpa_status check_sizes(const cpa_options *o, const cpa_model_config *have
             const int *asked = (const int *)(const void *)((const char *)&o->model + size[k].offset);
             const int *is = (const int *)(const void *)((const char *)have + size[k].offset);
             if (strcmp(table[i].name, size[k].name) == 0 && o->source[i] >= CPA_SOURCE_CONFIG && *asked != *is) {
-                return cpa_fail(CPA_CONFIG, "%s is %d, but the tensors of '%s' have %d; leave it out", size[k].name, *asked, o->path, *is);
+                return cpa_fail(CPA_CONFIG, "%s is %d, but the tensors of '%s' have %d; leave it out", size[k].name,
+                                *asked, o->path, *is);
             }
         }
     }
@@ -107,8 +108,9 @@ cpa_status cpa_cmd_import(cpa_comm *comm, const cpa_options *o)
     CPA_TRY(cpa_rundir_create(comm, o->out, &dir));
     CPA_TRY(cpa_comm_agree(comm, cpa_comm_rank(comm) == 0 ? write_run(o, &meta, dir) : CPA_OK));
     done = true;
-    cpa_info("%s: %lld genes, %lld perturbations, %lld covariates, latent %d, from '%s'", o->out, (long long)meta.gene.n, (long long)meta.pert.n - 1,
-             (long long)meta.cov_name.n, meta.config.n_latent, o->path);
+    cpa_info("%s: %lld genes, %lld perturbations, %lld covariates, latent %d, from '%s'", o->out,
+             (long long)meta.gene.n, (long long)meta.pert.n - 1, (long long)meta.cov_name.n, meta.config.n_latent,
+             o->path);
 cleanup:
     cpa_rundir_close(&dir, done);
     cpa_model_meta_fini(&meta);

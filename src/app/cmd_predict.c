@@ -9,6 +9,7 @@ cpa_status cpa_cmd_predict(cpa_comm *comm, const cpa_options *o)
     cpa_plan plan = {0};
     bool by_split = !o->perturbation && !o->grid && (!o->reconstruct || o->split);
     CPA_TRY(cpa_comm_agree(comm, cpa_plan_check_options(o)));
+    CPA_TRY(cpa_comm_agree(comm, cpa_predict_check_place(o)));
     CPA_TRY(cpa_trained_open(comm, o, (cpa_trained_needs){.splits = by_split}, &t));
     CPA_TRY(cpa_comm_agree(comm, cpa_plan_create(&t, o, &plan)));
     CPA_TRY(cpa_predict_write(&t, o, &plan));

@@ -39,7 +39,8 @@ void cpa_baselines_fini(cpa_baselines *b)
 }
 
 // Treated training cells whose context has control cells, sorted; the row numbers alone in row[n].
-static cpa_status sort_cells(const cpa_trained *t, const cpa_contexts *contexts, trained_cell **cell, int64_t **row, int64_t *n)
+static cpa_status sort_cells(const cpa_trained *t, const cpa_contexts *contexts, trained_cell **cell, int64_t **row,
+                             int64_t *n)
 {
     cpa_status st = CPA_OK;
     const cpa_registry *r = t->registry;
@@ -66,7 +67,8 @@ typedef struct workspace {
     double *bulk, *control_bulk;
 } workspace;
 
-static cpa_status add_condition(const cpa_trained *t, const int64_t *row, int64_t n, int context, workspace *w, cpa_baselines *b)
+static cpa_status add_condition(const cpa_trained *t, const int64_t *row, int64_t n, int context, workspace *w,
+                                cpa_baselines *b)
 {
     cpa_status st = CPA_OK;
     const cpa_registry *r = t->registry;

@@ -1,4 +1,5 @@
-// Owns: scoring held-out groups: what the model and each baseline predict for a group, against its real cells. Never prints.
+// Owns: scoring held-out groups: what the model and each baseline predict for a group, against its real cells. Never
+// prints.
 #include <math.h>
 #include <string.h>
 
@@ -20,7 +21,7 @@ typedef struct scorer {
     cpa_profile profile, part;
     cpa_cell_list held; // real cells of the current group; room for all chosen ones
     view real, control, predicted[N_PREDICTORS];
-    double *a, *b;      // [n_genes] differences
+    double *a, *b; // [n_genes] differences
     int n_genes;
 } scorer;
 
@@ -99,7 +100,8 @@ static cpa_status predict_simply(scorer *s, int context, bool known[N_PREDICTORS
     memcpy(v->var, s->control.var, (size_t)s->n_genes * sizeof(double));
     memcpy(v->bulk, s->control.bulk, (size_t)s->n_genes * sizeof(double));
     known[BY_MODEL] = known[BY_NO_CHANGE] = true;
-    known[BY_MEAN_EFFECT] = cpa_effects_mean(b->log, context, mean->mean) && cpa_effects_mean(b->bulk, context, mean->bulk);
+    known[BY_MEAN_EFFECT] =
+        cpa_effects_mean(b->log, context, mean->mean) && cpa_effects_mean(b->bulk, context, mean->bulk);
     known[BY_ADDITIVE] = cpa_effects_additive(b->log, context, component, n, sum->mean) &&
                          cpa_effects_additive(b->bulk, context, component, n, sum->bulk);
     add_control(s, mean);
@@ -207,7 +209,8 @@ static void finish(scorer *s)
     cpa_free(&s->b);
 }
 
-cpa_status cpa_evaluate_groups(cpa_trained *t, const cpa_plan *plan, const cpa_cell_list *chosen, cpa_group_scores **out, int64_t *n)
+cpa_status cpa_evaluate_groups(cpa_trained *t, const cpa_plan *plan, const cpa_cell_list *chosen,
+                               cpa_group_scores **out, int64_t *n)
 {
     cpa_status st = CPA_OK;
     scorer s = {.t = t, .plan = plan, .chosen = chosen, .n_genes = t->registry->n_genes};
@@ -216,7 +219,9 @@ cpa_status cpa_evaluate_groups(cpa_trained *t, const cpa_plan *plan, const cpa_c
     CPA_TRY(cpa_comm_agree(t->comm, st == CPA_OK ? prepare(&s) : st));
     for (int64_t i = 0, end; i < plan->n; i = end) {
         const cpa_target *a = &plan->target[i];
-        for (end = i + 1; end < plan->n && plan->target[end].category == a->category && plan->target[end].control == a->control; end++) {
+        for (end = i + 1;
+             end < plan->n && plan->target[end].category == a->category && plan->target[end].control == a->control;
+             end++) {
         }
         CPA_TRY(score_group(&s, a, end - i, &(*out)[*n]));
         ++*n;

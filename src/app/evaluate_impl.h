@@ -1,5 +1,5 @@
-// Owns: what the files of evaluate share: the scores of a group and how they are shown. Never included outside src/app/evaluate*.c,
-// cmd_evaluate.c and their tests.
+// Owns: what the files of evaluate share: the scores of a group and how they are shown. Never included outside
+// src/app/evaluate*.c, cmd_evaluate.c and their tests.
 #ifndef CPA_APP_EVALUATE_IMPL_H
 #define CPA_APP_EVALUATE_IMPL_H
 
@@ -24,7 +24,8 @@ typedef struct cpa_baselines {
     cpa_effects *log, *bulk;
 } cpa_baselines;
 
-/** Effects of all conditions from the training cells, for the components of the plan's targets. Identical on every rank. */
+/** Effects of all conditions from the training cells, for the components of the plan's targets. Identical on every
+ *  rank. */
 cpa_status cpa_baselines_create(const cpa_trained *t, const cpa_plan *plan, cpa_baselines *out);
 
 /** Frees them. */
@@ -33,8 +34,10 @@ void cpa_baselines_fini(cpa_baselines *b);
 /** Non-control components of a condition, in the file's numbers, into component[c->n]; how many into *n. */
 void cpa_components_of(const cpa_condition *c, int *component, int *n);
 
-/** Scores the held-out groups of a plan, in its order, into a fresh array of *n. `chosen`: the held-out cells. Collective. */
-cpa_status cpa_evaluate_groups(cpa_trained *t, const cpa_plan *plan, const cpa_cell_list *chosen, cpa_group_scores **out, int64_t *n);
+/** Scores the held-out groups of a plan, in its order, into a fresh array of *n. `chosen`: the held-out cells.
+ *  Collective. */
+cpa_status cpa_evaluate_groups(cpa_trained *t, const cpa_plan *plan, const cpa_cell_list *chosen,
+                               cpa_group_scores **out, int64_t *n);
 
 /** The file: a header and a row per group. */
 cpa_status cpa_scores_csv(const cpa_group_scores *g, int64_t n, cpa_text *out);

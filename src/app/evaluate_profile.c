@@ -47,7 +47,8 @@ static double on_scale(double count, double factor, cpa_scale scale)
 }
 
 // The genes [first, end) of cpa_profile_of_rows; row after row, so that the order of additions is fixed.
-static void profile_strip(cpa_profile *p, const cpa_real *x, int n, const double *factor, cpa_scale scale, int first, int end)
+static void profile_strip(cpa_profile *p, const cpa_real *x, int n, const double *factor, cpa_scale scale, int first,
+                          int end)
 {
     double y[STRIP];
     for (int r = 0; r < n; r++) {

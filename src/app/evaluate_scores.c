@@ -63,7 +63,8 @@ struct cpa_effects {
     unsigned char *wanted; // [n_components]
 };
 
-cpa_status cpa_effects_create(int n_genes, int n_contexts, int n_components, const unsigned char *wanted, cpa_effects **out)
+cpa_status cpa_effects_create(int n_genes, int n_contexts, int n_components, const unsigned char *wanted,
+                              cpa_effects **out)
 {
     cpa_status st = CPA_OK;
     cpa_effects *e = NULL;

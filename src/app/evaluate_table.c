@@ -94,8 +94,8 @@ static cpa_status add_sentence(const cpa_group_scores *g, cpa_text *out)
         CPA_TRY(cpa_text_add(out, " and "));
         CPA_TRY(add_verdict(g, OVER_TOP20, out));
     }
-    CPA_TRY(cpa_text_add(out, "; best on %s: %s (%.3f).\n", genes == OVER_ALL ? "all genes" : "the top 20", PREDICTOR[best],
-                         g->score[best][genes][PSEUDOBULK_R2]));
+    CPA_TRY(cpa_text_add(out, "; best on %s: %s (%.3f).\n", genes == OVER_ALL ? "all genes" : "the top 20",
+                         PREDICTOR[best], g->score[best][genes][PSEUDOBULK_R2]));
 cleanup:
     return st;
 }
@@ -107,7 +107,8 @@ cpa_status cpa_scores_table(const cpa_group_scores *g, int64_t n, cpa_text *out)
     for (int64_t i = 0; i < n; i++) {
         width = (int)strlen(g[i].group) > width ? (int)strlen(g[i].group) : width;
     }
-    CPA_TRY(cpa_text_add(out, "Held-out groups, predicted from control cells of the same covariates; log1p of the mean CP10k.\n\n"));
+    CPA_TRY(cpa_text_add(
+        out, "Held-out groups, predicted from control cells of the same covariates; log1p of the mean CP10k.\n\n"));
     CPA_TRY(cpa_text_add(out, "%-*s %7s  %-6s %-14s", width, "group", "cells", "genes", "score"));
     for (int k = 0; k < N_PREDICTORS; k++) {
         CPA_TRY(cpa_text_add(out, " %11s", PREDICTOR[k]));

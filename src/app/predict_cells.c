@@ -1,4 +1,5 @@
-// Owns: choosing cells of the data file: by split, by values, by name, by covariates. Never says what they are predicted as.
+// Owns: choosing cells of the data file: by split, by values, by name, by covariates. Never says what they are
+// predicted as.
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -85,9 +86,10 @@ cpa_status cpa_choose_split(const cpa_trained *t, const char *values, cpa_cell_l
         flag_random(r, &value, flag);
     }
     CPA_TRY(list_flagged(flag, r->n_cells, out));
-    CPA_REQUIRE(out->n > 0, CPA_BAD_DATA, "%s: no cell has the value '%s' %s%s; name the held-out cells with --split or --test-split",
-                cpa_h5ad_path(t->file), values, column ? "of obs/" : "under its random split (there is no column of splits)",
-                r->spec.split_key);
+    CPA_REQUIRE(out->n > 0, CPA_BAD_DATA,
+                "%s: no cell has the value '%s' %s%s; name the held-out cells with --split or --test-split",
+                cpa_h5ad_path(t->file), values,
+                column ? "of obs/" : "under its random split (there is no column of splits)", r->spec.split_key);
 cleanup:
     cpa_free(&flag);
     cpa_strings_fini(&value);
@@ -101,11 +103,12 @@ static cpa_status keep_where(const cpa_trained *t, const char *where, uint8_t *f
     cpa_factor factor = {0};
     char *column = NULL;
     const char *equals = strchr(where, '=');
-    CPA_REQUIRE(equals && equals > where, CPA_CONFIG, "--where %s: write COLUMN=VALUE", where);
+    CPA_REQUIRE(equals && equals > where, CPA_USAGE, "--where %s: write COLUMN=VALUE", where);
     CPA_TRY(cpa_sprintf(&column, "%.*s", (int)(equals - where), where));
     CPA_TRY(cpa_h5ad_factor(t->file, "obs", column, &factor));
     int64_t level = cpa_strings_find(&factor.level, equals + 1);
-    CPA_REQUIRE(level >= 0, CPA_BAD_DATA, "%s: no cell has the value '%s' of obs/%s (--where %s)", cpa_h5ad_path(t->file), equals + 1, column, where);
+    CPA_REQUIRE(level >= 0, CPA_BAD_DATA, "%s: no cell has the value '%s' of obs/%s (--where %s)",
+                cpa_h5ad_path(t->file), equals + 1, column, where);
     for (int64_t i = 0; i < factor.n; i++) {
         flag[i] = flag[i] && factor.code[i] == level;
     }
@@ -128,8 +131,8 @@ cpa_status cpa_choose_controls(const cpa_trained *t, const cpa_strings *where, c
         CPA_TRY(keep_where(t, where->s[w], flag));
     }
     CPA_TRY(list_flagged(flag, r->n_cells, out));
-    CPA_REQUIRE(out->n > 0, CPA_BAD_DATA, "%s: no control cell ('%s' of obs/%s)%s", cpa_h5ad_path(t->file), r->spec.control_group,
-                r->spec.perturbation_key, where->n ? " has all the values of --where" : "");
+    CPA_REQUIRE(out->n > 0, CPA_BAD_DATA, "%s: no control cell ('%s' of obs/%s)%s", cpa_h5ad_path(t->file),
+                r->spec.control_group, r->spec.perturbation_key, where->n ? " has all the values of --where" : "");
 cleanup:
     cpa_free(&flag);
     return st;
@@ -180,22 +183,25 @@ static int64_t lower_bound(const named_cell *sorted, int64_t n, const char *name
 }
 
 // The row that a line stands for. A number is a row number, whatever cells are called.
-static cpa_status row_of(const named_cell *sorted, int64_t n, const char *path, int64_t line, const char *text, int64_t *row)
+static cpa_status row_of(const named_cell *sorted, int64_t n, const char *path, int64_t line, const char *text,
+                         int64_t *row)
 {
     cpa_status st = CPA_OK;
     if (is_number(text)) {
         errno = 0;
         long long number = strtoll(text, NULL, 10);
-        CPA_REQUIRE(errno == 0 && number < n, CPA_BAD_DATA, "%s, line %lld: there is no row %s; the data have the rows 0 to %lld", path, (long long)line,
-                    text, (long long)n - 1);
+        CPA_REQUIRE(errno == 0 && number < n, CPA_BAD_DATA,
+                    "%s, line %lld: there is no row %s; the data have the rows 0 to %lld", path, (long long)line, text,
+                    (long long)n - 1);
         *row = number;
         return CPA_OK;
     }
     int64_t at = lower_bound(sorted, n, text);
-    CPA_REQUIRE(at < n && strcmp(sorted[at].name, text) == 0, CPA_BAD_DATA, "%s, line %lld: no cell is called '%s'", path, (long long)line, text);
+    CPA_REQUIRE(at < n && strcmp(sorted[at].name, text) == 0, CPA_BAD_DATA, "%s, line %lld: no cell is called '%s'",
+                path, (long long)line, text);
     CPA_REQUIRE(at + 1 >= n || strcmp(sorted[at + 1].name, text) != 0, CPA_BAD_DATA,
-                "%s, line %lld: the cells in rows %lld and %lld are both called '%s'; give the row number", path, (long long)line,
-                (long long)sorted[at].row, (long long)sorted[at + 1].row, text);
+                "%s, line %lld: the cells in rows %lld and %lld are both called '%s'; give the row number", path,
+                (long long)line, (long long)sorted[at].row, (long long)sorted[at + 1].row, text);
     *row = sorted[at].row;
 cleanup:
     return st;
@@ -213,7 +219,8 @@ static void trim(char *s)
 }
 
 // Reads the lines into out->cell, growing by doubling; *numbers counts lines that are row numbers.
-static cpa_status read_lines(FILE *file, const char *path, const named_cell *sorted, int64_t n, cpa_cell_list *out, int64_t *numbers)
+static cpa_status read_lines(FILE *file, const char *path, const named_cell *sorted, int64_t n, cpa_cell_list *out,
+                             int64_t *numbers)
 {
     cpa_status st = CPA_OK;
     char *text = NULL;
@@ -254,7 +261,8 @@ cpa_status cpa_choose_named(const cpa_trained *t, const char *path, cpa_cell_lis
         numeric_names = is_number(name.s[i]) && strtoll(name.s[i], NULL, 10) != i;
     }
     if (numbers > 0 && numeric_names) {
-        cpa_warn("%s: numbers are taken as row numbers, although cells of %s have numbers for names", path, cpa_h5ad_path(t->file));
+        cpa_warn("%s: numbers are taken as row numbers, although cells of %s have numbers for names", path,
+                 cpa_h5ad_path(t->file));
     }
 cleanup:
     if (file) {

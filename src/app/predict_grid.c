@@ -7,7 +7,8 @@
 #include "cpa/base/text.h"
 #include "predict_impl.h"
 
-// One record of a CSV file: fields between commas, in double quotes where they hold commas, quotes (doubled) or blanks that matter.
+// One record of a CSV file: fields between commas, in double quotes where they hold commas, quotes (doubled) or
+// blanks that matter.
 static cpa_status split_record(const char *line, const char *path, int64_t number, cpa_strings *out)
 {
     cpa_status st = CPA_OK;
@@ -23,7 +24,8 @@ static cpa_status split_record(const char *line, const char *path, int64_t numbe
             CPA_REQUIRE(*p == '"', CPA_BAD_DATA, "%s, line %lld: a quote is not closed", path, (long long)number);
             p++;
             p += strspn(p, " \t");
-            CPA_REQUIRE(*p == ',' || *p == '\0', CPA_BAD_DATA, "%s, line %lld: text after a closing quote", path, (long long)number);
+            CPA_REQUIRE(*p == ',' || *p == '\0', CPA_BAD_DATA, "%s, line %lld: text after a closing quote", path,
+                        (long long)number);
         } else {
             size_t n = strcspn(p, ","), used = n;
             while (used > 0 && (p[used - 1] == ' ' || p[used - 1] == '\t')) {
@@ -65,13 +67,17 @@ cleanup:
 static cpa_status check_header(const cpa_trained *t, const char *path, const cpa_strings *header)
 {
     cpa_status st = CPA_OK;
-    CPA_REQUIRE(cpa_strings_find(header, "perturbation") >= 0, CPA_BAD_DATA,
-                "%s: its first line names no column 'perturbation'; it needs perturbation, and may have dose and covariates", path);
+    CPA_REQUIRE(
+        cpa_strings_find(header, "perturbation") >= 0, CPA_BAD_DATA,
+        "%s: its first line names no column 'perturbation'; it needs perturbation, and may have dose and covariates",
+        path);
     for (int64_t c = 0; c < header->n; c++) {
         bool known = strcmp(header->s[c], "perturbation") == 0 || strcmp(header->s[c], "dose") == 0 ||
                      cpa_strings_find(&t->meta.cov_name, header->s[c]) >= 0;
-        CPA_REQUIRE(known, CPA_BAD_DATA, "%s: column '%s' is neither perturbation, dose nor a covariate of the model", path, header->s[c]);
-        CPA_REQUIRE(cpa_strings_find(header, header->s[c]) == c, CPA_BAD_DATA, "%s: two columns are called '%s'", path, header->s[c]);
+        CPA_REQUIRE(known, CPA_BAD_DATA, "%s: column '%s' is neither perturbation, dose nor a covariate of the model",
+                    path, header->s[c]);
+        CPA_REQUIRE(cpa_strings_find(header, header->s[c]) == c, CPA_BAD_DATA, "%s: two columns are called '%s'", path,
+                    header->s[c]);
     }
 cleanup:
     return st;
@@ -96,8 +102,8 @@ cpa_status cpa_plan_add_grid(const cpa_trained *t, const char *path, cpa_plan *p
             CPA_TRY(check_header(t, path, &header));
             continue;
         }
-        CPA_REQUIRE(record.n == header.n, CPA_BAD_DATA, "%s, line %lld: %lld fields under %lld columns", path, (long long)number, (long long)record.n,
-                    (long long)header.n);
+        CPA_REQUIRE(record.n == header.n, CPA_BAD_DATA, "%s, line %lld: %lld fields under %lld columns", path,
+                    (long long)number, (long long)record.n, (long long)header.n);
         st = add_record(t, &header, &record, plan);
         CPA_REQUIRE(st == CPA_OK, st, "%s, line %lld: %s", path, (long long)number, cpa_message());
         cpa_strings_fini(&record);

@@ -10,11 +10,11 @@ typedef struct builder {
     const cpa_trained *t;
     const cpa_plan *plan;
     cpa_labels *out;
-    cpa_strings name;     // of the cells
+    cpa_strings name;             // of the cells
     int32_t *own_pert, *own_dose; // [conditions]
-    int32_t *own_group;   // [categories]
-    int32_t **own_cov;    // [covariates][values]
-    int32_t *group;       // [contexts], of the current target
+    int32_t *own_group;           // [categories]
+    int32_t **own_cov;            // [covariates][values]
+    int32_t *group;               // [contexts], of the current target
     const cpa_target *current;
     int32_t current_pert, current_dose;
 } builder;
@@ -119,7 +119,8 @@ static cpa_status label_row(builder *b, const cpa_target *target, int64_t row, i
         if (set) {
             CPA_TRY(intern(&o->cov[c], value, &o->cov[c].code[row]));
         } else {
-            CPA_TRY(intern_once(&o->cov[c], value, &b->own_cov[c][b->t->registry->cov[c].code[cell]], &o->cov[c].code[row]));
+            CPA_TRY(intern_once(&o->cov[c], value, &b->own_cov[c][b->t->registry->cov[c].code[cell]],
+                                &o->cov[c].code[row]));
         }
     }
 cleanup:
@@ -218,7 +219,8 @@ static cpa_status label_targets(builder *b)
     char *index = NULL;
     for (int64_t row = 0; row < o->pert.n; row++) {
         CPA_TRY(label_target(b, &b->plan->target[row], row));
-        const char *group = o->group.code[row] >= 0 ? o->group.level.s[o->group.code[row]] : o->pert.level.s[o->pert.code[row]];
+        const char *group =
+            o->group.code[row] >= 0 ? o->group.level.s[o->group.code[row]] : o->pert.level.s[o->pert.code[row]];
         CPA_TRY(cpa_sprintf(&index, "%s@%s", group, o->dose.level.s[o->dose.code[row]]));
         CPA_TRY(cpa_strings_add(&o->index, index));
         cpa_free(&index);

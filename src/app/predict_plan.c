@@ -82,13 +82,15 @@ static bool same_group(const grouped_cell *a, const grouped_cell *b)
     return a->category == b->category && a->context == b->context && a->condition == b->condition;
 }
 
-static cpa_status group_cells(const cpa_trained *t, const cpa_plan *plan, const cpa_cell_list *chosen, grouped_cell **out)
+static cpa_status group_cells(const cpa_trained *t, const cpa_plan *plan, const cpa_cell_list *chosen,
+                              grouped_cell **out)
 {
     cpa_status st = CPA_OK;
     CPA_TRY(cpa_alloc((size_t)chosen->n, sizeof **out, out));
     for (int64_t i = 0; i < chosen->n; i++) {
         int64_t row = chosen->cell[i];
-        (*out)[i] = (grouped_cell){t->registry->category_of[row], plan->contexts.of[row], t->registry->condition_of[row], row};
+        (*out)[i] =
+            (grouped_cell){t->registry->category_of[row], plan->contexts.of[row], t->registry->condition_of[row], row};
     }
     qsort(*out, (size_t)chosen->n, sizeof **out, compare_groups);
 cleanup:
@@ -101,15 +103,16 @@ static cpa_status target_of(const cpa_trained *t, const cpa_condition *c, cpa_ta
     cpa_status st = CPA_OK;
     int max = t->meta.max_comb_len;
     *target = (cpa_target){.category = -1, .n = c->n};
-    CPA_REQUIRE(c->n <= max, CPA_BAD_DATA, "%s: '%s' combines %d perturbations; the model combines at most %d", cpa_h5ad_path(t->file), c->name, c->n,
-                max);
+    CPA_REQUIRE(c->n <= max, CPA_BAD_DATA, "%s: '%s' combines %d perturbations; the model combines at most %d",
+                cpa_h5ad_path(t->file), c->name, c->n, max);
     CPA_TRY(cpa_alloc((size_t)max, sizeof *target->pert, &target->pert));
     CPA_TRY(cpa_alloc((size_t)max, sizeof *target->dose_of, &target->dose_of));
     CPA_TRY(cpa_alloc((size_t)cpa_trained_n_covs(t), sizeof *target->cov, &target->cov));
     for (int k = 0; k < c->n; k++) {
         target->pert[k] = t->pert_of[c->pert[k]];
         target->dose_of[k] = c->dose[k];
-        CPA_REQUIRE(target->pert[k] >= 0, CPA_BAD_DATA, "%s: the model does not know '%s', which the cells of '%s' have", cpa_h5ad_path(t->file),
+        CPA_REQUIRE(target->pert[k] >= 0, CPA_BAD_DATA,
+                    "%s: the model does not know '%s', which the cells of '%s' have", cpa_h5ad_path(t->file),
                     t->registry->pert.s[c->pert[k]], c->name);
     }
     for (int k = 0; k < cpa_trained_n_covs(t); k++) {
@@ -131,8 +134,8 @@ static cpa_status add_held_out(const cpa_trained *t, const grouped_cell *g, int6
     cpa_target target = {0};
     const cpa_cell_list *control = &plan->contexts.control[g->context];
     if (control->n == 0) {
-        cpa_warn("group '%s' (%lld cells) is left out: there is no control cell with the same covariates", t->registry->category.s[g->category],
-                 (long long)n);
+        cpa_warn("group '%s' (%lld cells) is left out: there is no control cell with the same covariates",
+                 t->registry->category.s[g->category], (long long)n);
         return CPA_OK;
     }
     CPA_TRY(target_of(t, &t->registry->condition[g->condition], &target));
@@ -158,14 +161,16 @@ cpa_status cpa_plan_held_out(const cpa_trained *t, const cpa_cell_list *chosen, 
         }
         CPA_TRY(add_held_out(t, &g[i], end - i, plan));
     }
-    CPA_REQUIRE(plan->n > 0, CPA_BAD_DATA, "%s: no held-out group has control cells with the same covariates, so there is nothing to predict from",
+    CPA_REQUIRE(plan->n > 0, CPA_BAD_DATA,
+                "%s: no held-out group has control cells with the same covariates, so there is nothing to predict from",
                 cpa_h5ad_path(t->file));
 cleanup:
     cpa_free(&g);
     return st;
 }
 
-// Cells as what they are: all in one target, in their order, or, for means, sorted into a target per group and condition.
+// Cells as what they are: all in one target, in their order, or, for means, sorted into a target per group and
+// condition.
 static cpa_status plan_reconstruct(const cpa_trained *t, bool by_group, cpa_plan *plan)
 {
     cpa_status st = CPA_OK;
@@ -185,8 +190,12 @@ static cpa_status plan_reconstruct(const cpa_trained *t, bool by_group, cpa_plan
         for (end = i + 1; end < plan->list.n && same_group(&g[i], &g[end]); end++) {
         }
         const cpa_cell_list *control = &plan->contexts.control[g[i].context];
-        CPA_TRY(cpa_plan_add(plan, &(cpa_target){.own = true, .category = g[i].category, .n_cells = end - i, .cell = plan->list.cell + i,
-                                                 .n_control = control->n, .control = control->cell}));
+        CPA_TRY(cpa_plan_add(plan, &(cpa_target){.own = true,
+                                                 .category = g[i].category,
+                                                 .n_cells = end - i,
+                                                 .cell = plan->list.cell + i,
+                                                 .n_control = control->n,
+                                                 .control = control->cell}));
     }
 cleanup:
     cpa_free(&g);
@@ -203,7 +212,7 @@ static cpa_status plan_one(const cpa_trained *t, const cpa_options *o, cpa_plan 
     CPA_TRY(cpa_target_init(t, o->perturbation, o->dose, &target));
     for (int64_t i = 0; i < o->set.n; i++) {
         const char *equals = strchr(o->set.s[i], '=');
-        CPA_REQUIRE(equals && equals > o->set.s[i], CPA_CONFIG, "--set %s: write COLUMN=VALUE", o->set.s[i]);
+        CPA_REQUIRE(equals && equals > o->set.s[i], CPA_USAGE, "--set %s: write COLUMN=VALUE", o->set.s[i]);
         CPA_TRY(cpa_sprintf(&covariate, "%.*s", (int)(equals - o->set.s[i]), o->set.s[i]));
         CPA_TRY(cpa_target_set(t, &target, covariate, equals + 1));
         cpa_free(&covariate);
@@ -229,8 +238,8 @@ static cpa_status choose_sources(const cpa_trained *t, const cpa_options *o, cpa
         treated += !t->registry->condition[t->registry->condition_of[plan->list.cell[i]]].is_control;
     }
     if (treated > 0) {
-        cpa_warn("%s: %lld of %lld cells are not control cells; predictions start from their counts all the same", o->cells, (long long)treated,
-                 (long long)plan->list.n);
+        cpa_warn("%s: %lld of %lld cells are not control cells; predictions start from their counts all the same",
+                 o->cells, (long long)treated, (long long)plan->list.n);
     }
 cleanup:
     return st;
@@ -276,15 +285,18 @@ cpa_status cpa_plan_check_options(const cpa_options *o)
     for (int i = 0; i < N; i++) {
         for (int j = 0; j < N; j++) {
             if (option[i].given && option[j].given && (option[i].excludes >> j & 1)) {
-                return cpa_fail(CPA_CONFIG, "%s and %s contradict each other; give one of them", option[i].name, option[j].name);
+                return cpa_fail(CPA_CONFIG, "%s and %s contradict each other; give one of them", option[i].name,
+                                option[j].name);
             }
         }
     }
     if (!o->reconstruct && !o->grid && !o->perturbation) {
         for (int j = 3; j < 7; j++) {
             if (option[j].given) {
-                return cpa_fail(CPA_CONFIG, "%s says how to apply a condition, but there is none; name it with --perturbation or --grid",
-                                option[j].name);
+                return cpa_fail(
+                    CPA_CONFIG,
+                    "%s says how to apply a condition, but there is none; name it with --perturbation or --grid",
+                    option[j].name);
             }
         }
     }
@@ -298,8 +310,9 @@ cpa_status cpa_plan_create(const cpa_trained *t, const cpa_options *o, cpa_plan 
     if (o->perturbation || o->grid) {
         CPA_TRY(plan_conditions(t, o, plan));
     } else if (o->reconstruct) {
-        CPA_TRY(o->cells ? cpa_choose_named(t, o->cells, &plan->list)
-                : o->split ? cpa_choose_split(t, o->split, &plan->list) : cpa_choose_all(t, &plan->list));
+        CPA_TRY(o->cells   ? cpa_choose_named(t, o->cells, &plan->list)
+                : o->split ? cpa_choose_split(t, o->split, &plan->list)
+                           : cpa_choose_all(t, &plan->list));
         CPA_TRY(plan_reconstruct(t, strcmp(o->output, "mean") == 0, plan));
     } else {
         CPA_TRY(cpa_choose_split(t, o->split, &plan->list));

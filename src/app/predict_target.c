@@ -59,14 +59,14 @@ cpa_status cpa_target_set(const cpa_trained *t, cpa_target *target, const char *
     int64_t c = cpa_strings_find(&t->meta.cov_name, covariate);
     if (c < 0) {
         CPA_TRY(list_names(&known, &t->meta.cov_name));
-        CPA_REQUIRE(false, CPA_BAD_DATA, "the model has no covariate '%s'; it has %s%s", covariate, t->meta.cov_name.n ? "" : "none",
-                    cpa_text_str(&known));
+        CPA_REQUIRE(false, CPA_BAD_DATA, "the model has no covariate '%s'; it has %s%s", covariate,
+                    t->meta.cov_name.n ? "" : "none", cpa_text_str(&known));
     }
     int64_t v = cpa_strings_find(&t->meta.cov_value[c], value);
     if (v < 0) {
         CPA_TRY(list_names(&known, &t->meta.cov_value[c]));
-        CPA_REQUIRE(false, CPA_BAD_DATA, "the model does not know the value '%s' of the covariate '%s'; it knows %s", value, covariate,
-                    cpa_text_str(&known));
+        CPA_REQUIRE(false, CPA_BAD_DATA, "the model does not know the value '%s' of the covariate '%s'; it knows %s",
+                    value, covariate, cpa_text_str(&known));
     }
     target->cov[c] = (int)v;
 cleanup:

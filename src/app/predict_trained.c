@@ -69,12 +69,15 @@ static cpa_status check_genes(const cpa_trained *t)
     CPA_TRY(cpa_h5ad_index(t->file, "var", &gene));
     for (int64_t g = 0; g < gene.n && g < want->n; g++) {
         CPA_REQUIRE(strcmp(gene.s[g], want->s[g]) == 0, CPA_BAD_DATA,
-                    "%s: gene %lld is '%s', but '%s' in the model '%s'%s; the data must have the model's genes in the model's order", data,
-                    (long long)g, gene.s[g], want->s[g], t->model_path,
+                    "%s: gene %lld is '%s', but '%s' in the model '%s'%s; the data must have the model's genes in the "
+                    "model's order",
+                    data, (long long)g, gene.s[g], want->s[g], t->model_path,
                     cpa_strings_find(&gene, want->s[g]) >= 0 ? " (which the data have elsewhere)" : "");
     }
-    CPA_REQUIRE(gene.n == want->n, CPA_BAD_DATA, "%s: has %lld genes, the model '%s' has %lld; the first that only one of them has is '%s'", data,
-                (long long)gene.n, t->model_path, (long long)want->n, gene.n > want->n ? gene.s[want->n] : want->s[gene.n]);
+    CPA_REQUIRE(gene.n == want->n, CPA_BAD_DATA,
+                "%s: has %lld genes, the model '%s' has %lld; the first that only one of them has is '%s'", data,
+                (long long)gene.n, t->model_path, (long long)want->n,
+                gene.n > want->n ? gene.s[want->n] : want->s[gene.n]);
 cleanup:
     cpa_strings_fini(&gene);
     return st;
@@ -91,10 +94,11 @@ static cpa_status match_names(cpa_trained *t)
         t->pert_of[p] = (int)cpa_strings_find(&t->meta.pert, r->pert.s[p]);
     }
     t->pert_of[CPA_CONTROL] = CPA_CONTROL; // whatever the file calls it
-    CPA_REQUIRE(r->n_covs >= n_covs && (r->n_covs == n_covs || n_covs == 0), CPA_BAD_DATA,
-                "%s: %d covariates are named for it, the model '%s' has %d; name their columns in the model's order with "
-                "--categorical-covariate-keys and --batch-key",
-                cpa_h5ad_path(t->file), r->n_covs, t->model_path, n_covs);
+    CPA_REQUIRE(
+        r->n_covs >= n_covs && (r->n_covs == n_covs || n_covs == 0), CPA_BAD_DATA,
+        "%s: %d covariates are named for it, the model '%s' has %d; name their columns in the model's order with "
+        "--categorical-covariate-keys and --batch-key",
+        cpa_h5ad_path(t->file), r->n_covs, t->model_path, n_covs);
     CPA_TRY(cpa_alloc((size_t)n_covs, sizeof *t->cov_of, &t->cov_of));
     for (int c = 0; c < n_covs; c++) {
         CPA_TRY(cpa_alloc((size_t)r->cov[c].value.n, sizeof **t->cov_of, &t->cov_of[c]));
@@ -180,8 +184,11 @@ static cpa_status check_covariate(const cpa_trained *t, const cpa_target *target
     }
     for (int64_t v = 0; v < cov->value.n; v++) {
         if (n[v] > 0 && t->cov_of[c][v] < 0) {
-            CPA_TRY(cpa_problems_add(problems, "%s: %lld cells have the value '%s' of '%s', which the model does not know; name a known one with --set "
-                                     "%s=VALUE or leave these cells out", cpa_h5ad_path(t->file), (long long)n[v], cov->value.s[v], cov->name, cov->name));
+            CPA_TRY(cpa_problems_add(problems,
+                                     "%s: %lld cells have the value '%s' of '%s', which the model does not know; name "
+                                     "a known one with --set "
+                                     "%s=VALUE or leave these cells out",
+                                     cpa_h5ad_path(t->file), (long long)n[v], cov->value.s[v], cov->name, cov->name));
         }
     }
 cleanup:
@@ -202,13 +209,16 @@ static cpa_status check_own_conditions(const cpa_trained *t, const cpa_target *t
     for (int k = 0; k < r->n_conditions; k++) {
         const cpa_condition *c = &r->condition[k];
         if (n[k] > 0 && c->n > t->meta.max_comb_len) {
-            CPA_TRY(cpa_problems_add(problems, "%s: %lld cells are '%s', of %d components; the model combines at most %d", cpa_h5ad_path(t->file),
-                                     (long long)n[k], c->name, c->n, t->meta.max_comb_len));
+            CPA_TRY(cpa_problems_add(problems,
+                                     "%s: %lld cells are '%s', of %d components; the model combines at most %d",
+                                     cpa_h5ad_path(t->file), (long long)n[k], c->name, c->n, t->meta.max_comb_len));
         }
         for (int i = 0; n[k] > 0 && i < c->n; i++) {
             if (t->pert_of[c->pert[i]] < 0) {
-                CPA_TRY(cpa_problems_add(problems, "%s: %lld cells are '%s', but the model does not know '%s'; choose cells with --split or --cells",
-                                         cpa_h5ad_path(t->file), (long long)n[k], c->name, r->pert.s[c->pert[i]]));
+                CPA_TRY(cpa_problems_add(
+                    problems,
+                    "%s: %lld cells are '%s', but the model does not know '%s'; choose cells with --split or --cells",
+                    cpa_h5ad_path(t->file), (long long)n[k], c->name, r->pert.s[c->pert[i]]));
             }
         }
     }
@@ -252,7 +262,8 @@ static void set_meaning(cpa_trained *t, const int64_t *cell, const cpa_target *c
             b->dose[at] = k >= components ? 0 : (cpa_real)(a->own ? own->dose[k] : a->dose_of[k]);
         }
         for (int c = 0; c < b->n_covs; c++) {
-            b->cov[c * b->max_cells + i] = !a->own && a->cov[c] >= 0 ? a->cov[c] : t->cov_of[c][r->cov[c].code[cell[i]]];
+            b->cov[c * b->max_cells + i] =
+                !a->own && a->cov[c] >= 0 ? a->cov[c] : t->cov_of[c][r->cov[c].code[cell[i]]];
         }
     }
 }

@@ -1,5 +1,6 @@
-// Owns: the file of a prediction: its skeleton, written by rank 0, and its numbers, which every rank writes into its own rows. The bytes
-// do not depend on the number of ranks. Never leaves a file under the final name unless it is complete.
+// Owns: the file of a prediction: its skeleton, written by rank 0, and its numbers, which every rank writes into its
+// own rows. The bytes do not depend on the number of ranks. Never leaves a file under the final name unless it is
+// complete.
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -23,6 +24,7 @@ typedef struct output {
     bool by_cell;
     char *temporary;
     int fd;
+    float *row; // [CPA_BLOCK, n_genes] on its way to the file
     int64_t n_rows, n_genes;
     int64_t offset[N_MATRICES];
 } output;
@@ -109,23 +111,31 @@ cleanup:
 
 static cpa_status open_for_rows(output *out)
 {
+    cpa_status st = CPA_OK;
+    CPA_TRY(cpa_alloc((size_t)(CPA_BLOCK * out->n_genes), sizeof *out->row, &out->row));
     out->fd = open(out->temporary, O_WRONLY | O_CLOEXEC);
-    return out->fd >= 0 ? CPA_OK : cpa_fail(CPA_IO, "cannot write '%s': %s", out->temporary, strerror(errno));
+    CPA_REQUIRE(out->fd >= 0, CPA_IO, "cannot write '%s': %s", out->temporary, strerror(errno));
+cleanup:
+    return st;
 }
 
-// Writes rows [first, first + n) of a matrix.
-static cpa_status write_rows(const output *out, int matrix, int64_t first, int64_t n, const cpa_real *value)
+// Writes rows [first, first + n) of a matrix, n at most CPA_BLOCK.
+static cpa_status write_rows(const output *out, int matrix, int64_t first, int n, const cpa_real *value)
 {
-    size_t left = (size_t)(n * out->n_genes) * sizeof *value;
-    const char *from = (const char *)value;
-    off_t at = (off_t)(out->offset[matrix] + first * out->n_genes * (int64_t)sizeof *value);
+    size_t left = (size_t)(n * out->n_genes) * sizeof *out->row;
+    const char *from = (const char *)out->row;
+    off_t at = (off_t)(out->offset[matrix] + first * out->n_genes * (int64_t)sizeof *out->row);
+    for (int64_t i = 0; i < n * out->n_genes; i++) {
+        out->row[i] = (float)value[i];
+    }
     while (left > 0) {
         ssize_t wrote = pwrite(out->fd, from, left, at);
         if (wrote < 0 && errno == EINTR) {
             continue;
         }
         if (wrote <= 0) {
-            return cpa_fail(CPA_IO, "cannot write %zu bytes to '%s': %s", left, out->temporary, wrote < 0 ? strerror(errno) : "no room");
+            return cpa_fail(CPA_IO, "cannot write %zu bytes to '%s': %s", left, out->temporary,
+                            wrote < 0 ? strerror(errno) : "no room");
         }
         left -= (size_t)wrote;
         from += wrote;
@@ -138,7 +148,8 @@ static cpa_status write_rows(const output *out, int matrix, int64_t first, int64
 static cpa_status fill_cells(const output *out)
 {
     cpa_status st = CPA_OK;
-    int64_t n_blocks = (out->n_rows + CPA_BLOCK - 1) / CPA_BLOCK, ranks = cpa_comm_size(out->t->comm), rank = cpa_comm_rank(out->t->comm);
+    int64_t n_blocks = (out->n_rows + CPA_BLOCK - 1) / CPA_BLOCK, ranks = cpa_comm_size(out->t->comm),
+            rank = cpa_comm_rank(out->t->comm);
     int64_t begin = n_blocks * rank / ranks, end = n_blocks * (rank + 1) / ranks;
     const cpa_target *as[CPA_BLOCK];
     int64_t cell[CPA_BLOCK];
@@ -158,7 +169,8 @@ cleanup:
 }
 
 // The three rows of a target. `control` is the profile of the cells that it is compared with.
-static cpa_status write_target(const output *out, int64_t row, const cpa_profile *p, const cpa_profile *control, cpa_real *value)
+static cpa_status write_target(const output *out, int64_t row, const cpa_profile *p, const cpa_profile *control,
+                               cpa_real *value)
 {
     cpa_status st = CPA_OK;
     double weight = p->v[0];
@@ -215,19 +227,30 @@ static cpa_status close_rows(output *out)
     return bad ? cpa_fail(CPA_IO, "cannot write '%s' to disk: %s", out->temporary, strerror(why)) : CPA_OK;
 }
 
-static cpa_status check_place(const cpa_options *o)
+cpa_status cpa_predict_check_place(const cpa_options *o)
 {
+    cpa_status st = CPA_OK;
+    char *temporary = NULL;
     struct stat data, out;
-    bool same = stat(o->data_path, &data) == 0 && stat(o->out, &out) == 0 && data.st_dev == out.st_dev && data.st_ino == out.st_ino;
-    return same ? cpa_fail(CPA_CONFIG, "--out '%s' is the data file itself; name another file", o->out) : CPA_OK;
+    bool same = stat(o->data_path, &data) == 0 && stat(o->out, &out) == 0 && data.st_dev == out.st_dev &&
+                data.st_ino == out.st_ino;
+    CPA_REQUIRE(!same, CPA_CONFIG, "--out '%s' is the data file itself; name another file", o->out);
+    CPA_TRY(cpa_output_begin(o->out, &temporary));
+cleanup:
+    cpa_free(&temporary);
+    return st;
 }
 
 cpa_status cpa_predict_write(cpa_trained *t, const cpa_options *o, const cpa_plan *plan)
 {
     cpa_status st = CPA_OK;
     bool by_cell = strcmp(o->output, "cells") == 0, writer = cpa_comm_rank(t->comm) == 0;
-    output out = {.t = t, .plan = plan, .by_cell = by_cell, .fd = -1, .n_rows = by_cell ? plan->first[plan->n] : plan->n, .n_genes = t->meta.gene.n};
-    CPA_TRY(cpa_comm_agree(t->comm, check_place(o)));
+    output out = {.t = t,
+                  .plan = plan,
+                  .by_cell = by_cell,
+                  .fd = -1,
+                  .n_rows = by_cell ? plan->first[plan->n] : plan->n,
+                  .n_genes = t->meta.gene.n};
     CPA_TRY(cpa_comm_agree(t->comm, cpa_output_begin(o->out, &out.temporary)));
     CPA_TRY(cpa_comm_agree(t->comm, writer ? write_skeleton(&out) : CPA_OK));
     CPA_TRY(cpa_comm_bcast(t->comm, out.offset, sizeof out.offset, 0));
@@ -235,8 +258,8 @@ cpa_status cpa_predict_write(cpa_trained *t, const cpa_options *o, const cpa_pla
     CPA_TRY(by_cell ? cpa_comm_agree(t->comm, fill_cells(&out)) : fill_means(&out));
     CPA_TRY(cpa_comm_agree(t->comm, close_rows(&out)));
     CPA_TRY(cpa_comm_agree(t->comm, writer ? cpa_output_commit(out.temporary, o->out) : CPA_OK));
-    cpa_info("%s: %lld rows x %lld genes, %s (%s), from model %s", o->out, (long long)out.n_rows, (long long)out.n_genes, plan->mode, o->output,
-             t->meta.digest);
+    cpa_info("%s: %lld rows x %lld genes, %s (%s), from model %s", o->out, (long long)out.n_rows,
+             (long long)out.n_genes, plan->mode, o->output, t->meta.digest);
 cleanup:
     if (out.fd >= 0) {
         close(out.fd);
@@ -244,6 +267,7 @@ cleanup:
     if (st != CPA_OK && writer) {
         cpa_output_discard(out.temporary);
     }
+    cpa_free(&out.row);
     cpa_free(&out.temporary);
     return st;
 }

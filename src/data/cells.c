@@ -316,7 +316,8 @@ cleanup:
     return st;
 }
 
-// Adds the figures of the slices up: every node has all cells, so the sum over ranks counts each cell once per node. Collective.
+// Adds the figures of the slices up: every node has all cells, so the sum over ranks counts each cell once per node.
+// Collective.
 static cpa_status add_up(loading *l)
 {
     cpa_status st;

@@ -1,5 +1,5 @@
-// Owns: opening AnnData files, their layers and the lists in `uns`. Columns are in h5ad_frame.c, matrices in h5ad_matrix.c.
-// Must never keep cell data: every answer is read anew and belongs to the caller.
+// Owns: opening AnnData files, their layers and the lists in `uns`. Columns are in h5ad_frame.c, matrices in
+// h5ad_matrix.c. Must never keep cell data: every answer is read anew and belongs to the caller.
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>

@@ -375,8 +375,8 @@ static cpa_status group_texts(const cpa_h5 *h5, const char *path, cpa_strings *o
     return st;
 }
 
-// Where the categories of a column outside today's groups are; *out NULL when it has none. anndata 0.7: an attribute that refers
-// to <frame>/__categories/<column>; before: uns/<column>_categories for the integer fields of a table.
+// Where the categories of a column outside today's groups are; *out NULL when it has none. anndata 0.7: an attribute
+// that refers to <frame>/__categories/<column>; before: uns/<column>_categories for the integer fields of a table.
 static cpa_status old_categories(const cpa_h5 *h5, const char *frame, const char *column, const char *path,
                                  const char *field, char **out)
 {

@@ -14,8 +14,8 @@ struct cpa_h5ad {
 /** Number of rows of "obs" or "var", from its index. */
 cpa_status cpa_h5ad_frame_length(const cpa_h5 *h5, const char *frame, int64_t *n);
 
-/** Reads any one-dimensional array (strings, numbers, booleans, categorical, nullable without gaps; `field` of a compound or NULL)
- *  as strings. BAD_DATA: another encoding, missing values, no valid UTF-8. `out` must be empty. */
+/** Reads any one-dimensional array (strings, numbers, booleans, categorical, nullable without gaps; `field` of a
+ *  compound or NULL) as strings. BAD_DATA: another encoding, missing values, no valid UTF-8. `out` must be empty. */
 cpa_status cpa_h5ad_texts(const cpa_h5 *h5, const char *path, const char *field, cpa_strings *out);
 
 /** The `encoding-type` of an object in a fresh string; "" when there is none. */

@@ -199,6 +199,13 @@ cpa_status cpa_h5ad_matrix_info(cpa_h5ad *f, const char *layer, cpa_matrix_info 
 
 // ---- Sparse
 
+// Says so when an element of indptr looks like a known fault of older writers.
+static const char *overflow_hint(int64_t pointer)
+{
+    return pointer < 0 || pointer == INT32_MAX ? " (32-bit overflow of the program that wrote it: write the file again)"
+                                               : "";
+}
+
 // Reads indptr[row .. row+n] and checks it.
 static cpa_status read_pointers(const matrix *m, int64_t row, int64_t n, int64_t *out)
 {
@@ -209,15 +216,14 @@ static cpa_status read_pointers(const matrix *m, int64_t row, int64_t n, int64_t
     CPA_REQUIRE(row > 0 || out[0] == 0, CPA_BAD_DATA, "%s: %s/indptr begins with %lld instead of 0", file, m->path,
                 (long long)out[0]);
     for (int64_t i = 0; i < n; i++) {
-        bool overflow = out[i + 1] < 0 || out[i + 1] == INT32_MAX;
         CPA_REQUIRE(out[i] >= 0 && out[i] <= out[i + 1], CPA_BAD_DATA,
                     "%s: %s/indptr falls from %lld to %lld at %s %lld%s", file, m->path, (long long)out[i],
-                    (long long)out[i + 1], what, (long long)(row + i),
-                    overflow ? " (32-bit overflow of the program that wrote it: write the file again)" : "");
+                    (long long)out[i + 1], what, (long long)(row + i), overflow_hint(out[i + 1]));
+        CPA_REQUIRE(out[i + 1] <= m->info.nnz, CPA_BAD_DATA,
+                    "%s: %s/indptr points to %lld at %s %lld, but %s/data has %lld elements%s", file, m->path,
+                    (long long)out[i + 1], what, (long long)(row + i), m->path, (long long)m->info.nnz,
+                    overflow_hint(out[i + 1]));
     }
-    CPA_REQUIRE(out[n] <= m->info.nnz, CPA_BAD_DATA,
-                "%s: %s/indptr points to %lld at %s %lld, but %s/data has %lld elements", file, m->path,
-                (long long)out[n], what, (long long)(row + n - 1), m->path, (long long)m->info.nnz);
     CPA_REQUIRE(row + n < m->n_major || out[n] == m->info.nnz, CPA_BAD_DATA,
                 "%s: %s/indptr ends with %lld, but %s/data has %lld elements", file, m->path, (long long)out[n],
                 m->path, (long long)m->info.nnz);

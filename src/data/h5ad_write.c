@@ -56,7 +56,7 @@ cpa_status cpa_h5ad_write_matrix(cpa_h5 *f, const char *path, int64_t n_rows, in
 {
     cpa_status st = CPA_OK;
     *offset = 0;
-    CPA_TRY(cpa_h5_create_rows(f, path, (cpa_h5_type)CPA_H5_REAL, n_rows, n_cols));
+    CPA_TRY(cpa_h5_create_rows(f, path, CPA_H5_F32, n_rows, n_cols));
     CPA_TRY(encode(f, path, "array", "0.2.0"));
     if (n_rows > 0 && n_cols > 0) {
         CPA_TRY(cpa_h5_rows_offset(f, path, offset));
@@ -115,7 +115,8 @@ static cpa_status write_column(cpa_h5 *f, const char *path, const cpa_h5ad_colum
 {
     cpa_status st = CPA_OK;
     int64_t length = c->factor ? c->factor->n : c->strings ? c->strings->n : n;
-    CPA_REQUIRE(length == n, CPA_INTERNAL, "column '%s' has %lld values for %lld rows", path, (long long)length, (long long)n);
+    CPA_REQUIRE(length == n, CPA_INTERNAL, "column '%s' has %lld values for %lld rows", path, (long long)length,
+                (long long)n);
     if (c->factor) {
         CPA_TRY(write_factor(f, path, c->factor));
     } else if (c->strings) {
@@ -128,7 +129,8 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_h5ad_write_frame(cpa_h5 *f, const char *frame, const cpa_strings *index, const cpa_h5ad_column *column, int n_columns)
+cpa_status cpa_h5ad_write_frame(cpa_h5 *f, const char *frame, const cpa_strings *index, const cpa_h5ad_column *column,
+                                int n_columns)
 {
     cpa_status st = CPA_OK;
     cpa_strings order = {0};

@@ -8,7 +8,7 @@
 
 // With t = theta + eps, u = mu / t and s = u / (1 + u) = mu / (theta + mu + eps), a gene of a cell has
 //   loss        = theta log1p(u)                       - [x (log(mu + eps) - log1p(u)) + T(x)]
-//   mu dl/dmu   = theta s                              + x (s - mu / (mu + eps))
+//   mu dl/dmu   = theta s                              - x theta s / (mu + eps)
 //   dl/dpx_r    = theta (log1p(u) - theta s / t)       - x (1 - (1 - s) theta / t) + E(x)
 // where the right-hand parts are there only for x > 0, and
 //   T(x) = lgamma(x + theta) - lgamma(theta) - lgamma(x + 1) - x log t  = sum over i < x of log((theta + i) / (t (i + 1)))
@@ -265,10 +265,9 @@ static double stored_loss(const gene_terms *g, const int *restrict gene, const c
 #pragma omp simd reduction(+ : loss, slope)
     for (int k = 0; k < n; k++) {
         int j = gene[k];
-        cpa_real x = count[k], mu = scale * z[j], u = mu * g->inverse[j], one = 1 / (1 + u);
-        cpa_real s = u * one, near = mu + CPA_NB_EPS;
+        cpa_real x = count[k], mu = scale * z[j], u = mu * g->inverse[j], s = u / (1 + u), near = mu + CPA_NB_EPS;
         loss -= (double)(x * (cpa_log(near) - cpa_log1p(u)) + rt[k]);
-        cpa_real m = x * (s - mu / near);
+        cpa_real m = -x * (g->theta[j] * s / near);
         slope += (double)m;
         rt[k] = m;
         // 1 - (1 - s) theta / t, in a form without cancellation

@@ -12,7 +12,10 @@
 
 #include "h5_impl.h"
 
-enum { LZF_FILTER = 32000 }; // registered by h5py
+enum {
+    LZF_FILTER = 32000, // registered by h5py
+    WHY_BYTES = 512,
+};
 
 // HDF5 frees filter buffers with free(). cd[2] is the size of an unpacked chunk in bytes.
 static size_t lzf_filter(unsigned flags, size_t n_cd, const unsigned cd[], size_t n_bytes, size_t *room, void **buf)
@@ -62,17 +65,28 @@ void cpa_h5_init(void)
     H5Zregister(&lzf);
 }
 
+// Of a failed system call HDF5 tells the time, the file and more; what counts is "file write failed" and the system's
+// own words.
 static herr_t keep_innermost(unsigned n, const H5E_error2_t *error, void *text)
 {
-    if (n == 0) {
-        snprintf(text, 512, "%s", error->desc != NULL ? error->desc : "");
+    if (n > 0 || error->desc == NULL) {
+        return 0;
     }
+    static const char mark[] = "error message = '";
+    const char *words = strstr(error->desc, mark);
+    if (words == NULL) {
+        snprintf(text, WHY_BYTES, "%s", error->desc);
+        return 0;
+    }
+    words += sizeof mark - 1;
+    snprintf(text, WHY_BYTES, "%.*s: %.*s", (int)strcspn(error->desc, ":"), error->desc, (int)strcspn(words, "'"),
+             words);
     return 0;
 }
 
 const char *cpa_h5_why(void)
 {
-    static char text[512];
+    static char text[WHY_BYTES];
     snprintf(text, sizeof text, "HDF5 gives no reason");
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_innermost, text);
     text[strcspn(text, "\n")] = '\0';
@@ -84,21 +98,6 @@ void cpa_h5_drop(hid_t id)
     if (id >= 0) {
         H5Idec_ref(id);
     }
-}
-
-cpa_status cpa_h5_wrap(hid_t id, const char *path, cpa_h5 **out)
-{
-    cpa_status st;
-    cpa_h5 *f = NULL;
-    CPA_TRY(cpa_alloc(1, sizeof *f, &f));
-    f->id = id;
-    CPA_TRY(cpa_strdup(path, &f->path));
-    *out = f;
-    return CPA_OK;
-cleanup:
-    cpa_h5_drop(id);
-    cpa_free(&f);
-    return st;
 }
 
 // Looks at a path without HDF5, whose own words for these cases help nobody.
@@ -130,34 +129,48 @@ static cpa_status look_at(const char *path)
     return CPA_OK;
 }
 
+static cpa_status open_failed(const char *path)
+{
+    const char *why = cpa_h5_why();
+    bool locked = strstr(why, "unable to lock") != NULL || strstr(why, "open for write") != NULL;
+    const char *advice = strstr(why, "truncated") != NULL ? "; the file is incomplete, copy or download it again"
+                         : locked                         ? "; another program may be writing it"
+                                                          : "";
+    return cpa_fail(locked ? CPA_IO : CPA_BAD_DATA, "%s: cannot be opened: %s%s", path, why, advice);
+}
+
 cpa_status cpa_h5_open(const char *path, cpa_h5 **out)
 {
-    cpa_status st = look_at(path);
-    if (st != CPA_OK) {
-        return st;
-    }
+    cpa_h5 *f = NULL;
+    hid_t access = -1;
+    cpa_status st;
+    CPA_TRY(look_at(path));
     cpa_h5_init();
-    if (H5Fis_hdf5(path) <= 0) {
-        return cpa_fail(CPA_BAD_DATA, "%s: not an HDF5 file", path);
-    }
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    CPA_REQUIRE(H5Fis_hdf5(path) > 0, CPA_BAD_DATA, "%s: not an HDF5 file", path);
+    CPA_TRY(cpa_alloc(1, sizeof *f, &f));
+    f->id = -1;
+    CPA_TRY(cpa_strdup(path, &f->path));
+    access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_file_locking(access, true, true); // some parallel file systems know no locks
-    hid_t id = H5Fopen(path, H5F_ACC_RDONLY, access);
-    if (id < 0) {
-        const char *why = cpa_h5_why();
-        bool locked = strstr(why, "unable to lock") != NULL || strstr(why, "open for write") != NULL;
-        st = cpa_fail(locked ? CPA_IO : CPA_BAD_DATA, "%s: cannot be opened: %s%s", path, why,
-                      strstr(why, "truncated") != NULL ? "; the file is incomplete, copy or download it again"
-                      : locked                         ? "; another program may be writing it"
-                                                       : "");
+    f->id = H5Fopen(path, H5F_ACC_RDONLY, access);
+    if (f->id < 0) {
+        st = open_failed(path);
+        goto cleanup;
     }
+    *out = f;
+    f = NULL;
+cleanup:
     cpa_h5_drop(access);
-    return st == CPA_OK ? cpa_h5_wrap(id, path, out) : st;
+    cpa_h5_close(&f);
+    return st;
 }
 
 void cpa_h5_close(cpa_h5 **f)
 {
     if (*f != NULL) {
+        if ((*f)->writing && (*f)->error == 0) {
+            (*f)->error = ECANCELED; // nothing more is written
+        }
         cpa_h5_drop((*f)->id);
         cpa_free(&(*f)->path);
         cpa_free(f);

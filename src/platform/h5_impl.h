@@ -1,4 +1,4 @@
-// Owns: what the HDF5 wrappers h5.c, h5_read.c and h5_write.c share. To be included after <hdf5.h>.
+// Owns: what the HDF5 wrappers h5*.c share. To be included after <hdf5.h>.
 // Must never be included by anything else.
 #ifndef CPA_PLATFORM_H5_IMPL_H
 #define CPA_PLATFORM_H5_IMPL_H
@@ -8,6 +8,8 @@
 struct cpa_h5 {
     hid_t id;
     char *path;
+    bool writing;
+    int error; // errno of the first failure to write
 };
 
 /** Prepares the library once: silences its own error printing, registers the LZF filter. */
@@ -19,8 +21,8 @@ const char *cpa_h5_why(void);
 /** Closes any HDF5 identifier; nothing for a negative one. */
 void cpa_h5_drop(hid_t id);
 
-/** A file handle around an open identifier, which it takes over (closed on failure). */
-cpa_status cpa_h5_wrap(hid_t id, const char *path, cpa_h5 **out);
+/** Makes files opened with this property list write through our own driver, which keeps the first failure in *error. */
+void cpa_h5_disk_use(hid_t access, int *error);
 
 /** The class of a datatype. */
 cpa_h5_class cpa_h5_class_of(hid_t type);

@@ -252,6 +252,59 @@ static const char *name_of(const cpa_h5_data *d, cpa_text *text)
     return cpa_text_str(text);
 }
 
+// Whether the element `at` can be read; `room` holds one.
+static bool element_readable(const cpa_h5_data *d, hid_t memory, const int64_t *at, void *room)
+{
+    hsize_t start[CPA_H5_MAX_RANK], one[CPA_H5_MAX_RANK];
+    for (int i = 0; i < d->info.rank; i++) {
+        start[i] = (hsize_t)at[i];
+        one[i] = 1;
+    }
+    hid_t from = H5Scopy(d->space), to = H5Screate_simple(d->info.rank, one, NULL);
+    H5Sselect_hyperslab(from, H5S_SELECT_SET, start, NULL, one, NULL);
+    bool good = H5Dread(d->set, memory, to, from, H5P_DEFAULT, room) >= 0;
+    cpa_h5_drop(from);
+    cpa_h5_drop(to);
+    return good;
+}
+
+// The next chunk of the block in file order; false behind the last.
+static bool next_chunk(const cpa_h5_data *d, const int64_t *first, const int64_t *count, int64_t *at)
+{
+    for (int i = d->info.rank - 1; i >= 0; i--) {
+        at[i] = (at[i] / d->info.chunk[i] + 1) * d->info.chunk[i];
+        if (at[i] < first[i] + count[i]) {
+            return true;
+        }
+        at[i] = first[i];
+    }
+    return false;
+}
+
+// The failure of a read. It names the chunk at fault, not the block asked for, which depends on the number of ranks. `room` holds one
+// element, `memory` has no pointers.
+static cpa_status unreadable(const cpa_h5_data *d, hid_t memory, const int64_t *first, const int64_t *count, void *room)
+{
+    cpa_status st = CPA_OK;
+    cpa_text name = {0}, place = {0};
+    int64_t at[CPA_H5_MAX_RANK];
+    bool looking = d->info.chunked && H5Tdetect_class(memory, H5T_STRING) <= 0;
+    memcpy(at, first, (size_t)d->info.rank * sizeof *at);
+    while (looking && element_readable(d, memory, at, room)) {
+        looking = next_chunk(d, first, count, at);
+    }
+    for (int i = 0; looking && i < d->info.rank; i++) {
+        CPA_TRY(cpa_text_add(&place, "%s%lld", i > 0 ? ", " : ": the chunk that begins with element ",
+                             (long long)(at[i] / d->info.chunk[i] * d->info.chunk[i])));
+    }
+    st = cpa_fail(CPA_BAD_DATA, "%s: %s%s cannot be read: %s; the file is damaged, copy or write it again",
+                  d->file->path, name_of(d, &name), cpa_text_str(&place), cpa_h5_why());
+cleanup:
+    cpa_text_fini(&name);
+    cpa_text_fini(&place);
+    return st;
+}
+
 // Reads a block as elements of the memory type `element`, which is wrapped into a compound for a field.
 static cpa_status read_block(const cpa_h5_data *d, hid_t element, const int64_t *first, const int64_t *count, void *out)
 {
@@ -281,9 +334,9 @@ static cpa_status read_block(const cpa_h5_data *d, hid_t element, const int64_t 
     } else {
         memory = H5Tcopy(element);
     }
-    CPA_REQUIRE(H5Dread(d->set, memory, to, from, H5P_DEFAULT, out) >= 0, CPA_BAD_DATA,
-                "%s: %s cannot be read from element %lld on: %s", d->file->path, name_of(d, &name),
-                d->info.rank > 0 ? (long long)first[0] : 0LL, cpa_h5_why());
+    if (H5Dread(d->set, memory, to, from, H5P_DEFAULT, out) < 0) {
+        st = unreadable(d, memory, first, count, out);
+    }
 cleanup:
     cpa_text_fini(&name);
     cpa_h5_drop(memory);

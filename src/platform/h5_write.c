@@ -10,43 +10,60 @@
 
 enum { CHUNK_ELEMENTS = 1 << 16 }; // of compressed arrays
 
-static cpa_status failed(const cpa_h5 *f, const char *what)
+// What became of a step: the driver knows of a full disk, HDF5 of the rest.
+static cpa_status outcome(const cpa_h5 *f, bool good, const char *what)
 {
-    return cpa_fail(CPA_IO, "%s: %s cannot be written: %s", f->path, what, cpa_h5_why());
+    if (good && f->error == 0) {
+        return CPA_OK;
+    }
+    return cpa_fail(CPA_IO, "%s: %s cannot be written: %s", f->path, what,
+                    f->error != 0 ? strerror(f->error) : cpa_h5_why());
 }
 
 cpa_status cpa_h5_create(const char *path, cpa_h5 **out)
 {
+    cpa_h5 *f = NULL;
+    hid_t access = -1, creation = -1;
+    cpa_status st;
     cpa_h5_init();
-    cpa_status st = CPA_OK;
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS), creation = H5Pcreate(H5P_FILE_CREATE);
+    CPA_TRY(cpa_alloc(1, sizeof *f, &f));
+    f->id = -1;
+    f->writing = true;
+    CPA_TRY(cpa_strdup(path, &f->path));
+    access = H5Pcreate(H5P_FILE_ACCESS);
+    creation = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18);
-    H5Pset_file_locking(access, true, true);
+    cpa_h5_disk_use(access, &f->error);
     H5Pset_obj_track_times(creation, false);
-    hid_t id = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
-    if (id < 0) {
-        st = cpa_fail(CPA_IO, "%s: cannot be created: %s", path, cpa_h5_why());
-    }
+    f->id = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
+    CPA_REQUIRE(f->id >= 0 && f->error == 0, CPA_IO, "%s: cannot be created: %s", path,
+                f->error != 0 ? strerror(f->error) : cpa_h5_why());
+    *out = f;
+    f = NULL;
+cleanup:
     cpa_h5_drop(creation);
     cpa_h5_drop(access);
-    return st == CPA_OK ? cpa_h5_wrap(id, path, out) : st;
+    cpa_h5_close(&f);
+    return st;
 }
 
 cpa_status cpa_h5_finish(cpa_h5 **f)
 {
-    cpa_status st = CPA_OK;
+    cpa_status st;
     void *handle = NULL;
-    if (H5Fflush((*f)->id, H5F_SCOPE_GLOBAL) < 0) {
-        st = failed(*f, "the file");
-    } else if (H5Fget_vfd_handle((*f)->id, H5P_DEFAULT, &handle) < 0) {
-        st = failed(*f, "the file");
-    } else if (fsync(*(const int *)handle) != 0 && errno != EINVAL) { // EINVAL: not a file that can be synced
-        st = cpa_fail(CPA_IO, "%s: cannot be written to disk: %s", (*f)->path, strerror(errno));
-    }
-    if (H5Fclose((*f)->id) < 0 && st == CPA_OK) {
-        st = failed(*f, "the file");
-    }
+    int fd = -1; // outlives HDF5's own
+    CPA_TRY(outcome(*f, H5Fget_vfd_handle((*f)->id, H5P_DEFAULT, &handle) >= 0, "the file"));
+    fd = dup(*(const int *)handle);
+    hid_t id = (*f)->id;
     (*f)->id = -1;
+    CPA_TRY(outcome(*f, H5Fclose(id) >= 0, "the file"));
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) { // EINVAL: nothing that can be synced, such as a pipe
+        st = cpa_fail(CPA_IO, "%s: the file cannot be written: %s", (*f)->path, strerror(errno));
+    }
+cleanup:
+    if (fd >= 0) {
+        close(fd);
+    }
     cpa_h5_close(f);
     return st;
 }
@@ -63,7 +80,7 @@ static cpa_status create_group(cpa_h5 *f, const char *path)
     hid_t links = link_plan(), plan = H5Pcreate(H5P_GROUP_CREATE);
     H5Pset_obj_track_times(plan, false);
     hid_t group = H5Gcreate2(f->id, path, links, plan, H5P_DEFAULT);
-    cpa_status st = group >= 0 ? CPA_OK : failed(f, path);
+    cpa_status st = outcome(f, group >= 0, path);
     cpa_h5_drop(group);
     cpa_h5_drop(plan);
     cpa_h5_drop(links);
@@ -158,10 +175,8 @@ static cpa_status write_dataset(cpa_h5 *f, const char *path, hid_t type, int ran
     }
     hid_t set = H5Dcreate2(f->id, path, type, space, links, plan, H5P_DEFAULT);
     bool good = set >= 0 && (data == NULL || empty || H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
-    st = good ? CPA_OK : failed(f, path);
-    if (set >= 0 && H5Dclose(set) < 0 && st == CPA_OK) {
-        st = failed(f, path);
-    }
+    good = set >= 0 && H5Dclose(set) >= 0 && good; // compressed chunks are written now
+    st = outcome(f, good, path);
     cpa_h5_drop(plan);
     cpa_h5_drop(links);
     cpa_h5_drop(space);
@@ -208,7 +223,7 @@ cpa_status cpa_h5_rows_offset(const cpa_h5 *f, const char *path, int64_t *offset
     haddr_t at = set >= 0 ? H5Dget_offset(set) : HADDR_UNDEF;
     cpa_h5_drop(set);
     *offset = (int64_t)at;
-    return at != HADDR_UNDEF ? CPA_OK : failed(f, path);
+    return outcome(f, at != HADDR_UNDEF, path);
 }
 
 cpa_status cpa_h5_write_rows(cpa_h5 *f, const char *path, cpa_h5_type type, int64_t first, int64_t n, const void *data)
@@ -228,9 +243,7 @@ cpa_status cpa_h5_write_rows(cpa_h5 *f, const char *path, cpa_h5_type type, int6
     hsize_t start[2] = {(hsize_t)first, 0}, count[2] = {(hsize_t)n, shape[1]};
     from = H5Screate_simple(2, count, NULL);
     H5Sselect_hyperslab(to, H5S_SELECT_SET, start, NULL, count, NULL);
-    if (H5Dwrite(set, element, from, to, H5P_DEFAULT, data) < 0) {
-        st = failed(f, path);
-    }
+    CPA_TRY(outcome(f, H5Dwrite(set, element, from, to, H5P_DEFAULT, data) >= 0, path));
 cleanup:
     cpa_h5_drop(from);
     cpa_h5_drop(to);
@@ -245,14 +258,11 @@ static cpa_status write_attr(cpa_h5 *f, const char *object, const char *name, hi
     hid_t space = n >= 0 ? H5Screate_simple(1, &length, NULL) : H5Screate(H5S_SCALAR);
     hid_t plan = H5Pcreate(H5P_ATTRIBUTE_CREATE);
     H5Pset_char_encoding(plan, H5T_CSET_UTF8);
-    cpa_status st = CPA_OK;
     if (H5Aexists_by_name(f->id, object, name, H5P_DEFAULT) > 0) {
         H5Adelete_by_name(f->id, object, name, H5P_DEFAULT);
     }
     hid_t id = H5Acreate_by_name(f->id, object, name, type, space, plan, H5P_DEFAULT, H5P_DEFAULT);
-    if (id < 0 || (n != 0 && H5Awrite(id, type, value) < 0)) {
-        st = cpa_fail(CPA_IO, "%s: attribute '%s' of %s cannot be written: %s", f->path, name, object, cpa_h5_why());
-    }
+    cpa_status st = outcome(f, id >= 0 && (n == 0 || H5Awrite(id, type, value) >= 0), object);
     cpa_h5_drop(id);
     cpa_h5_drop(plan);
     cpa_h5_drop(space);

@@ -1,5 +1,5 @@
-// Owns: writing model.h5 and reading back what it says and holds. Never writes anything that depends on when, where or on how
-// many ranks a model was made.
+// Owns: writing model.h5 and reading back what it says and holds. Never writes anything that depends on when, where
+// or on how many ranks a model was made.
 #include "cpa/train/modelfile.h"
 
 #include <errno.h>
@@ -21,7 +21,10 @@ typedef struct option_row {
     row_type type;
     size_t offset; // into cpa_model_meta
 } option_row;
-#define ROW(name, type, member) {name, ROW_##type, offsetof(cpa_model_meta, member)}
+#define ROW(name, type, member)                                                                                        \
+    {                                                                                                                  \
+        name, ROW_##type, offsetof(cpa_model_meta, member)                                                             \
+    }
 static const option_row ROWS[] = {
     ROW("recon_loss", STRING, config.recon_loss),
     ROW("doser_type", STRING, config.doser_type),
@@ -67,7 +70,8 @@ void cpa_model_meta_fini(cpa_model_meta *meta)
     *meta = (cpa_model_meta){0};
 }
 
-cpa_status cpa_model_meta_of(const cpa_registry *r, const cpa_strings *gene, const cpa_model_config *config, cpa_model_meta *meta)
+cpa_status cpa_model_meta_of(const cpa_registry *r, const cpa_strings *gene, const cpa_model_config *config,
+                             cpa_model_meta *meta)
 {
     cpa_status st = CPA_OK;
     *meta = (cpa_model_meta){.config = *config, .batch_cov = -1, .max_comb_len = r->max_comb_len};
@@ -147,7 +151,8 @@ static cpa_status write_rows(cpa_h5 *f, const cpa_model_meta *meta)
         CPA_TRY(st);
     }
     if (meta->spec.categorical_covariate_keys.n > 0) {
-        CPA_TRY(cpa_h5_write_attr_strings(f, "options", "categorical_covariate_keys", &meta->spec.categorical_covariate_keys));
+        CPA_TRY(cpa_h5_write_attr_strings(f, "options", "categorical_covariate_keys",
+                                          &meta->spec.categorical_covariate_keys));
     }
 cleanup:
     return st;
@@ -210,7 +215,8 @@ cpa_status cpa_modelfile_save(const char *path, const cpa_params *t, const cpa_m
     snprintf(text, sizeof text, "%016llx", (unsigned long long)digest);
     CPA_TRY(cpa_h5_write_attr_string(f, "/", "digest", text));
     CPA_TRY(cpa_h5_finish(&f));
-    CPA_REQUIRE(rename(temporary, path) == 0, CPA_IO, "cannot rename '%s' to '%s': %s", temporary, path, strerror(errno));
+    CPA_REQUIRE(rename(temporary, path) == 0, CPA_IO, "cannot rename '%s' to '%s': %s", temporary, path,
+                strerror(errno));
 cleanup:
     cpa_h5_close(&f);
     if (st != CPA_OK && temporary) {
@@ -245,7 +251,8 @@ static cpa_status read_rows(const cpa_h5 *f, cpa_model_meta *meta)
     }
     meta->spec.max_comb_len = meta->max_comb_len;
     if (cpa_h5_has_attr(f, "options", "categorical_covariate_keys")) {
-        CPA_TRY(cpa_h5_attr_strings(f, "options", "categorical_covariate_keys", &meta->spec.categorical_covariate_keys));
+        CPA_TRY(
+            cpa_h5_attr_strings(f, "options", "categorical_covariate_keys", &meta->spec.categorical_covariate_keys));
     }
 cleanup:
     return st;
@@ -279,14 +286,17 @@ cpa_status cpa_modelfile_meta(const char *path, cpa_model_meta *meta)
     *meta = (cpa_model_meta){.batch_cov = -1};
     CPA_TRY(cpa_h5_open(path, &f));
     CPA_REQUIRE(cpa_h5_has_attr(f, "/", "format"), CPA_BAD_DATA,
-                "'%s' is not a model file: its root has no attribute 'format'; weights from elsewhere go through the command import", path);
+                "'%s' is not a model file: its root has no attribute 'format'; weights from elsewhere go through the "
+                "command import",
+                path);
     CPA_TRY(cpa_h5_attr_string(f, "/", "format", &format));
     CPA_TRY(cpa_h5_attr_numbers(f, "/", "version", CPA_H5_I64, 1, &version, &n));
     CPA_REQUIRE(strcmp(format, FORMAT) == 0 && version == VERSION, CPA_BAD_DATA,
-                "'%s' is of format '%s' version %lld; this program reads '%s' version %d", path, format, (long long)version, FORMAT, VERSION);
+                "'%s' is of format '%s' version %lld; this program reads '%s' version %d", path, format,
+                (long long)version, FORMAT, VERSION);
     CPA_TRY(cpa_h5_attr_string(f, "/", "digest", &digest));
-    CPA_REQUIRE(strlen(digest) == sizeof meta->digest - 1, CPA_BAD_DATA, "'%s' has the digest '%s', not 16 digits: the file is damaged", path,
-                digest);
+    CPA_REQUIRE(strlen(digest) == sizeof meta->digest - 1, CPA_BAD_DATA,
+                "'%s' has the digest '%s', not 16 digits: the file is damaged", path, digest);
     memcpy(meta->digest, digest, sizeof meta->digest);
     CPA_TRY(read_rows(f, meta));
     CPA_TRY(read_schema(f, meta));
@@ -320,11 +330,12 @@ cpa_status cpa_modelfile_tensor(const cpa_h5 *f, const cpa_param *p, cpa_real *t
     CPA_TRY(cpa_h5_describe(f, p->name, &info));
     shape_text(p->rank, shape, want);
     shape_text(info.rank, info.shape, got);
-    CPA_REQUIRE(info.rank == p->rank && strcmp(want, got) == 0, CPA_BAD_DATA, "'%s': tensor '%s' has shape %s, the model needs %s",
-                cpa_h5_path(f), p->name, got, want);
+    CPA_REQUIRE(info.rank == p->rank && strcmp(want, got) == 0, CPA_BAD_DATA,
+                "'%s': tensor '%s' has shape %s, the model needs %s", cpa_h5_path(f), p->name, got, want);
     CPA_TRY(cpa_h5_read_into(f, p->name, (cpa_h5_type)CPA_H5_REAL, n, torch));
     for (int64_t i = 0; i < n; i++) {
-        CPA_REQUIRE(isfinite(torch[i]), CPA_BAD_DATA, "'%s': element %lld of tensor '%s' is %g; only finite numbers make a model", cpa_h5_path(f),
+        CPA_REQUIRE(isfinite(torch[i]), CPA_BAD_DATA,
+                    "'%s': element %lld of tensor '%s' is %g; only finite numbers make a model", cpa_h5_path(f),
                     (long long)i, p->name, (double)torch[i]);
     }
 cleanup:
@@ -350,22 +361,30 @@ static cpa_status fill(const cpa_h5 *f, cpa_params *t, const char *expected)
     }
     snprintf(text, sizeof text, "%016llx", (unsigned long long)digest);
     CPA_REQUIRE(expected[0] == '\0' || strcmp(text, expected) == 0, CPA_BAD_DATA,
-                "'%s' is damaged: its tensors have the digest %s, it was written with %s", cpa_h5_path(f), text, expected);
+                "'%s' is damaged: its tensors have the digest %s, it was written with %s", cpa_h5_path(f), text,
+                expected);
 cleanup:
     cpa_free(&host);
     cpa_free(&order);
     return st;
 }
 
-cpa_status cpa_modelfile_load(const char *path, const cpa_model_meta *meta, cpa_backend *be, int max_cells, int64_t max_nnz, cpa_model **out)
+cpa_status cpa_modelfile_load(const char *path, const cpa_model_meta *meta, cpa_backend *be, int max_cells,
+                              int64_t max_nnz, cpa_model **out)
 {
     cpa_status st = CPA_OK;
     cpa_h5 *f = NULL;
     cpa_model *m = NULL;
     int *size = NULL;
-    cpa_shape s = {.n_genes = (int)meta->gene.n, .n_perts = (int)meta->pert.n, .n_labels = 1, .n_covs = (int)meta->cov_name.n,
-                   .max_comb_len = meta->max_comb_len, .cov_name = (const char *const *)meta->cov_name.s, .batch_cov = meta->batch_cov,
-                   .max_cells = max_cells, .max_nnz = max_nnz};
+    cpa_shape s = {.n_genes = (int)meta->gene.n,
+                   .n_perts = (int)meta->pert.n,
+                   .n_labels = 1,
+                   .n_covs = (int)meta->cov_name.n,
+                   .max_comb_len = meta->max_comb_len,
+                   .cov_name = (const char *const *)meta->cov_name.s,
+                   .batch_cov = meta->batch_cov,
+                   .max_cells = max_cells,
+                   .max_nnz = max_nnz};
     CPA_TRY(cpa_alloc((size_t)meta->cov_name.n, sizeof *size, &size));
     for (int64_t c = 0; c < meta->cov_name.n; c++) {
         size[c] = (int)meta->cov_value[c].n;

@@ -1,4 +1,5 @@
-// Owns: reading what upstream's export says: sizes from the tensors, names from its JSON. Never guesses a meaning that neither states.
+// Owns: reading what upstream's export says: sizes from the tensors, names from its JSON. Never guesses a meaning
+// that neither states.
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +11,8 @@ static cpa_status parse_attr(const cpa_h5 *f, const char *name, cJSON **out)
     cpa_status st = CPA_OK;
     char *text = NULL;
     CPA_REQUIRE(cpa_h5_has_attr(f, "/", name), CPA_BAD_DATA,
-                "'%s' has no attribute '%s' at its root: not an export of upstream's weights (which names perturbations and covariates as JSON)",
+                "'%s' has no attribute '%s' at its root: not an export of upstream's weights (which names "
+                "perturbations and covariates as JSON)",
                 cpa_h5_path(f), name);
     CPA_TRY(cpa_h5_attr_string(f, "/", name, &text));
     *out = cJSON_Parse(text);
@@ -33,7 +35,8 @@ static cpa_status names_by_number(const cpa_h5 *f, const cJSON *encoder, const c
                 found = item;
             }
         }
-        CPA_REQUIRE(found, CPA_BAD_DATA, "'%s': %s has %d names but none with the number %d", cpa_h5_path(f), what, n, i);
+        CPA_REQUIRE(found, CPA_BAD_DATA, "'%s': %s has %d names but none with the number %d", cpa_h5_path(f), what, n,
+                    i);
         CPA_TRY(cpa_strings_add(out, found->string));
     }
 cleanup:
@@ -66,9 +69,11 @@ static cpa_status shape_of(const cpa_h5 *f, const char *tensor, int rank, int64_
 {
     cpa_status st = CPA_OK;
     cpa_h5_info info;
-    CPA_REQUIRE(cpa_h5_kind_of(f, tensor) == CPA_H5_DATASET, CPA_BAD_DATA, "'%s' has no tensor '%s'", cpa_h5_path(f), tensor);
+    CPA_REQUIRE(cpa_h5_kind_of(f, tensor) == CPA_H5_DATASET, CPA_BAD_DATA, "'%s' has no tensor '%s'", cpa_h5_path(f),
+                tensor);
     CPA_TRY(cpa_h5_describe(f, tensor, &info));
-    CPA_REQUIRE(info.rank == rank, CPA_BAD_DATA, "'%s': tensor '%s' has %d dimensions, not %d", cpa_h5_path(f), tensor, info.rank, rank);
+    CPA_REQUIRE(info.rank == rank, CPA_BAD_DATA, "'%s': tensor '%s' has %d dimensions, not %d", cpa_h5_path(f), tensor,
+                info.rank, rank);
     memcpy(shape, info.shape, (size_t)rank * sizeof *shape);
 cleanup:
     return st;
@@ -105,8 +110,8 @@ static cpa_status infer_sizes(const cpa_h5 *f, cpa_model_meta *meta)
     CPA_TRY(layers_of(f, "module/decoder.px_decoder.fc_layers.Layer ", &c->n_hidden_decoder, &c->n_layers_decoder));
     CPA_TRY(shape_of(f, "module/px_r", 1, shape));
     CPA_TRY(cpa_h5_read_strings(f, "var_names", &meta->gene));
-    CPA_REQUIRE(meta->gene.n == shape[0], CPA_BAD_DATA, "'%s': var_names has %lld names, but the model has %lld genes", cpa_h5_path(f),
-                (long long)meta->gene.n, (long long)shape[0]);
+    CPA_REQUIRE(meta->gene.n == shape[0], CPA_BAD_DATA, "'%s': var_names has %lld names, but the model has %lld genes",
+                cpa_h5_path(f), (long long)meta->gene.n, (long long)shape[0]);
 cleanup:
     return st;
 }
@@ -128,8 +133,8 @@ static cpa_status read_spec(const cpa_h5 *f, const cJSON *command, cpa_model_met
     cpa_status st = CPA_OK;
     cpa_data_spec *s = &meta->spec;
     const char *recon = text_of(command, "recon"), *degs = text_of(command, "degs");
-    CPA_REQUIRE(!recon || strcmp(recon, "nb") == 0, CPA_BAD_DATA, "'%s' was trained with the likelihood '%s'; only 'nb' can be imported",
-                cpa_h5_path(f), recon);
+    CPA_REQUIRE(!recon || strcmp(recon, "nb") == 0, CPA_BAD_DATA,
+                "'%s' was trained with the likelihood '%s'; only 'nb' can be imported", cpa_h5_path(f), recon);
     CPA_TRY(cpa_strdup(text_of(command, "perturbation_key"), &s->perturbation_key));
     CPA_TRY(cpa_strdup(text_of(command, "dosage_key"), &s->dosage_key));
     CPA_TRY(cpa_strdup(text_of(command, "split_key"), &s->split_key));
@@ -149,8 +154,8 @@ static cpa_status read_hyper(const cpa_h5 *f, const cJSON *command, cpa_model_me
     const char *text = text_of(command, "model");
     cJSON *model = text ? cJSON_Parse(text) : NULL;
     const char *doser = text_of(model, "doser_type");
-    CPA_REQUIRE(!doser || strcmp(doser, "logsigm") == 0, CPA_BAD_DATA, "'%s' was trained with the doser '%s'; only 'logsigm' can be imported",
-                cpa_h5_path(f), doser);
+    CPA_REQUIRE(!doser || strcmp(doser, "logsigm") == 0, CPA_BAD_DATA,
+                "'%s' was trained with the doser '%s'; only 'logsigm' can be imported", cpa_h5_path(f), doser);
     meta->config.n_hidden_adv = number_of(model, "n_hidden_adv", meta->config.n_hidden_adv);
     meta->config.n_layers_adv = number_of(model, "n_layers_adv", meta->config.n_layers_adv);
 cleanup:
@@ -186,7 +191,8 @@ cpa_status cpa_modelfile_import_meta(const char *path, cpa_model_meta *meta)
     cpa_h5 *f = NULL;
     cJSON *command = NULL;
     // upstream's defaults, for what an export may leave out
-    *meta = (cpa_model_meta){.config = {.n_hidden_adv = 64, .n_layers_adv = 3, .dropout_rate_adv = 0.1}, .batch_cov = -1, .max_comb_len = 2};
+    *meta = (cpa_model_meta){
+        .config = {.n_hidden_adv = 64, .n_layers_adv = 3, .dropout_rate_adv = 0.1}, .batch_cov = -1, .max_comb_len = 2};
     CPA_TRY(cpa_h5_open(path, &f));
     CPA_TRY(cpa_strdup("nb", &meta->config.recon_loss));
     CPA_TRY(cpa_strdup("logsigm", &meta->config.doser_type));

@@ -1,5 +1,5 @@
-// Owns: tests of the resident cells: the same matrix from every storage, the compact forms, each bad count with its words, memory.
-// Must never need more than one process; tests/mpi/test_cells.c has the ranks.
+// Owns: tests of the resident cells: the same matrix from every storage, the compact forms, each bad count with its
+// words, memory. Must never need more than one process; tests/mpi/test_cells.c has the ranks.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

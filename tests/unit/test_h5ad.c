@@ -1,5 +1,5 @@
-// Owns: tests of reading AnnData files: columns in every encoding, names, lists, descriptions, and each refusal with its words.
-// Counts are tested in test_cells.c. Must never depend on files outside the project.
+// Owns: tests of reading AnnData files: columns in every encoding, names, lists, descriptions, and each refusal with
+// its words. Counts are tested in test_cells.c. Must never depend on files outside the project.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

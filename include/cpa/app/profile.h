@@ -1,5 +1,6 @@
-// Owns: what a set of cells looks like by gene: means and variances, of real cells and of predicted ones, and how parts are put
-// together. Sums in double; parts merge in the order given, so that the result does not depend on ranks or threads.
+// Owns: what a set of cells looks like by gene: means and variances, of real cells and of predicted ones, and how
+// parts are put together. Sums in double; parts merge in the order given, so that the result does not depend on ranks
+// or threads.
 #ifndef CPA_APP_PROFILE_H
 #define CPA_APP_PROFILE_H
 
@@ -32,7 +33,8 @@ void cpa_profile_fini(cpa_profile *p);
 /** Sets it to no cells. */
 void cpa_profile_clear(cpa_profile *p);
 
-/** Overwrites `p` with the profile of `n` dense rows of counts x [n, n_genes]. Two passes, the same bits at any number of threads. */
+/** Overwrites `p` with the profile of `n` dense rows of counts x [n, n_genes]. Two passes, the same bits at any
+ *  number of threads. */
 cpa_status cpa_profile_of_rows(cpa_profile *p, const cpa_real *x, int n, cpa_scale scale);
 
 /** Overwrites `p` with the profile of the real cells cell[n]. */

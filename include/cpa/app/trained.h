@@ -1,5 +1,5 @@
-// Owns: a trained model at work on a data file: both opened, matched name by name, and cells run through it as what is asked.
-// What it computes for a cell depends on the block that the cell is in, never on ranks.
+// Owns: a trained model at work on a data file: both opened, matched name by name, and cells run through it as what
+// is asked. What it computes for a cell depends on the block that the cell is in, never on ranks.
 #ifndef CPA_APP_TRAINED_H
 #define CPA_APP_TRAINED_H
 
@@ -18,11 +18,11 @@ typedef struct cpa_target {
     double *dose_of;   // [n], owned
     int *cov;          // [covariates] value, -1: the cell's own; owned
     int64_t n_cells;
-    const int64_t *cell; // [n_cells] rows of the file, borrowed
+    const int64_t *cell;    // [n_cells] rows of the file, borrowed
     int64_t n_control;      // the real cells that it is compared with
     const int64_t *control; // [n_control], borrowed
-    int category;      // of the registry: the group that it stands for; -1
-    int64_t n_held;    // cells of that group with this condition
+    int category;           // of the registry: the group that it stands for; -1
+    int64_t n_held;         // cells of that group with this condition
 } cpa_target;
 
 typedef struct cpa_trained {
@@ -49,9 +49,9 @@ typedef struct cpa_trained_needs {
 /** Puts into a spec what command line or --config say of the data. Strings are replaced by copies. */
 cpa_status cpa_spec_override(const cpa_options *o, cpa_data_spec *spec);
 
-/** Opens RUN/model.h5 (`o->path`) and `o->data_path`, read as the run read its own data except where the command line or --config say
- *  otherwise. NO_INPUT; BAD_DATA: genes other than the model's (names the first difference), fewer covariates. Destroy it also
- *  after a failure. Collective; the same status everywhere. */
+/** Opens RUN/model.h5 (`o->path`) and `o->data_path`, read as the run read its own data except where the command line
+ *  or --config say otherwise. NO_INPUT; BAD_DATA: genes other than the model's (names the first difference), fewer
+ *  covariates. Destroy it also after a failure. Collective; the same status everywhere. */
 cpa_status cpa_trained_open(cpa_comm *comm, const cpa_options *o, cpa_trained_needs needs, cpa_trained *t);
 
 /** Closes everything; safe on a zeroed one. Collective. */
@@ -63,11 +63,12 @@ static inline int cpa_trained_n_covs(const cpa_trained *t)
     return (int)t->meta.cov_name.n;
 }
 
-/** Whether the model knows what cells are to be predicted as. BAD_DATA names values of covariates and perturbations that it does not
- *  know, with numbers of cells. Rank-local. */
+/** Whether the model knows what cells are to be predicted as. BAD_DATA names values of covariates and perturbations
+ *  that it does not know, with numbers of cells. Rank-local. */
 cpa_status cpa_trained_check(const cpa_trained *t, const cpa_target *target);
 
-/** A target of one condition: names and doses become numbers, covariates the cell's own. BAD_DATA as cpa_condition_parse. */
+/** A target of one condition: names and doses become numbers, covariates the cell's own. BAD_DATA as
+ *  cpa_condition_parse. */
 cpa_status cpa_target_init(const cpa_trained *t, const char *name, const char *dose, cpa_target *target);
 
 /** Sets a covariate of a target. BAD_DATA: the model has no such covariate or value (lists those there are). */
@@ -76,12 +77,12 @@ cpa_status cpa_target_set(const cpa_trained *t, cpa_target *target, const char *
 /** Frees it; safe on a zeroed one. */
 void cpa_target_fini(cpa_target *target);
 
-/** Predicts at most CPA_BLOCK cells, each as its own target, into t->means [n, n_genes]: means of counts at the cell's own library size.
- *  Rank-local. */
+/** Predicts at most CPA_BLOCK cells, each as its own target, into t->means [n, n_genes]: means of counts at the
+ *  cell's own library size. Rank-local. */
 cpa_status cpa_trained_predict(cpa_trained *t, const int64_t *cell, const cpa_target *const *as, int n);
 
-/** The profile of all predictions of a target: fixed blocks of its cells, shared among the ranks, merged in order. The same bits at any
- *  number of ranks. Collective. */
+/** The profile of all predictions of a target: fixed blocks of its cells, shared among the ranks, merged in order.
+ *  The same bits at any number of ranks. Collective. */
 cpa_status cpa_trained_profile(cpa_trained *t, const cpa_target *target, cpa_scale scale, cpa_profile *out);
 
 #endif

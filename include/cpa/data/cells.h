@@ -6,8 +6,9 @@
 #include "cpa/data/h5ad.h"
 #include "cpa/platform/comm.h"
 
-// Genes of a cell ascend and are distinct in meaning: duplicates in the file were added up (the surplus entries keep the
-// gene with count 0). Gene ids are 16 bits up to 65,536 genes, counts 16 bits where every one is an integer below 65,536.
+// Genes of a cell ascend and are distinct in meaning: duplicates in the file were added up (the surplus entries keep
+// the gene with count 0). Gene ids are 16 bits up to 65,536 genes, counts 16 bits where every one is an integer below
+// 65,536.
 typedef struct cpa_cells {
     int64_t n_cells, nnz;
     int32_t n_genes;
@@ -26,9 +27,9 @@ typedef struct cpa_cells {
     void *shared[3];         // owned: what belongs to cells, genes, counts
 } cpa_cells;
 
-/** Loads X (layer NULL) or a layer: every rank of a node reads its own slice of the cells. BAD_DATA names the first cell and
- *  gene that is NaN, infinite, negative or out of range. Values that are not integers, duplicates and cells without counts are
- *  warnings. The failure is agreed: the same on all ranks. Collective. */
+/** Loads X (layer NULL) or a layer: every rank of a node reads its own slice of the cells. BAD_DATA names the first
+ *  cell and gene that is NaN, infinite, negative or out of range. Values that are not integers, duplicates and cells
+ *  without counts are warnings. The failure is agreed: the same on all ranks. Collective. */
 cpa_status cpa_cells_load(cpa_comm *comm, cpa_h5ad *f, const char *layer, cpa_cells **out);
 
 /** Frees them and sets *cells to NULL; NULL-safe. Collective over the node. */

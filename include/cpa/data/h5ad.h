@@ -10,8 +10,9 @@
 typedef struct cpa_h5ad cpa_h5ad;
 
 // A column of obs or var as integers: code[i] is the position of cell i's value in `level`, -1 where it is missing.
-// Levels of a categorical column keep the file's order, unused ones included; those of other columns are sorted (numbers by value).
-// Booleans are "True"/"False", integers decimal, floats the shortest text that reads back as the same number ("0.2", "1").
+// Levels of a categorical column keep the file's order, unused ones included; those of other columns are sorted
+// (numbers by value). Booleans are "True"/"False", integers decimal, floats the shortest text that reads back as the
+// same number ("0.2", "1").
 typedef struct cpa_factor {
     int64_t n;
     int32_t *code;
@@ -29,8 +30,8 @@ typedef struct cpa_matrix_info {
     int64_t chunk;                 // elements of a chunk of `data`, 0 when contiguous
 } cpa_matrix_info;
 
-/** Opens a file for reading. NO_INPUT: no such path. BAD_DATA: not HDF5, truncated, a Git LFS pointer, another format (10x,
- *  loom, MuData), no obs or var; each said with the path. */
+/** Opens a file for reading. NO_INPUT: no such path. BAD_DATA: not HDF5, truncated, a Git LFS pointer, another format
+ *  (10x, loom, MuData), no obs or var; each said with the path. */
 cpa_status cpa_h5ad_open(const char *path, cpa_h5ad **out);
 
 /** Closes it and sets *f to NULL; NULL-safe. */
@@ -46,8 +47,8 @@ cpa_status cpa_h5ad_columns(cpa_h5ad *f, const char *frame, cpa_strings *out);
 /** The names of the cells ("obs") or genes ("var"). */
 cpa_status cpa_h5ad_index(cpa_h5ad *f, const char *frame, cpa_strings *out);
 
-/** Reads a column as a factor. BAD_DATA when it is missing (lists the columns there are, nearest name first), of the wrong
- *  length, has a code out of range or no valid UTF-8. The caller frees it with cpa_factor_fini. */
+/** Reads a column as a factor. BAD_DATA when it is missing (lists the columns there are, nearest name first), of the
+ *  wrong length, has a code out of range or no valid UTF-8. The caller frees it with cpa_factor_fini. */
 cpa_status cpa_h5ad_factor(cpa_h5ad *f, const char *frame, const char *column, cpa_factor *out);
 
 /** Frees a factor. */
@@ -66,11 +67,12 @@ cpa_status cpa_h5ad_uns_keys(cpa_h5ad *f, const char *key, cpa_strings *out);
  *  and a name with '/' is looked up as nested groups. */
 cpa_status cpa_h5ad_uns_list(cpa_h5ad *f, const char *key, const char *name, cpa_strings *out);
 
-/** Describes X (layer NULL) or a layer. BAD_DATA when it is missing (lists the layers), has an unknown encoding, a shape
- *  other than obs x var, or parts of unequal length. */
+/** Describes X (layer NULL) or a layer. BAD_DATA when it is missing (lists the layers), has an unknown encoding, a
+ *  shape other than obs x var, or parts of unequal length. */
 cpa_status cpa_h5ad_matrix_info(cpa_h5ad *f, const char *layer, cpa_matrix_info *out);
 
-// One block of stored values, in file order. For CSR and dense `major` is the cell, `minor` the gene; for CSC the other way round.
+// One block of stored values, in file order. For CSR and dense `major` is the cell, `minor` the gene; for CSC the other
+// way round.
 typedef struct cpa_h5ad_block {
     int64_t n;
     const int64_t *major;
@@ -79,13 +81,13 @@ typedef struct cpa_h5ad_block {
 } cpa_h5ad_block;
 
 /** Calls `use` on blocks that together hold every stored value of cells [first, last), each once, reading only what is
- *  needed (for CSC: everything, filtered). Dense zeros are skipped. BAD_DATA: index or indptr out of range, not monotone,
- *  unreadable chunk; `use` may fail, which ends the scan. Memory: a few MB. */
+ *  needed (for CSC: everything, filtered). Dense zeros are skipped. BAD_DATA: index or indptr out of range, not
+ *  monotone, unreadable chunk; `use` may fail, which ends the scan. Memory: a few MB. */
 cpa_status cpa_h5ad_scan(cpa_h5ad *f, const char *layer, int64_t first, int64_t last,
                          cpa_status (*use)(void *ctx, const cpa_h5ad_block *block), void *ctx);
 
-/** Number of stored values of each of the cells [first, last), as cpa_h5ad_scan gives them: from indptr for CSR, else by a
- *  scan. Checks indptr. */
+/** Number of stored values of each of the cells [first, last), as cpa_h5ad_scan gives them: from indptr for CSR, else
+ *  by a scan. Checks indptr. */
 cpa_status cpa_h5ad_count(cpa_h5ad *f, const char *layer, int64_t first, int64_t last, int64_t *count);
 
 #endif

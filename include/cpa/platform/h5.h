@@ -1,5 +1,6 @@
-// Owns: HDF5 files: opening, describing, reading and writing arrays, strings and attributes, each failure with the file, the object
-// and HDF5's own reason. Knows nothing of AnnData. HDF5 is not thread-safe: one thread of a process calls this at a time.
+// Owns: HDF5 files: opening, describing, reading and writing arrays, strings and attributes, each failure with the
+// file, the object and HDF5's own reason. Knows nothing of AnnData. HDF5 is not thread-safe: one thread of a process
+// calls this at a time.
 #ifndef CPA_PLATFORM_H5_H
 #define CPA_PLATFORM_H5_H
 
@@ -25,7 +26,8 @@ typedef enum cpa_h5_class {
     CPA_H5_CLASS_OTHER
 } cpa_h5_class;
 
-// Types of elements in memory. Reading knows F32, F64 and I64; writing all. BOOL is uint8_t in memory, h5py's enumeration in the file.
+// Types of elements in memory. Reading knows F32, F64 and I64; writing all. BOOL is uint8_t in memory, h5py's
+// enumeration in the file.
 typedef enum cpa_h5_type {
     CPA_H5_F32,
     CPA_H5_F64,
@@ -57,11 +59,12 @@ typedef struct cpa_h5_info {
 
 // ---- Reading files
 
-/** Opens a file for reading, with the plain POSIX driver. NO_INPUT: no such path. BAD_DATA: a directory, empty, not HDF5, truncated,
- *  a Git LFS pointer. IO: not permitted, locked. */
+/** Opens a file for reading, with the plain POSIX driver. NO_INPUT: no such path. BAD_DATA: a directory, empty, not
+ *  HDF5, truncated, a Git LFS pointer. IO: not permitted, locked. */
 cpa_status cpa_h5_open(const char *path, cpa_h5 **out);
 
-/** Closes a file opened for reading, or gives up one being written without saving it properly; sets *f to NULL; NULL-safe. */
+/** Closes a file opened for reading, or gives up one being written without saving it properly; sets *f to NULL;
+ *  NULL-safe. */
 void cpa_h5_close(cpa_h5 **f);
 
 const char *cpa_h5_path(const cpa_h5 *f);
@@ -80,8 +83,8 @@ cpa_status cpa_h5_fields(const cpa_h5 *f, const char *path, cpa_strings *out);
 
 // ---- Reading arrays
 
-/** Opens a dataset, or one field of a compound one (`field` NULL: the whole element). BAD_DATA: missing, a filter that is not
- *  available (named, with what to do), more than four dimensions. */
+/** Opens a dataset, or one field of a compound one (`field` NULL: the whole element). BAD_DATA: missing, a filter that
+ *  is not available (named, with what to do), more than four dimensions. */
 cpa_status cpa_h5_data_open(const cpa_h5 *f, const char *path, const char *field, cpa_h5_data **out);
 
 /** Closes it and sets *d to NULL; NULL-safe. To be called before the file is closed. */
@@ -89,15 +92,16 @@ void cpa_h5_data_close(cpa_h5_data **d);
 
 const cpa_h5_info *cpa_h5_data_info(const cpa_h5_data *d);
 
-/** Reads the block first[rank], count[rank] of numbers into `out`, row-major, as F32, F64 or I64. BAD_DATA: not numbers, floats asked
- *  for as integers, outside the array, unreadable (corrupt chunk, cut file). */
+/** Reads the block first[rank], count[rank] of numbers into `out`, row-major, as F32, F64 or I64. BAD_DATA: not
+ *  numbers, floats asked for as integers, outside the array, unreadable (corrupt chunk, cut file). */
 cpa_status cpa_h5_data_read(const cpa_h5_data *d, cpa_h5_type type, const int64_t *first, const int64_t *count,
                             void *out);
 
 /** Appends the strings [first, first + n) of a dataset of rank 0 or 1, of fixed or variable length, without padding. */
 cpa_status cpa_h5_data_strings(const cpa_h5_data *d, int64_t first, int64_t n, cpa_strings *out);
 
-/** Reads a whole dataset of numbers of any type into a fresh array (cpa_free) of F32, F64 or I64 and describes it in *info (may be NULL). */
+/** Reads a whole dataset of numbers of any type into a fresh array (cpa_free) of F32, F64 or I64 and describes it in
+ *  *info (may be NULL). */
 cpa_status cpa_h5_read(const cpa_h5 *f, const char *path, cpa_h5_type type, void *out, cpa_h5_info *info);
 
 /** Reads a whole dataset of numbers that must have exactly `n` elements into `out[n]`. */
@@ -123,21 +127,24 @@ cpa_status cpa_h5_attr_strings(const cpa_h5 *f, const char *object, const char *
 cpa_status cpa_h5_attr_numbers(const cpa_h5 *f, const char *object, const char *name, cpa_h5_type type, int max,
                                void *out, int *n);
 
-/** The path of the object that a reference attribute points to, in a fresh string; *out NULL when it is no reference or leads nowhere. */
+/** The path of the object that a reference attribute points to, in a fresh string; *out NULL when it is no reference or
+ *  leads nowhere. */
 cpa_status cpa_h5_attr_target(const cpa_h5 *f, const char *object, const char *name, char **out);
 
-// ---- Writing. Files open in HDF5 1.8 and later; nothing in them depends on the time, so equal content gives equal bytes.
-// Groups on the way to a path are made as needed. Every failure (a full disk too) is IO.
+// ---- Writing. Files open in HDF5 1.8 and later; nothing in them depends on the time, so equal content gives equal
+// bytes. Groups on the way to a path are made as needed. Every failure (a full disk too) is IO.
 
 /** Creates a file, replacing one that is there. */
 cpa_status cpa_h5_create(const char *path, cpa_h5 **out);
 
-/** Flushes, syncs to disk and closes a file being written; *f becomes NULL also on failure. Only CPA_OK means that it is on disk. */
+/** Flushes, syncs to disk and closes a file being written; *f becomes NULL also on failure. Only CPA_OK means that it
+ *  is on disk. */
 cpa_status cpa_h5_finish(cpa_h5 **f);
 
 cpa_status cpa_h5_write_group(cpa_h5 *f, const char *path);
 
-/** Writes an array, row-major; rank 0 is a scalar (shape may be NULL). `gzip` 0: plain, 1 to 9: shuffled and compressed. */
+/** Writes an array, row-major; rank 0 is a scalar (shape may be NULL). `gzip` 0: plain, 1 to 9: shuffled and
+ *  compressed. */
 cpa_status cpa_h5_write(cpa_h5 *f, const char *path, cpa_h5_type type, int rank, const int64_t *shape, const void *data,
                         int gzip);
 
@@ -147,10 +154,12 @@ cpa_status cpa_h5_write_strings(cpa_h5 *f, const char *path, const cpa_strings *
 /** Writes one UTF-8 string, rank 0. */
 cpa_status cpa_h5_write_string(cpa_h5 *f, const char *path, const char *s);
 
-/** Creates a contiguous matrix [n_rows, n_cols] to be filled with cpa_h5_write_rows, or by plain writes at its offset. */
+/** Creates a contiguous matrix [n_rows, n_cols] to be filled with cpa_h5_write_rows, or by plain writes at its
+ *  offset. */
 cpa_status cpa_h5_create_rows(cpa_h5 *f, const char *path, cpa_h5_type type, int64_t n_rows, int64_t n_cols);
 
-/** Where in the file the first byte of such a matrix lies, so that ranks can fill it once the file is finished. IO for an empty one. */
+/** Where in the file the first byte of such a matrix lies, so that ranks can fill it once the file is finished. IO for
+ *  an empty one. */
 cpa_status cpa_h5_rows_offset(const cpa_h5 *f, const char *path, int64_t *offset);
 
 /** Writes the rows [first, first + n) of a matrix; `type` is that of `data`, converted as needed. */

@@ -1,5 +1,6 @@
-// Owns: model.h5: the trained tensors under their upstream names and everything needed to use them on another file. Holds nothing that
-// depends on when, where or on how many ranks it was made. Reads what upstream's export holds, too.
+// Owns: model.h5: the trained tensors under their upstream names and everything needed to use them on another file.
+// Holds nothing that depends on when, where or on how many ranks it was made. Reads what upstream's export holds,
+// too.
 #ifndef CPA_TRAIN_MODELFILE_H
 #define CPA_TRAIN_MODELFILE_H
 
@@ -16,28 +17,32 @@ typedef struct cpa_model_meta {
     cpa_strings *cov_value; // [cov_name.n]
     int batch_cov;          // -1: none
     int max_comb_len;
-    char digest[17];        // hexadecimal, over names and bytes of the tensors
+    char digest[17]; // hexadecimal, over names and bytes of the tensors
 } cpa_model_meta;
 
 /** Frees it. */
 void cpa_model_meta_fini(cpa_model_meta *meta);
 
 /** The meta of a model trained on a registry (deep copies). `gene`: names of the genes. */
-cpa_status cpa_model_meta_of(const cpa_registry *r, const cpa_strings *gene, const cpa_model_config *config, cpa_model_meta *meta);
+cpa_status cpa_model_meta_of(const cpa_registry *r, const cpa_strings *gene, const cpa_model_config *config,
+                             cpa_model_meta *meta);
 
-/** Writes model.h5 (temporary name, fsync, rename): datasets module/... of the value arena, schema/..., scalar options as
- *  attributes. Rank 0 only. */
+/** Writes model.h5 (temporary name, fsync, rename): datasets module/... of the value arena, schema/..., scalar
+ *  options as attributes. Rank 0 only. */
 cpa_status cpa_modelfile_save(const char *path, const cpa_params *t, const cpa_model_meta *meta);
 
-/** Reads the meta of a model file. NO_INPUT, BAD_DATA (not a model file, missing or misshapen tensor) with names. Every rank by itself. */
+/** Reads the meta of a model file. NO_INPUT, BAD_DATA (not a model file, missing or misshapen tensor) with names.
+ *  Every rank by itself. */
 cpa_status cpa_modelfile_meta(const char *path, cpa_model_meta *meta);
 
-/** Reads an upstream export (module/<state dict>, attributes pert_encoder and covars_encoder as JSON, var_names): sizes are inferred from
- *  the tensors. An optional attribute `command` (JSON) gives covariates, control, layer. */
+/** Reads an upstream export (module/<state dict>, attributes pert_encoder and covars_encoder as JSON, var_names):
+ *  sizes are inferred from the tensors. An optional attribute `command` (JSON) gives covariates, control, layer. */
 cpa_status cpa_modelfile_import_meta(const char *path, cpa_model_meta *meta);
 
-/** Creates an inference model of the right sizes and fills it from the tensors of a model file or upstream export. Tensors without effect
- *  (unused decoder heads, num_batches_tracked) are ignored; a missing or misshapen one is BAD_DATA with its name. */
-cpa_status cpa_modelfile_load(const char *path, const cpa_model_meta *meta, cpa_backend *be, int max_cells, int64_t max_nnz, cpa_model **out);
+/** Creates an inference model of the right sizes and fills it from the tensors of a model file or upstream export.
+ *  Tensors without effect (unused decoder heads, num_batches_tracked) are ignored; a missing or misshapen one is
+ *  BAD_DATA with its name. */
+cpa_status cpa_modelfile_load(const char *path, const cpa_model_meta *meta, cpa_backend *be, int max_cells,
+                              int64_t max_nnz, cpa_model **out);
 
 #endif

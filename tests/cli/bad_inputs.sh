@@ -1,0 +1,51 @@
+#!/bin/bash
+# Owns: that files and matrices which cannot be trained on are refused: by `train`, alone and on 3 ranks, and by `check`.
+# Never trains a model to the end.
+set -u
+. "$CPA_TESTS/support/refuse.sh"
+sample=$CPA_TESTS/data/glioblastoma_panobinostat.h5ad
+make_bad_files
+
+# ---- Files that are not what they should be
+bad 66 "no such file" nowhere.h5ad
+bad 66 "no such file" good.h5ad/below.h5ad
+bad 65 "directory" folder.h5ad
+bad 65 "empty" empty.h5ad
+bad 65 "not an HDF5 file" text.h5ad
+bad 65 "Git LFS pointer|git lfs pull" pointer.h5ad
+bad 65 "10x Genomics" tenx.h5
+bad 65 "not an AnnData file|'obs'" no_obs.h5ad
+size=$(stat -c %s "$sample")
+head -c 1024 "$sample" >cut_1k.h5ad
+head -c $((size / 2)) "$sample" >cut_half.h5ad
+head -c $((size - 100)) "$sample" >cut_end.h5ad
+for cut in cut_1k cut_half cut_end; do
+    bad 65 "truncated|copy or download it again" $cut.h5ad
+done
+# As long as it should be, but its middle never arrived.
+cp "$sample" hole.h5ad
+dd if=/dev/zero of=hole.h5ad bs=1000 seek=300 count=600 conv=notrunc status=none
+bad 65 "X/" hole.h5ad
+
+# ---- The matrix
+bad 65 "there is no X|'spliced'" no_x.h5ad
+bad 65 "no layer 'counts'|layers" good.h5ad --layer counts
+bad 65 "X|coo_matrix|csr_matrix" unknown_encoding.h5ad
+bad 65 "X/data|numbers" text_counts.h5ad
+bad 65 "X is 49 x 12|48 cells" shape.h5ad
+bad 65 "X/indptr|48 elements|49" indptr_short.h5ad
+bad 65 "X/data has 576|X/indices has 575" parts_differ.h5ad
+bad 65 "X/indptr|begins with 1" indptr_begins.h5ad
+bad 65 "X/indptr|falls from 84 to 83|row 7" indptr_falls.h5ad
+bad 65 "X/indptr|points to 577|576" indptr_ends.h5ad
+bad 65 "X/indptr|2147483647|overflow" indptr_huge.h5ad
+bad 65 "X/indices|row 7|gene index 12|0 to 11" index_high.h5ad
+bad 65 "X/indices|row 7|gene index -1" index_negative.h5ad
+bad 65 "row 7|gene 'gene5'|nan" nan.h5ad
+bad 65 "row 7|gene 'gene5'|inf" infinite.h5ad
+bad 65 "row 7|gene 'gene5'|-2|negative" negative.h5ad
+bad 65 "row 47|gene 'gene11'|nan" late_nan.h5ad
+bad 65 "row 7|gene 'gene5'|nan" dense_nan.h5ad
+bad 65 "X/data|chunk that begins with element 288|damaged" corrupt.h5ad
+bad 65 "X/data|blosc" unknown_filter.h5ad
+finish

@@ -1,0 +1,310 @@
+// Owns: conformance of batch norm, its two derivatives and dropout masks: values against two-pass formulas in double,
+// derivatives against finite differences of them. Never another family's.
+#include "../support/ops.h"
+
+static const double eps = 1e-3;
+static const int sizes[][2] = {{1, 3}, {2, 1}, {3, 65}, {31, 33}, {33, 64}, {128, 31}, {130, 300}};
+enum { N_SIZES = sizeof sizes / sizeof *sizes };
+
+// Everything a batch norm has, in double; P is a scalar made of its results.
+typedef struct norm {
+    int rows, cols;
+    double keep;
+    double *a, *gamma, *beta, *mask;    // inputs
+    double *mean, *var, *rstd, *xhat, *y; // results
+    double *gate;                         // keep where the recorded Y > 0
+    double *dy, *da, *v;                  // gradient in, gradient out, gradient of P by da
+} norm;
+
+static double *doubles(int n)
+{
+    return host((size_t)n, sizeof(double));
+}
+
+static void column_statistics(norm *s, int j)
+{
+    double m = 0, q = 0;
+    for (int i = 0; i < s->rows; i++) {
+        m += s->a[i * s->cols + j] / s->rows;
+    }
+    for (int i = 0; i < s->rows; i++) {
+        q += (s->a[i * s->cols + j] - m) * (s->a[i * s->cols + j] - m);
+    }
+    s->mean[j] = m;
+    s->var[j] = q / (s->rows - 1);
+    s->rstd[j] = 1 / sqrt(q / s->rows + eps);
+}
+
+static void forward(norm *s)
+{
+    for (int j = 0; j < s->cols; j++) {
+        column_statistics(s, j);
+        for (int i = 0; i < s->rows; i++) {
+            int at = i * s->cols + j;
+            s->xhat[at] = (s->a[at] - s->mean[j]) * s->rstd[j];
+            s->y[at] = s->mask[at] * fmax(0, s->gamma[j] * s->xhat[at] + s->beta[j]);
+        }
+    }
+}
+
+// dA as the definition of the operation has it, for the gate of the recorded Y.
+static void backward(norm *s)
+{
+    forward(s);
+    for (int j = 0; j < s->cols; j++) {
+        double m1 = 0, m2 = 0;
+        for (int i = 0; i < s->rows; i++) {
+            int at = i * s->cols + j;
+            m1 += s->dy[at] * s->gate[at] / s->rows;
+            m2 += s->dy[at] * s->gate[at] * s->xhat[at] / s->rows;
+        }
+        for (int i = 0; i < s->rows; i++) {
+            int at = i * s->cols + j;
+            s->da[at] = s->gamma[j] * s->rstd[j] * (s->dy[at] * s->gate[at] - m1 - s->xhat[at] * m2);
+        }
+    }
+}
+
+// P = sum dY Y: its derivatives are what the backward operation gives.
+static double first_order(void *arg)
+{
+    norm *s = arg;
+    double p = 0;
+    forward(s);
+    for (int i = 0; i < s->rows * s->cols; i++) {
+        p += s->dy[i] * s->y[i];
+    }
+    return p;
+}
+
+// P = sum v dA: its derivatives are what the second backward operation gives.
+static double second_order(void *arg)
+{
+    norm *s = arg;
+    double p = 0;
+    backward(s);
+    for (int i = 0; i < s->rows * s->cols; i++) {
+        p += s->v[i] * s->da[i];
+    }
+    return p;
+}
+
+// Inputs on the backend, and their copies in double.
+typedef struct setting {
+    norm s;
+    mat a, gamma, beta, mask;
+} setting;
+
+static setting make(int rows, int cols, bool dropout, int pad)
+{
+    setting t = {.s = {.rows = rows, .cols = cols, .keep = dropout ? 1.25 : 1}};
+    int n = rows * cols;
+    t.a = put_uniform(rows, cols, pad, -2, 3);
+    t.gamma = put_uniform(1, cols, 0, -1.5, 1.5);
+    t.beta = put_uniform(1, cols, 0, -0.5, 0.5);
+    double *mask = doubles(n);
+    for (int i = 0; i < n; i++) {
+        mask[i] = !dropout ? 1 : uniform(0, 1) < 0.2 ? 0 : 1.25;
+    }
+    t.mask = put_values(rows, cols, pad, mask);
+    norm *s = &t.s;
+    s->a = t.a.h;
+    s->gamma = t.gamma.h;
+    s->beta = t.beta.h;
+    s->mask = t.mask.h;
+    s->mean = doubles(cols);
+    s->var = doubles(cols);
+    s->rstd = doubles(cols);
+    s->xhat = doubles(n);
+    s->y = doubles(n);
+    s->gate = doubles(n);
+    s->da = doubles(n);
+    forward(s);
+    for (int i = 0; i < n; i++) {
+        s->gate[i] = s->y[i] > 0 ? s->keep : 0;
+    }
+    return t;
+}
+
+static double *copy_of(const double *x, int n)
+{
+    double *c = doubles(n);
+    memcpy(c, x, (size_t)n * sizeof *c);
+    return c;
+}
+
+static void case_batch_norm(void)
+{
+    for (int i = 0; i < 2 * N_SIZES; i++) {
+        int rows = sizes[i / 2][0], cols = sizes[i / 2][1], n = rows * cols;
+        setting t = make(rows, cols, i % 2, i % 3);
+        mat y = put_nan(rows, cols, 1), xhat = put_nan(rows, cols, 2);
+        mat mean = put_nan(1, cols, 0), var = put_nan(1, cols, 0), rstd = put_nan(1, cols, 0);
+        OK(cpa_op_batch_norm(be, y.m, xhat.m, mean.m, var.m, rstd.m, t.a.m, t.gamma.m, t.beta.m,
+                             i % 2 ? t.mask.m : CPA_NO_MAT));
+        near("batch_norm, mean", get(mean), t.s.mean, cols, tolerance);
+        near("batch_norm, rstd", get(rstd), t.s.rstd, cols, tolerance);
+        if (rows > 1) {
+            near("batch_norm, var", get(var), t.s.var, cols, tolerance);
+            near("batch_norm, xhat", get(xhat), t.s.xhat, n, tolerance);
+        }
+        near("batch_norm, Y", get(y), t.s.y, n, tolerance);
+        DROP(y, xhat, mean, var, rstd, t.a, t.gamma, t.beta, t.mask);
+    }
+    // A mean far from 0: the variance must not be a difference of squares. NaN must show.
+    mat a = put_uniform(33, 5, 0, 1000, 1001), out = put_nan(33, 5, 0), xhat = put_nan(33, 5, 0);
+    mat mean = put_nan(1, 5, 0), var = put_nan(1, 5, 0), rstd = put_nan(1, 5, 0), one = put_uniform(1, 5, 0, 1, 1);
+    norm s = {.rows = 33, .cols = 5, .a = a.h, .mean = doubles(5), .var = doubles(5), .rstd = doubles(5)};
+    for (int j = 0; j < 5; j++) {
+        column_statistics(&s, j);
+    }
+    OK(cpa_op_batch_norm(be, out.m, xhat.m, mean.m, var.m, rstd.m, a.m, one.m, one.m, CPA_NO_MAT));
+    near("batch_norm, var far from 0", get(var), s.var, 5, tolerance);
+    a.h[7] = NAN;
+    mat bad = put_values(33, 5, 0, a.h);
+    OK(cpa_op_batch_norm(be, out.m, xhat.m, mean.m, var.m, rstd.m, bad.m, one.m, one.m, CPA_NO_MAT));
+    assert_true(isnan(get(out)[2]));
+    DROP(a, out, xhat, mean, var, rstd, one, bad);
+}
+
+static void case_batch_norm_grad(void)
+{
+    for (int i = 0; i < 2 * N_SIZES; i++) {
+        int rows = sizes[i / 2][0], cols = sizes[i / 2][1], n = rows * cols;
+        if (rows * cols > 5000) {
+            continue; // a difference for every element would take minutes
+        }
+        setting t = make(rows, cols, i % 2, i % 3);
+        mat y = put_values(rows, cols, 1, copy_of(t.s.y, n)), xhat = put_values(rows, cols, 2, copy_of(t.s.xhat, n));
+        mat rstd = put_values(1, cols, 0, copy_of(t.s.rstd, cols)), dy = put_uniform(rows, cols, 1, -1, 1);
+        mat da = put_nan(rows, cols, 3), dgamma = put_nan(1, cols, 0), dbeta = put_nan(1, cols, 0);
+        mat q = put_uniform(rows, cols, 1, -1, 1);
+        t.s.dy = dy.h;
+        double *want = differences(first_order, &t.s, t.s.a, n, 1e-6);
+        double *want_gamma = differences(first_order, &t.s, t.s.gamma, cols, 1e-6);
+        double *want_beta = differences(first_order, &t.s, t.s.beta, cols, 1e-6);
+        OK(cpa_op_batch_norm_grad(be, da.m, dgamma.m, dbeta.m, dy.m, y.m, xhat.m, t.gamma.m, rstd.m, (cpa_real)t.s.keep,
+                                  CPA_NO_MAT));
+        if (rows > 1) { // of one cell, xhat is 0 and so is dA
+            near("batch_norm_grad, dA", get(da), want, n, difference_tolerance);
+            near("batch_norm_grad, dgamma", get(dgamma), want_gamma, cols, difference_tolerance);
+        }
+        near("batch_norm_grad, dbeta", get(dbeta), want_beta, cols, difference_tolerance);
+        // With q, in place, and without the parameters.
+        double *plain = get(da);
+        for (int k = 0; k < n; k++) {
+            plain[k] += q.h[k];
+        }
+        OK(cpa_op_batch_norm_grad(be, dy.m, CPA_NO_MAT, CPA_NO_MAT, dy.m, y.m, xhat.m, t.gamma.m, rstd.m,
+                                  (cpa_real)t.s.keep, q.m));
+        near("batch_norm_grad, with q", get(dy), plain, n, tolerance);
+        DROP(y, xhat, rstd, dy, da, dgamma, dbeta, q, t.a, t.gamma, t.beta, t.mask);
+    }
+}
+
+// The larger sizes, where threads share the work: against the formula, which the differences have confirmed.
+static void large_gradient(void)
+{
+    enum { ROWS = 130, COLS = 300 };
+    setting t = make(ROWS, COLS, true, 1);
+    mat y = put_values(ROWS, COLS, 1, copy_of(t.s.y, ROWS * COLS));
+    mat xhat = put_values(ROWS, COLS, 2, copy_of(t.s.xhat, ROWS * COLS));
+    mat rstd = put_values(1, COLS, 0, copy_of(t.s.rstd, COLS)), dy = put_uniform(ROWS, COLS, 1, -1, 1);
+    mat da = put_nan(ROWS, COLS, 3);
+    t.s.dy = dy.h;
+    backward(&t.s);
+    OK(cpa_op_batch_norm_grad(be, da.m, CPA_NO_MAT, CPA_NO_MAT, dy.m, y.m, xhat.m, t.gamma.m, rstd.m, (cpa_real)t.s.keep,
+                              CPA_NO_MAT));
+    near("batch_norm_grad, large", get(da), t.s.da, ROWS * COLS, tolerance);
+    DROP(y, xhat, rstd, dy, da, t.a, t.gamma, t.beta, t.mask);
+}
+
+static void case_batch_norm_grad2(void)
+{
+    large_gradient();
+    for (int i = 0; i < 2 * N_SIZES; i++) {
+        int rows = sizes[i / 2][0], cols = sizes[i / 2][1], n = rows * cols;
+        if (rows < 3 || n > 5000) {
+            continue;
+        }
+        setting t = make(rows, cols, i % 2, i % 3);
+        mat y = put_values(rows, cols, 1, copy_of(t.s.y, n)), xhat = put_values(rows, cols, 2, copy_of(t.s.xhat, n));
+        mat rstd = put_values(1, cols, 0, copy_of(t.s.rstd, cols)), dy = put_uniform(rows, cols, 1, -1, 1);
+        mat v = put_uniform(rows, cols, 2, -1, 1), q = put_nan(rows, cols, 1), dgamma = put_uniform(1, cols, 0, -1, 1);
+        t.s.dy = dy.h;
+        t.s.v = v.h;
+        double *want_dy = differences(second_order, &t.s, t.s.dy, n, 1e-5);
+        double *want_q = differences(second_order, &t.s, t.s.a, n, 1e-5);
+        double *want_gamma = differences(second_order, &t.s, t.s.gamma, cols, 1e-5);
+        for (int j = 0; j < cols; j++) {
+            want_gamma[j] += dgamma.h[j];
+        }
+        OK(cpa_op_batch_norm_grad2(be, v.m, dgamma.m, q.m, v.m, dy.m, y.m, xhat.m, t.gamma.m, rstd.m,
+                                   (cpa_real)t.s.keep));
+        near("batch_norm_grad2, d(dY)", get(v), want_dy, n, difference_tolerance);
+        near("batch_norm_grad2, dgamma", get(dgamma), want_gamma, cols, difference_tolerance);
+        near("batch_norm_grad2, q", get(q), want_q, n, difference_tolerance);
+        DROP(y, xhat, rstd, dy, v, q, dgamma, t.a, t.gamma, t.beta, t.mask);
+    }
+}
+
+static void case_batch_norm_eval(void)
+{
+    for (int i = 0; i <= N_SIZES; i++) {
+        int rows = i < N_SIZES ? sizes[i][0] : 0, cols = i < N_SIZES ? sizes[i][1] : 7, n = rows * cols;
+        mat a = put_uniform(rows, cols, i % 3, -2, 2), y = put_nan(rows, cols, 1), bias = put_uniform(1, cols, 0, -1, 1);
+        mat mean = put_uniform(1, cols, 0, -1, 1), var = put_uniform(1, cols, 0, 0, 2);
+        mat gamma = put_uniform(1, cols, 0, -1, 1), beta = put_uniform(1, cols, 0, -1, 1);
+        double *want = doubles(n);
+        for (int k = 0; k < n; k++) {
+            int j = k % cols;
+            want[k] = fmax(0, gamma.h[j] * (a.h[k] + bias.h[j] - mean.h[j]) / sqrt(var.h[j] + eps) + beta.h[j]);
+        }
+        OK(cpa_op_batch_norm_eval(be, y.m, a.m, bias.m, mean.m, var.m, gamma.m, beta.m));
+        near("batch_norm_eval", get(y), want, n, tolerance);
+        OK(cpa_op_batch_norm_eval(be, a.m, a.m, bias.m, mean.m, var.m, gamma.m, beta.m));
+        near("batch_norm_eval in place", get(a), want, n, tolerance);
+        DROP(a, y, bias, mean, var, gamma, beta);
+    }
+}
+
+static void dropout_of(int rows, int cols, double p)
+{
+    int *cell = host((size_t)rows, sizeof *cell), kept = 0;
+    for (int b = 0; b < rows; b++) {
+        cell[b] = 1000 - 3 * b;
+    }
+    cpa_dev_int *ids = put_ints(cell, rows);
+    mat mask = put_nan(rows, cols, 1);
+    const uint64_t seed = 0x123456789abcdef0u;
+    OK(cpa_op_dropout_mask(be, mask.m, ids, seed, 7, 2, (cpa_real)p));
+    double *got = get(mask);
+    for (int b = 0; b < rows; b++) {
+        for (int h = 0; h < cols; h++) {
+            uint32_t w[4];
+            cpa_philox(seed, CPA_STREAM_DROPOUT, (const uint32_t[4]){(uint32_t)cell[b], 7, 2, (uint32_t)h / 4}, w);
+            bool keep = (cpa_real)cpa_unit(w[h % 4]) >= (cpa_real)p;
+            assert_true(got[b * cols + h] == (keep ? (double)(1 / (1 - (cpa_real)p)) : 0));
+            kept += keep;
+        }
+    }
+    double n = rows * cols;
+    assert_true(fabs(kept - n * (1 - p)) <= 5 * sqrt(n * p * (1 - p)) + 1e-9);
+    drop(ids);
+    DROP(mask);
+}
+
+static void case_dropout_mask(void)
+{
+    dropout_of(0, 4, 0.5);
+    dropout_of(1, 1, 0.1);
+    dropout_of(2, 31, 0);
+    dropout_of(33, 33, 0.25);
+    dropout_of(128, 300, 0.1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {OPS_NORM(OP_CASE)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,70 @@
+// Owns: conformance of the sparse first layer, against dense loops in double. Never another family's.
+#include "../support/ops.h"
+
+// Rows, genes, outputs: also fewer than a vector, between slices, and large enough for threads.
+static const int shapes[][3] = {{0, 5, 3},    {1, 1, 1},    {2, 33, 31},   {31, 2, 33},   {33, 129, 65},
+                                {128, 700, 1}, {5, 300, 128}, {70, 260, 200}, {33, 1000, 256}, {4, 50, 523}};
+enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+
+static void case_sparse_linear(void)
+{
+    for (int i = 0; i < N_SHAPES; i++) {
+        int rows = shapes[i][0], genes = shapes[i][1], n = shapes[i][2];
+        cells c = put_cells(rows, genes, 0.3, false);
+        mat wt = put_uniform(genes, n, i % 3, -1, 1), y = put_nan(rows, n, i % 2);
+        double *want = host((size_t)rows * (size_t)n, sizeof *want);
+        for (int b = 0; b < rows; b++) {
+            for (int g = 0; g < genes; g++) {
+                for (int j = 0; j < n; j++) {
+                    want[b * n + j] += c.dense_log1p[b * genes + g] * wt.h[g * n + j];
+                }
+            }
+        }
+        OK(cpa_op_sparse_linear(be, y.m, c.x, wt.m));
+        near("sparse_linear", get(y), want, rows * n, tolerance);
+        DROP(wt, y);
+        drop_cells(c);
+    }
+}
+
+static void case_sparse_linear_grad(void)
+{
+    for (int i = 0; i < N_SHAPES; i++) {
+        int rows = shapes[i][0], genes = shapes[i][1], n = shapes[i][2];
+        cells c = put_cells(rows, genes, 0.3, false);
+        mat dy = put_uniform(rows, n, i % 3, -1, 1), dwt = put_nan(genes, n, i % 2);
+        double *want = host((size_t)genes * (size_t)n, sizeof *want);
+        for (int b = 0; b < rows; b++) {
+            for (int g = 0; g < genes; g++) {
+                for (int j = 0; j < n; j++) {
+                    want[g * n + j] += c.dense_log1p[b * genes + g] * dy.h[b * n + j];
+                }
+            }
+        }
+        OK(cpa_op_sparse_linear_grad(be, dwt.m, c.x, dy.m));
+        near("sparse_linear_grad", get(dwt), want, genes * n, tolerance);
+        DROP(dy, dwt);
+        drop_cells(c);
+    }
+}
+
+static void case_csr_expand(void)
+{
+    for (int i = 0; i < N_SHAPES; i++) {
+        int rows = shapes[i][0], genes = shapes[i][1];
+        cells c = put_cells(rows, genes, 0.3, true);
+        mat y = put_nan(rows, genes, i % 3);
+        OK(cpa_op_csr_expand(be, y.m, c.x, false));
+        near("csr_expand, counts", get(y), c.dense, rows * genes, 0);
+        OK(cpa_op_csr_expand(be, y.m, c.x, true));
+        near("csr_expand, log1p", get(y), c.dense_log1p, rows * genes, 0);
+        DROP(y);
+        drop_cells(c);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {OPS_SPARSE(OP_CASE)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
