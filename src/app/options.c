@@ -73,31 +73,6 @@ int cpa_option_find(const char *name)
     return -1;
 }
 
-// Letters to insert, delete or replace to make one name of the other, dashes being underscores.
-static int distance(const char *a, const char *b)
-{
-    int row[NAME_BYTES + 1];
-    int n = (int)strlen(b), m = (int)strlen(a);
-    if (n > NAME_BYTES || m > NAME_BYTES) {
-        return NAME_BYTES;
-    }
-    for (int j = 0; j <= n; j++) {
-        row[j] = j;
-    }
-    for (int i = 1; i <= m; i++) {
-        int corner = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n; j++) {
-            char x = a[i - 1] == '-' ? '_' : a[i - 1];
-            int replaced = corner + (x != b[j - 1]);
-            int moved = 1 + (row[j] < row[j - 1] ? row[j] : row[j - 1]);
-            corner = row[j];
-            row[j] = replaced < moved ? replaced : moved;
-        }
-    }
-    return row[n];
-}
-
 // The limit of what counts as near: a third of the letters.
 static int near(const char *name)
 {
@@ -109,7 +84,7 @@ const char *cpa_option_nearest(const char *name, unsigned mask)
     const char *best = NULL;
     int least = near(name);
     for (int i = 0; i < CPA_N_OPTIONS; i++) {
-        int d = (table[i].commands & mask) != 0 ? distance(name, table[i].name) : NAME_BYTES;
+        int d = (table[i].commands & mask) != 0 ? cpa_text_distance(name, table[i].name) : NAME_BYTES;
         if (d <= least && (best == NULL || d < least)) {
             least = d;
             best = table[i].name;
@@ -256,7 +231,7 @@ static cpa_status find_command(const char *name, cpa_command *out)
             *out = commands[i].command;
             return CPA_OK;
         }
-        if (distance(name, commands[i].name) <= near(name)) {
+        if (cpa_text_distance(name, commands[i].name) <= near(name)) {
             best = i;
         }
     }

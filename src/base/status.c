@@ -1,5 +1,5 @@
-// Owns: the message of the last failure, one per process. Never prints, never exits, and is not counted as memory of the
-// program, so that failing does not disturb the allocation counts.
+// Owns: the message of the last failure, one per process. Never prints, never exits, and is not counted as memory of
+// the program, so that failing does not disturb the allocation counts.
 #include "cpa/base/status.h"
 
 #include <pthread.h>

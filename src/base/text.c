@@ -1,8 +1,10 @@
 // Owns: growing text buffers and lists of problems. Never writes them anywhere.
 #include "cpa/base/text.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cpa/base/mem.h"
 
@@ -72,4 +74,31 @@ void cpa_problems_fini(cpa_problems *p)
 {
     cpa_text_fini(&p->text);
     p->n = 0;
+}
+
+// How a letter counts for nearness.
+static int folded(char c)
+{
+    return c == '-' ? '_' : tolower((unsigned char)c);
+}
+
+int cpa_text_distance(const char *a, const char *b)
+{
+    enum { MAX = 64 };
+    int row[MAX + 1];
+    int na = (int)strnlen(a, MAX), nb = (int)strnlen(b, MAX);
+    for (int j = 0; j <= nb; j++) {
+        row[j] = j;
+    }
+    for (int i = 1; i <= na; i++) {
+        int corner = row[0];
+        row[0] = i;
+        for (int j = 1; j <= nb; j++) {
+            int replaced = corner + (folded(a[i - 1]) != folded(b[j - 1]));
+            int moved = 1 + (row[j] < row[j - 1] ? row[j] : row[j - 1]);
+            corner = row[j];
+            row[j] = replaced < moved ? replaced : moved;
+        }
+    }
+    return row[nb];
 }

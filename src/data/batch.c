@@ -17,6 +17,7 @@ cpa_status cpa_batch_create(int max_cells, int64_t max_nnz, int n_genes, int n_c
     b->max_comb_len = max_comb_len;
     b->max_cells = max_cells;
     b->max_nnz = max_nnz;
+    b->mixup_lambda = 1;
     CPA_TRY(cpa_alloc(cells + 1, sizeof *b->indptr, &b->indptr));
     CPA_TRY(cpa_alloc(nnz, sizeof *b->gene, &b->gene));
     CPA_TRY(cpa_alloc(nnz, sizeof *b->count, &b->count));
@@ -28,6 +29,21 @@ cpa_status cpa_batch_create(int max_cells, int64_t max_nnz, int n_genes, int n_c
     CPA_TRY(cpa_alloc(cells, sizeof *b->category, &b->category));
     CPA_TRY(cpa_alloc(cells * (size_t)n_covs, sizeof *b->cov, &b->cov));
     CPA_TRY(cpa_alloc(cells, sizeof *b->cell, &b->cell));
+    *out = b;
+    b = NULL;
+cleanup:
+    cpa_batch_destroy(&b);
+    return st;
+}
+
+cpa_status cpa_batch_create_mixed(int max_cells, int64_t max_nnz, int n_genes, int n_covs, int max_comb_len, cpa_batch **out)
+{
+    cpa_status st;
+    cpa_batch *b = NULL;
+    *out = NULL;
+    CPA_TRY(cpa_batch_create(max_cells, 2 * max_nnz, n_genes, n_covs, 2 * max_comb_len, &b));
+    CPA_TRY(cpa_alloc((size_t)max_cells, sizeof *b->label2, &b->label2));
+    CPA_TRY(cpa_alloc((size_t)max_cells * (size_t)n_covs, sizeof *b->cov2, &b->cov2));
     *out = b;
     b = NULL;
 cleanup:
@@ -52,5 +68,7 @@ void cpa_batch_destroy(cpa_batch **out)
     cpa_free(&b->category);
     cpa_free(&b->cov);
     cpa_free(&b->cell);
+    cpa_free(&b->label2);
+    cpa_free(&b->cov2);
     cpa_free(out);
 }

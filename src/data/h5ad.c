@@ -1,12 +1,9 @@
 // Owns: opening AnnData files, their layers and the lists in `uns`. Columns are in h5ad_frame.c, matrices in
 // h5ad_matrix.c. Must never keep cell data: every answer is read anew and belongs to the caller.
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "h5ad_impl.h"
-
-enum { MAX_NAME = 64 }; // bytes of a name that count for nearness
 
 // Formats that are easily taken for AnnData, by a member of the root.
 static const struct {
@@ -145,29 +142,6 @@ cleanup:
 
 // ---- Names in messages
 
-// Edit distance of two names without regard to case.
-static int name_distance(const char *a, const char *b)
-{
-    int n = (int)strnlen(a, MAX_NAME), m = (int)strnlen(b, MAX_NAME);
-    int row[MAX_NAME + 1];
-    for (int j = 0; j <= m; j++) {
-        row[j] = j;
-    }
-    for (int i = 1; i <= n; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= m; j++) {
-            int same = tolower((unsigned char)a[i - 1]) == tolower((unsigned char)b[j - 1]);
-            int best = diagonal + (same ? 0 : 1);
-            best = row[j] + 1 < best ? row[j] + 1 : best;
-            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
-            diagonal = row[j];
-            row[j] = best;
-        }
-    }
-    return row[m];
-}
-
 typedef struct ranked_name {
     const char *name;
     int distance;
@@ -189,7 +163,7 @@ cpa_status cpa_h5ad_add_names(cpa_text *text, const cpa_strings *names, const ch
     ranked_name *r = NULL;
     CPA_TRY(cpa_alloc((size_t)names->n, sizeof *r, &r));
     for (int64_t i = 0; i < names->n; i++) {
-        r[i] = (ranked_name){names->s[i], wanted != NULL ? name_distance(names->s[i], wanted) : 0, i};
+        r[i] = (ranked_name){names->s[i], wanted != NULL ? cpa_text_distance(names->s[i], wanted) : 0, i};
     }
     qsort(r, (size_t)names->n, sizeof *r, by_distance);
     for (int64_t i = 0; i < names->n; i++) {

@@ -1,6 +1,5 @@
 // Owns: columns as integers: used and sorted levels, distinct pairs, searches in lists of names. One pass over the cells
 // each. Never knows what a column means.
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,35 +41,13 @@ int64_t cpa_sorted_find(const cpa_strings *list, int64_t first, const char *s)
     return low < list->n && strcmp(list->s[low], s) == 0 ? low : -1;
 }
 
-// Single-character edits from x to y, upper and lower case alike; of long names only the beginnings are compared.
-static int edit_distance(const char *x, const char *y)
-{
-    enum { MAX = 64 };
-    int row[MAX + 1];
-    int nx = (int)strnlen(x, MAX), ny = (int)strnlen(y, MAX);
-    for (int j = 0; j <= ny; j++) {
-        row[j] = j;
-    }
-    for (int i = 1; i <= nx; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= ny; j++) {
-            int best = diagonal + (tolower((unsigned char)x[i - 1]) != tolower((unsigned char)y[j - 1]));
-            diagonal = row[j];
-            best = row[j] + 1 < best ? row[j] + 1 : best;
-            row[j] = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
-        }
-    }
-    return row[ny];
-}
-
 cpa_status cpa_text_add_near(cpa_text *t, const cpa_strings *list, int64_t first, const char *s)
 {
     enum { NEAR = 3 };
     int64_t best[NEAR];
     int distance[NEAR], n = 0;
     for (int64_t i = first; i < list->n; i++) {
-        int d = edit_distance(s, list->s[i]);
+        int d = cpa_text_distance(s, list->s[i]);
         int k = n < NEAR ? n++ : NEAR;
         for (; k > 0 && distance[k - 1] > d; k--) {
             if (k < NEAR) {

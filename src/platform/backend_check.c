@@ -1,10 +1,10 @@
-// Owns: the check backend: the arithmetic of `cpu` behind the manners of a device, to find without one what would go wrong
-// there. Device memory cannot be read or written outside operations. Never used for real runs.
+// Owns: the check backend: the arithmetic of `cpu` behind the manners of a device, to find without one what would go
+// wrong there. Device memory cannot be read or written outside operations. Never used for real runs.
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "backend_cpu.h"
+#include "backend_cpu_impl.h"
 #include "cpa/base/mem.h"
 
 enum { ZONE = 64, ZONE_BYTE = 0xA5, FRESH_BYTE = 0xFF }; // a float, a double of these bytes is NaN, an int32 -1
@@ -122,8 +122,8 @@ static cpa_status destroy(cpa_backend *be)
     cpa_free(&c);
     if (leaked > 0) {
         return cpa_fail(CPA_INTERNAL,
-                        "backend check: %d blocks of memory were never released, %d of them were written out of bounds; "
-                        "report this bug",
+                        "backend check: %d blocks of memory were never released, "
+                        "%d of them were written out of bounds; report this bug",
                         leaked, broken);
     }
     return st;

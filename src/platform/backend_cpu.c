@@ -1,5 +1,5 @@
 // Owns: the cpu backend as an object: table, memory, scratch. Computes nothing; the operations live in backend_cpu_*.c.
-#include "backend_cpu.h"
+#include "backend_cpu_impl.h"
 
 #include <string.h>
 #include <sys/mman.h>

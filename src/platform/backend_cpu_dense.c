@@ -1,6 +1,6 @@
 // Owns: elementwise operations and sums over dense matrices on the CPU. All sums are in double and in a fixed order;
 // never a result that depends on the number of threads.
-#include "backend_cpu.h"
+#include "backend_cpu_impl.h"
 
 #include <string.h>
 

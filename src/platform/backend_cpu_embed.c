@@ -1,6 +1,6 @@
 // Owns: embeddings and the dose response on the CPU: sums over cells of rows picked by number. Scatters go in the order
 // of the cells, on one thread; never in the order of threads.
-#include "backend_cpu.h"
+#include "backend_cpu_impl.h"
 
 #include <string.h>
 

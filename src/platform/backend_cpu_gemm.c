@@ -1,6 +1,6 @@
-// Owns: dense products on the CPU: oneDNN in float, OpenBLAS in the double build. The only file that knows a BLAS; never
-// lets the library choose how to cut the work.
-#include "backend_cpu.h"
+// Owns: dense products on the CPU: oneDNN in float, OpenBLAS in the double build. The only file that knows a BLAS;
+// never lets the library choose how to cut the work.
+#include "backend_cpu_impl.h"
 
 #include <string.h>
 
@@ -10,9 +10,9 @@
 #include <dnnl.h>
 #endif
 
-// C is cut into tiles by its shape alone, and a library call computes a tile on one thread. Left to itself oneDNN splits
-// the inner dimension between threads when C is small, and then the bits depend on how many there are. The sizes keep the
-// repacking of A and B below a few percent, and the library's own threading is not faster.
+// C is cut into tiles by its shape alone, and a library call computes a tile on one thread. Left to itself oneDNN
+// splits the inner dimension between threads when C is small, and then the bits depend on how many there are. The sizes
+// keep the repacking of A and B below a few percent, and the library's own threading is not faster.
 static int tile_rows(int rows)
 {
     return rows >= 1024 ? 256 : 64;
@@ -81,8 +81,9 @@ cpa_status cpa_cpu_gemm(cpa_backend *be, cpa_mat c, cpa_mat a, bool ta, cpa_mat 
     }
     omp_set_num_threads(threads);
     if (failed > 0) {
-        return cpa_fail(CPA_INTERNAL, "operation gemm: the library refused [%d, %d] = [., %d] x [%d, .]; report this bug",
-                        m, n, k, k);
+        return cpa_fail(CPA_INTERNAL,
+                        "operation gemm: the library refused [%d, %d] with inner dimension %d; report this bug", m, n,
+                        k);
     }
     return CPA_OK;
 }

@@ -1,6 +1,6 @@
 // Owns: the negative binomial likelihood with softmax means on the CPU, value and gradient. A row is worked on while it
 // is in cache; gamma functions are taken only where counts are stored. Never a difference of large gamma functions.
-#include "backend_cpu.h"
+#include "backend_cpu_impl.h"
 
 #include <string.h>
 
@@ -11,8 +11,10 @@
 //   mu dl/dmu   = theta s                              - x theta s / (mu + eps)
 //   dl/dpx_r    = theta (log1p(u) - theta s / t)       - x (1 - (1 - s) theta / t) + E(x)
 // where the right-hand parts are there only for x > 0, and
-//   T(x) = lgamma(x + theta) - lgamma(theta) - lgamma(x + 1) - x log t  = sum over i < x of log((theta + i) / (t (i + 1)))
-//   E(x) = x - theta (digamma(x + theta) - digamma(theta))              = sum over i < x of i / (theta + i).
+//   T(x) = lgamma(x + theta) - lgamma(theta) - lgamma(x + 1) - x log t
+//        = sum over i < x of log((theta + i) / (t (i + 1)))
+//   E(x) = x - theta (digamma(x + theta) - digamma(theta))
+//        = sum over i < x of i / (theta + i).
 // The sums make a table for small counts, and Stirling's series goes on from its end; nothing cancels, however large
 // theta is.
 enum { TABLE = 16, LAST = TABLE - 1 }; // counts 0 .. 15
@@ -137,8 +139,8 @@ static void prepare(const gene_terms *g, const cpa_real *px_r, bool parallel)
     }
 }
 
-// T and E of a count x >= LAST, by the differences of Stirling's series from LAST to x: with z = LAST + theta and d = x - LAST,
-// lgamma(z + d) - lgamma(z) = (z + d - 1/2) log1p(d / z) + d log z - d + tails, and likewise for lgamma(x + 1).
+// T and E of a count x >= LAST, by the differences of Stirling's series from LAST to x: with z = LAST + theta and
+// d = x - LAST, lgamma(z + d) - lgamma(z) = (z + d - 1/2) log1p(d / z) + d log z - d + tails; likewise lgamma(x + 1).
 static inline void large_terms(cpa_real x, cpa_real theta, cpa_real step, cpa_real *t, cpa_real *e)
 {
     const cpa_real one = TABLE, half = (cpa_real)0.5;
@@ -215,7 +217,8 @@ static cpa_real softmax_row(cpa_real *restrict z, const cpa_real *restrict bias,
     return (cpa_real)((double)total / sum);
 }
 
-// Terms of all genes as if every count were 0, from mu = scale * z. Adds to dpx; gives the loss and the sum of mu dl/dmu.
+// Terms of all genes as if every count were 0, from mu = scale * z. Adds to dpx; gives the loss, and the sum of
+// mu dl/dmu.
 static double zero_terms(const gene_terms *g, const cpa_real *restrict z, cpa_real scale, cpa_real *restrict mu_slope,
                          cpa_real *restrict dpx, double *slope_sum)
 {

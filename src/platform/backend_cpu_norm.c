@@ -1,6 +1,6 @@
 // Owns: batch norm with ReLU and dropout on the CPU, its first and second derivative, and dropout masks. Statistics are
 // summed in double down the rows; never across threads.
-#include "backend_cpu.h"
+#include "backend_cpu_impl.h"
 
 #include "cpa/base/rng.h"
 #include "cpa/platform/math_inl.h"
@@ -77,8 +77,8 @@ cpa_status cpa_cpu_batch_norm(cpa_backend *be, cpa_mat y, cpa_mat xhat, cpa_mat 
 // What the backward formulas need of a strip, as columns begin there.
 typedef struct strip {
     int n, rows;
-    double m1[STRIP], m2[STRIP];             // mean(g), mean(g xhat)
-    double a[STRIP], b[STRIP], c[STRIP];     // mean(v), mean(v xhat), mean(v g)
+    double m1[STRIP], m2[STRIP];         // mean(g), mean(g xhat)
+    double a[STRIP], b[STRIP], c[STRIP]; // mean(v), mean(v xhat), mean(v g)
 } strip;
 
 // A product and not a choice between values, because a choice of constants is what compilers turn into vector code.
@@ -210,8 +210,9 @@ cpa_status cpa_cpu_batch_norm_eval(cpa_backend *be, cpa_mat y, cpa_mat a, cpa_ma
         cpa_real centre[STRIP], scale[STRIP];
         const cpa_real *shift = cpa_reals(beta.data) + col;
         for (int j = 0; j < n; j++) {
+            double deviation = sqrt((double)cpa_reals(var.data)[col + j] + eps);
             centre[j] = cpa_reals(mean.data)[col + j] - cpa_reals(bias.data)[col + j];
-            scale[j] = (cpa_real)((double)cpa_reals(gamma.data)[col + j] / sqrt((double)cpa_reals(var.data)[col + j] + eps));
+            scale[j] = (cpa_real)((double)cpa_reals(gamma.data)[col + j] / deviation);
         }
         for (int i = 0; i < a.rows; i++) {
             const cpa_real *x = cpa_row(a, i) + col;

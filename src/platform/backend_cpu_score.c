@@ -1,6 +1,6 @@
 // Owns: what judges a batch on the CPU: cross-entropy, the most likely class, R2 of group means and variances. All in
 // double sums; never a policy of when a score is taken.
-#include "backend_cpu.h"
+#include "backend_cpu_impl.h"
 
 #include <float.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 // Owns: the sparse first layer on the CPU, forward and weight gradient. Only stored values are touched; never a dense
 // copy of the cells.
-#include "backend_cpu.h"
+#include "backend_cpu_impl.h"
 
 #include <string.h>
 
@@ -24,7 +24,8 @@ typedef struct terms {
     int n;
 } terms;
 
-// y[0..) += sum over terms of value * rows[at * ld + 0..), in the order of the terms, for `registers` vectors of columns.
+// y[0..) += sum over terms of value * rows[at * ld + 0..), in the order of the terms, for `registers` vectors of
+// columns.
 static inline __attribute__((always_inline)) void add_vectors(cpa_real *y, terms t, const cpa_real *rows, int64_t ld,
                                                               const int registers)
 {
@@ -234,7 +235,7 @@ cpa_status cpa_cpu_sparse_linear_grad(cpa_backend *be, cpa_mat dwt, cpa_csr x, c
     if (st != CPA_OK) {
         return st;
     }
-    #pragma omp parallel if ((int64_t)x.nnz * dwt.cols >= serial_work || cpa_parallel(dwt))
+#pragma omp parallel if ((int64_t)x.nnz * dwt.cols >= serial_work || cpa_parallel(dwt))
     {
         int id = omp_get_thread_num(), of = omp_get_num_threads();
         bin b = bin_at(scratch + (size_t)id * each, x.rows);

@@ -1,12 +1,13 @@
-// Owns: the optimizer's update on the CPU. One pass over parameters, moments and gradients; never a learning-rate policy.
-#include "backend_cpu.h"
+// Owns: the optimizer's update on the CPU. One pass over parameters, moments and gradients; never a learning-rate
+// policy.
+#include "backend_cpu_impl.h"
 
 #include <math.h>
 
 #include "cpa/platform/math_inl.h"
 
-cpa_status cpa_cpu_adam(cpa_backend *be, cpa_mat p, cpa_mat m, cpa_mat v, cpa_mat g, double lr, double wd,
-                        double bias1, double bias2)
+cpa_status cpa_cpu_adam(cpa_backend *be, cpa_mat p, cpa_mat m, cpa_mat v, cpa_mat g, double lr, double wd, double bias1,
+                        double bias2)
 {
     (void)be;
     // The scalars as torch.optim.Adam forms them: in double, rounded once.

@@ -53,8 +53,7 @@ cleanup:
 #define FIT(m, rows, cols) CPA_TRY(fit(OP, #m, m, rows, cols, false))
 #define FIT_OR_NONE(m, rows, cols) CPA_TRY(fit(OP, #m, m, rows, cols, true))
 #define THERE(p, needed) CPA_TRY(there(OP, #p, p, needed))
-#define SENSIBLE(cond, ...)                                                                                            \
-    CPA_REQUIRE(cond, CPA_INTERNAL, "operation %s: " #cond " does not hold for " __VA_ARGS__)
+#define SENSIBLE(cond, ...) CPA_REQUIRE(cond, CPA_INTERNAL, "operation %s: " #cond " does not hold for " __VA_ARGS__)
 
 cpa_status cpa_shape_alloc(cpa_backend *be, size_t bytes, void **out)
 {
@@ -97,7 +96,8 @@ cpa_status cpa_shape_gemm(cpa_backend *be, cpa_mat c, cpa_mat a, bool ta, cpa_ma
     FIT(a, ta ? k : c.rows, ta ? c.rows : k);
     FIT(b, tb ? c.cols : k, tb ? k : c.cols);
     FIT(c, c.rows, c.cols);
-    SENSIBLE(c.data == NULL || (c.data != a.data && c.data != b.data), "[%d, %d]: C aliases A or B", OP, c.rows, c.cols);
+    SENSIBLE(c.data == NULL || (c.data != a.data && c.data != b.data), "[%d, %d]: C aliases A or B", OP, c.rows,
+             c.cols);
 cleanup:
     return st;
 }
@@ -390,7 +390,8 @@ cpa_status cpa_shape_group_r2(cpa_backend *be, cpa_dev_f64 *r2, cpa_mat p, cpa_m
     THERE(r2, n_groups > 0);
     THERE(offsets, n_groups > 0);
     THERE(order, p.rows > 0 && n_groups > 0);
-    SENSIBLE(gene_mask == NULL || mask_words >= (p.cols + 31) / 32, "%d genes and mask_words %d", OP, p.cols, mask_words);
+    SENSIBLE(gene_mask == NULL || mask_words >= (p.cols + 31) / 32, "%d genes and mask_words %d", OP, p.cols,
+             mask_words);
 cleanup:
     return st;
 }

@@ -173,7 +173,14 @@ cpa_status cpa_h5_data_open(const cpa_h5 *f, const char *path, const char *field
     d->file = f;
     d->set = d->space = d->type = -1;
     CPA_TRY(cpa_strdup(path, &d->path));
-    CPA_REQUIRE(cpa_h5_kind_of(f, path) == CPA_H5_DATASET, CPA_BAD_DATA, "%s: there is no dataset '%s'", f->path, path);
+    if (cpa_h5_kind_of(f, path) != CPA_H5_DATASET) {
+        bool listed = cpa_h5_kind_of(f, path) == CPA_H5_NOTHING && H5Lexists(f->id, path, H5P_DEFAULT) > 0;
+        st = cpa_fail(CPA_BAD_DATA,
+                      listed ? "%s: %s is listed but cannot be opened; the file is damaged, copy or write it again"
+                             : "%s: there is no dataset '%s'",
+                      f->path, path);
+        goto cleanup;
+    }
     d->set = H5Dopen2(f->id, path, H5P_DEFAULT);
     CPA_REQUIRE(d->set >= 0, CPA_BAD_DATA, "%s: %s cannot be opened: %s", f->path, path, cpa_h5_why());
     d->type = H5Dget_type(d->set);
@@ -288,6 +295,7 @@ static cpa_status unreadable(const cpa_h5_data *d, hid_t memory, const int64_t *
     cpa_status st = CPA_OK;
     cpa_text name = {0}, place = {0};
     int64_t at[CPA_H5_MAX_RANK];
+    const char *why = cpa_h5_why(); // before HDF5 is called again and forgets it
     bool looking = d->info.chunked && H5Tdetect_class(memory, H5T_STRING) <= 0;
     memcpy(at, first, (size_t)d->info.rank * sizeof *at);
     while (looking && element_readable(d, memory, at, room)) {
@@ -298,7 +306,7 @@ static cpa_status unreadable(const cpa_h5_data *d, hid_t memory, const int64_t *
                              (long long)(at[i] / d->info.chunk[i] * d->info.chunk[i])));
     }
     st = cpa_fail(CPA_BAD_DATA, "%s: %s%s cannot be read: %s; the file is damaged, copy or write it again",
-                  d->file->path, name_of(d, &name), cpa_text_str(&place), cpa_h5_why());
+                  d->file->path, name_of(d, &name), cpa_text_str(&place), why);
 cleanup:
     cpa_text_fini(&name);
     cpa_text_fini(&place);

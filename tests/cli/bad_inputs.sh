@@ -25,7 +25,7 @@ done
 # As long as it should be, but its middle never arrived.
 cp "$sample" hole.h5ad
 dd if=/dev/zero of=hole.h5ad bs=1000 seek=300 count=600 conv=notrunc status=none
-bad 65 "X/" hole.h5ad
+bad 65 "X/indices|damaged" hole.h5ad
 
 # ---- The matrix
 bad 65 "there is no X|'spliced'" no_x.h5ad
@@ -46,6 +46,6 @@ bad 65 "row 7|gene 'gene5'|inf" infinite.h5ad
 bad 65 "row 7|gene 'gene5'|-2|negative" negative.h5ad
 bad 65 "row 47|gene 'gene11'|nan" late_nan.h5ad
 bad 65 "row 7|gene 'gene5'|nan" dense_nan.h5ad
-bad 65 "X/data|chunk that begins with element 288|damaged" corrupt.h5ad
+bad 65 "X/data|chunk that begins with element 288|inflate|damaged" corrupt.h5ad
 bad 65 "X/data|blosc" unknown_filter.h5ad
 finish

@@ -1,8 +1,8 @@
 // Owns: the harness of the operations' conformance tests: matrices on a backend beside their values in double, and the
 // list of which file tests which operation. Never computes a result that is under test.
 //
-// A case runs on `cpu` with one thread, on `cpu` with two and on `check`; whatever it downloads must have the same bits in
-// all three.
+// A case runs on `cpu` with one thread, on `cpu` with two and on `check`; whatever it downloads must have the same bits
+// in all three.
 #ifndef CPA_TESTS_SUPPORT_OPS_H
 #define CPA_TESTS_SUPPORT_OPS_H
 
@@ -22,8 +22,8 @@
 #include "cpa/base/rng.h"
 #include "cpa/platform/backend.h"
 
-// Every operation of ops.def is in one of these lists (test_ops_memory.c does not compile otherwise), and test_ops_<list>.c has
-// the function case_<operation>.
+// Every operation of ops.def is in one of these lists (test_ops_memory.c does not compile otherwise), and
+// test_ops_<list>.c has the function case_<operation>.
 #define OPS_MEMORY(X) X(alloc) X(release) X(upload) X(download) X(zero)
 #define OPS_DENSE(X)                                                                                                   \
     X(gemm) X(add_row) X(col_sum) X(axpby) X(broadcast_row) X(log1p) X(square_sum_scale) X(nonfinite) X(adam)
@@ -225,8 +225,8 @@ static inline cells put_cells(int rows, int cols, double density, bool fractions
     }
     mat count = put_values(1, nnz, 0, c.count), log = put_values(1, nnz, 0, c.log1p);
     mat library = put_values(1, rows, 0, c.library);
-    c.x = (cpa_csr){rows, cols, nnz, put_ints(c.indptr, rows + 1), put_ints(c.gene, nnz), count.m.data, log.m.data,
-                    library.m.data};
+    c.x = (cpa_csr){rows,         cols,       nnz,           put_ints(c.indptr, rows + 1), put_ints(c.gene, nnz),
+                    count.m.data, log.m.data, library.m.data};
     return c;
 }
 

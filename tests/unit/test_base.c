@@ -248,8 +248,8 @@ static void test_shuffle(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_status), cmocka_unit_test(test_memory), cmocka_unit_test(test_strings),
-        cmocka_unit_test(test_text),   cmocka_unit_test(test_log),    cmocka_unit_test(test_philox),
+        cmocka_unit_test(test_status),  cmocka_unit_test(test_memory), cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_text),    cmocka_unit_test(test_log),    cmocka_unit_test(test_philox),
         cmocka_unit_test(test_shuffle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,7 +29,8 @@ static void case_gemm(void)
     for (int i = 0; i < N_SIZES; i++) {
         for (int j = 0; j < N_SIZES; j++) {
             int t = i * N_SIZES + j;
-            gemm_of(sizes[i], sizes[j], sizes[(i + 2 * j) % N_SIZES], t & 1, t & 2, 1.5, t % 3 == 0 ? 0 : -0.5, 3 * (t % 2));
+            gemm_of(sizes[i], sizes[j], sizes[(i + 2 * j) % N_SIZES], t & 1, t & 2, 1.5, t % 3 == 0 ? 0 : -0.5,
+                    3 * (t % 2));
         }
     }
     // Shapes that are cut into several tiles, and one whose inner dimension dwarfs the others.

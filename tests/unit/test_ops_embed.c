@@ -3,15 +3,16 @@
 #include "../support/ops.h"
 
 // Rows, components of a cell, perturbations, latent columns.
-static const int sizes[][4] = {{0, 2, 3, 4}, {1, 1, 2, 1}, {2, 3, 5, 31}, {31, 2, 4, 33}, {33, 1, 200, 64}, {128, 4, 9, 300}};
+static const int sizes[][4] = {{0, 2, 3, 4},   {1, 1, 2, 1},     {2, 3, 5, 31},
+                               {31, 2, 4, 33}, {33, 1, 200, 64}, {128, 4, 9, 300}};
 enum { N_SIZES = sizeof sizes / sizeof *sizes };
 
 typedef struct bag {
     int rows, m, n, cols;
-    int *ids;              // [rows * m]
-    double *dose, *w, *c;  // [rows * m], [n], [n]
-    double *up;            // gradient that comes in
-    double *e, *weight;    // [n * cols], [rows * m] or NULL
+    int *ids;             // [rows * m]
+    double *dose, *w, *c; // [rows * m], [n], [n]
+    double *up;           // gradient that comes in
+    double *e, *weight;   // [n * cols], [rows * m] or NULL
     int first;
 } bag;
 
@@ -51,7 +52,8 @@ static void doser_of(const int *size, bool gradient)
     int n = s.rows * s.m;
     s.ids = random_ids(s.rows, s.m, s.n);
     cpa_dev_int *ids = put_ints(s.ids, n);
-    mat dose = put_uniform(s.rows, s.m, 1, 0, 100), w = put_uniform(1, s.n, 0, -2, 2), c = put_uniform(1, s.n, 0, -2, 2);
+    mat dose = put_uniform(s.rows, s.m, 1, 0, 100), w = put_uniform(1, s.n, 0, -2, 2),
+        c = put_uniform(1, s.n, 0, -2, 2);
     mat out = put_nan(s.rows, s.m, 2), up = put_uniform(s.rows, s.m, 0, -1, 1);
     mat dw = put_nan(1, s.n, 0), dc = put_nan(1, s.n, 0);
     s.dose = dose.h;

@@ -1,5 +1,5 @@
-// Owns: conformance of the losses: values against the defining formulas in double with the C library's lgamma, gradients
-// against finite differences of them. Never another family's.
+// Owns: conformance of the losses: values against the defining formulas in double with the C library's lgamma,
+// gradients against finite differences of them. Never another family's.
 #include "../support/ops.h"
 
 // What a loss may differ from its reference.
@@ -9,8 +9,8 @@ static const double loss_tolerance = sizeof(cpa_real) == sizeof(float) ? 1e-6 : 
 
 typedef struct nb {
     int rows, genes;
-    double *logits, *bias, *px_r; // inputs
-    const double *x, *library;    // dense counts
+    double *logits, *bias, *px_r;            // inputs
+    const double *x, *library;               // dense counts
     double *along, *along_bias, *along_px_r; // a direction
     double step;
 } nb;
@@ -80,9 +80,9 @@ static void drop_case(nb_case *t)
     DROP(t->logits, t->bias, t->px_r);
 }
 
-// Every element of every gradient, at small sizes. A single count of thousands is a good part of such a loss, and a float
-// product with it is known to a few 1e-7 of the product: hence ten times the tolerance for the sum. Where theta is tiny
-// or huge the reference loses digits, and the operation's floats some: hence wider tolerances there.
+// Every element of every gradient, at small sizes. A single count of thousands is a good part of such a loss, and
+// a float product with it is known to a few 1e-7 of itself: hence ten times the tolerance for the sum. Where theta is
+// tiny or huge the reference loses digits, and the operation's floats some: hence wider tolerances there.
 static void nb_elementwise(int rows, int genes, double lo, double hi, bool fractions)
 {
     const double scale = 0.25, difference_tol = (lo < -2 || hi > 2 ? 10 : 1) * difference_tolerance;

@@ -11,7 +11,7 @@ enum covered {
 #define X(op) COVERED_##op,
     OPS_MEMORY(X) OPS_DENSE(X) OPS_SPARSE(X) OPS_NORM(X) OPS_EMBED(X) OPS_LOSS(X) OPS_SCORE(X)
 #undef X
-    N_COVERED
+        N_COVERED
 };
 enum in_ops_def {
 #define CPA_OP(name, params, args) IN_OPS_DEF_##name = COVERED_##name + 0 * N_COVERED,
@@ -129,7 +129,8 @@ static void test_shapes(void **state)
     assert_int_equal(cpa_op_csr_expand(be, a.m, (cpa_csr){.rows = 3, .cols = 5}, false), CPA_INTERNAL);
     assert_int_equal(cpa_op_csr_expand(be, a.m, (cpa_csr){.rows = 3, .cols = 4}, false), CPA_INTERNAL);
     assert_int_equal(cpa_op_argmax(be, NULL, a.m), CPA_INTERNAL);
-    assert_int_equal(cpa_op_dropout_mask(be, a.m, (const cpa_dev_int *)(const void *)v.m.data, 1, 0, 0, 1), CPA_INTERNAL);
+    assert_int_equal(cpa_op_dropout_mask(be, a.m, (const cpa_dev_int *)(const void *)v.m.data, 1, 0, 0, 1),
+                     CPA_INTERNAL);
     OK(cpa_op_add_row(be, a.m, v.m));
     DROP(a, b, v, square);
     OK(cpa_backend_destroy(&be));

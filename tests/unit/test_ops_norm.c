@@ -10,7 +10,7 @@ enum { N_SIZES = sizeof sizes / sizeof *sizes };
 typedef struct norm {
     int rows, cols;
     double keep;
-    double *a, *gamma, *beta, *mask;    // inputs
+    double *a, *gamma, *beta, *mask;      // inputs
     double *mean, *var, *rstd, *xhat, *y; // results
     double *gate;                         // keep where the recorded Y > 0
     double *dy, *da, *v;                  // gradient in, gradient out, gradient of P by da
@@ -213,8 +213,8 @@ static void large_gradient(void)
     mat da = put_nan(ROWS, COLS, 3);
     t.s.dy = dy.h;
     backward(&t.s);
-    OK(cpa_op_batch_norm_grad(be, da.m, CPA_NO_MAT, CPA_NO_MAT, dy.m, y.m, xhat.m, t.gamma.m, rstd.m, (cpa_real)t.s.keep,
-                              CPA_NO_MAT));
+    OK(cpa_op_batch_norm_grad(be, da.m, CPA_NO_MAT, CPA_NO_MAT, dy.m, y.m, xhat.m, t.gamma.m, rstd.m,
+                              (cpa_real)t.s.keep, CPA_NO_MAT));
     near("batch_norm_grad, large", get(da), t.s.da, ROWS * COLS, tolerance);
     DROP(y, xhat, rstd, dy, da, t.a, t.gamma, t.beta, t.mask);
 }
@@ -252,7 +252,8 @@ static void case_batch_norm_eval(void)
 {
     for (int i = 0; i <= N_SIZES; i++) {
         int rows = i < N_SIZES ? sizes[i][0] : 0, cols = i < N_SIZES ? sizes[i][1] : 7, n = rows * cols;
-        mat a = put_uniform(rows, cols, i % 3, -2, 2), y = put_nan(rows, cols, 1), bias = put_uniform(1, cols, 0, -1, 1);
+        mat a = put_uniform(rows, cols, i % 3, -2, 2), y = put_nan(rows, cols, 1),
+            bias = put_uniform(1, cols, 0, -1, 1);
         mat mean = put_uniform(1, cols, 0, -1, 1), var = put_uniform(1, cols, 0, 0, 2);
         mat gamma = put_uniform(1, cols, 0, -1, 1), beta = put_uniform(1, cols, 0, -1, 1);
         double *want = doubles(n);

@@ -2,7 +2,7 @@
 #include "../support/ops.h"
 
 // Rows, genes, outputs: also fewer than a vector, between slices, and large enough for threads.
-static const int shapes[][3] = {{0, 5, 3},    {1, 1, 1},    {2, 33, 31},   {31, 2, 33},   {33, 129, 65},
+static const int shapes[][3] = {{0, 5, 3},     {1, 1, 1},     {2, 33, 31},    {31, 2, 33},     {33, 129, 65},
                                 {128, 700, 1}, {5, 300, 128}, {70, 260, 200}, {33, 1000, 256}, {4, 50, 523}};
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 

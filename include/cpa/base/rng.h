@@ -13,6 +13,8 @@ typedef enum cpa_stream {
     CPA_STREAM_SHUFFLE = 4, // order within a lane; counter: epoch, lane
     CPA_STREAM_DROPOUT = 5, // dropout masks; counter: cell, epoch, layer, column
     CPA_STREAM_VALID = 6,   // order of validation cells
+    CPA_STREAM_NOISE = 7,   // reparametrisation noise; counter: cell, epoch, layer, column
+    CPA_STREAM_MIXUP = 8,   // weight and partners of mixup; counter: draw, epoch, lane, step
 } cpa_stream;
 
 /** Four 32-bit words for (seed, stream) and a 128-bit counter. */

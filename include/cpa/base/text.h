@@ -22,6 +22,10 @@ const char *cpa_text_str(const cpa_text *t);
 /** Frees it and leaves it empty. */
 void cpa_text_fini(cpa_text *t);
 
+/** Letters to insert, delete or replace to make one name of the other. Case does not count, '-' is '_', and of long names only the
+ *  first 64 bytes are compared. */
+int cpa_text_distance(const char *a, const char *b);
+
 // Everything that is wrong with an input, reported at once.
 typedef struct cpa_problems {
     cpa_text text;

@@ -1,7 +1,7 @@
 // Owns: what the files of the cpu backend share: the object, its scratch, and how work is cut. The decorator `check`
 // uses the same. Never included outside src/platform/backend_c*.c.
-#ifndef CPA_PLATFORM_BACKEND_CPU_H
-#define CPA_PLATFORM_BACKEND_CPU_H
+#ifndef CPA_PLATFORM_BACKEND_CPU_IMPL_H
+#define CPA_PLATFORM_BACKEND_CPU_IMPL_H
 
 #include <omp.h>
 
