@@ -49,7 +49,7 @@ static cpa_status settle(const cpa_options *o, cpa_model_meta *meta)
     CPA_TRY(take_if_missing(&s->train_split, o->data.train_split));
     CPA_TRY(take_if_missing(&s->valid_split, o->data.valid_split));
     CPA_TRY(take_if_missing(&s->test_split, o->data.test_split));
-    s->train_size = o->data.train_size;
+    s->train_size = s->train_size > 0 ? s->train_size : o->data.train_size;
     CPA_REQUIRE(s->max_comb_len >= 1, CPA_CONFIG, "max_comb_len of '%s' is not known; give --max-comb-len", o->path);
     meta->max_comb_len = s->max_comb_len;
 cleanup:

@@ -56,7 +56,8 @@ static cpa_status make_sampler(train_run *t)
             cell[n++] = i;
         }
     }
-    CPA_TRY(cpa_sampler_create(cell, n, c->lanes, c->batch_size, block, window, (uint64_t)t->options.model.seed, &t->sampler));
+    st = cpa_sampler_create(cell, n, c->lanes, c->batch_size, block, window, (uint64_t)t->options.model.seed, &t->sampler);
+    CPA_REQUIRE(st == CPA_OK, st, "%s: %s", cpa_h5ad_path(t->file), cpa_message());
 cleanup:
     cpa_free(&cell);
     return st;
@@ -70,7 +71,7 @@ static cpa_status make_model(train_run *t)
     int *size = NULL;
     cpa_shape s = {.n_genes = r->n_genes, .n_perts = (int)r->pert.n, .n_labels = (int)r->label.n, .n_covs = r->n_covs,
                    .max_comb_len = r->max_comb_len, .batch_cov = r->spec.batch_key && r->spec.batch_key[0] ? r->n_covs - 1 : -1,
-                   .max_cells = t->options.train.batch_size + 2};
+                   .max_cells = t->options.train.batch_size + 2, .mixup = t->options.train.mixup_alpha > 0};
     CPA_TRY(cpa_alloc((size_t)r->n_covs, sizeof *name, &name));
     CPA_TRY(cpa_alloc((size_t)r->n_covs, sizeof *size, &size));
     for (int c = 0; c < r->n_covs; c++) {
@@ -95,7 +96,7 @@ static void describe(const train_run *t)
     cpa_info("%lld cells x %d genes, %lld values in %.1f MB; %lld train, %lld validate, %lld held out", (long long)r->n_cells, r->n_genes,
              (long long)t->cells->nnz, (double)t->cells->bytes / 1e6, (long long)r->n_train, (long long)r->n_valid, (long long)r->n_test);
     cpa_info("%d perturbations, %d conditions, %d covariates, %d categories; %lld steps an epoch; %d rank%s (%s), %d lane%s of %d cells",
-             (int)r->pert.n - 1, r->n_conditions, r->n_covs, r->n_categories, (long long)cpa_sampler_steps(t->sampler),
+             (int)r->pert.n - 2, r->n_conditions, r->n_covs, r->n_categories, (long long)cpa_sampler_steps(t->sampler),
              cpa_comm_size(t->comm), cpa_comm_size(t->comm) == 1 ? "" : "s", cpa_comm_name(t->comm), t->options.train.lanes,
              t->options.train.lanes == 1 ? "" : "s", t->options.train.batch_size);
 }

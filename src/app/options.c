@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cpa/nn/mlp.h" // CPA_MAX_LAYERS
 #include "options_impl.h"
 
 // The type of an option follows from its member, so the two cannot disagree.

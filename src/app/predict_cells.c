@@ -273,6 +273,13 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_choose_asked(const cpa_trained *t, const cpa_options *o, cpa_cell_list *out)
+{
+    return o->cells   ? cpa_choose_named(t, o->cells, out)
+           : o->split ? cpa_choose_split(t, o->split, out)
+                      : cpa_choose_all(t, out);
+}
+
 // Renumbers of[n] = of * size + code by first appearance; *n_contexts becomes how many there are.
 static cpa_status extend_contexts(int32_t *of, int64_t n, const cpa_covariate *cov, int *n_contexts)
 {

@@ -29,6 +29,9 @@ cpa_status cpa_choose_controls(const cpa_trained *t, const cpa_strings *where, c
  *  the line. */
 cpa_status cpa_choose_named(const cpa_trained *t, const char *path, cpa_cell_list *out);
 
+/** The cells of --cells, else those of --split, else all. */
+cpa_status cpa_choose_asked(const cpa_trained *t, const cpa_options *o, cpa_cell_list *out);
+
 // Combinations of covariate values, numbered, and the control cells of each.
 typedef struct cpa_contexts {
     int n;
@@ -70,6 +73,9 @@ void cpa_plan_fini(cpa_plan *plan);
 /** Adds a target, which the plan takes over (also on failure). */
 cpa_status cpa_plan_add(cpa_plan *plan, cpa_target *target);
 
+/** Fills plan->first once all targets are there. */
+cpa_status cpa_plan_number_rows(cpa_plan *plan);
+
 /** Reads conditions from a CSV file with the columns perturbation, dose (may be missing or empty) and covariates
  *  (empty: the cell's own) and adds a target for each, on the plan's list. */
 cpa_status cpa_plan_add_grid(const cpa_trained *t, const char *path, cpa_plan *plan);
@@ -88,6 +94,9 @@ typedef struct cpa_labels {
 
 /** Labels of all rows (`by_cell`) or of all targets. */
 cpa_status cpa_labels_create(const cpa_trained *t, const cpa_plan *plan, bool by_cell, cpa_labels *out);
+
+/** Adds the row number to names that occur more than once. */
+cpa_status cpa_labels_make_unique(cpa_strings *index);
 
 /** Frees them. */
 void cpa_labels_fini(cpa_labels *labels);

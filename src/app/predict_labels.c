@@ -161,8 +161,7 @@ static int compare_index(const void *x, const void *y)
     return order ? order : (a->row > b->row) - (a->row < b->row);
 }
 
-// Names that occur more than once get the row number.
-static cpa_status make_unique(cpa_strings *index)
+cpa_status cpa_labels_make_unique(cpa_strings *index)
 {
     cpa_status st = CPA_OK;
     indexed_name *sorted = NULL;
@@ -239,7 +238,7 @@ static cpa_status make_factor(cpa_factor *f, int64_t n)
 // A covariate's column; one that is called like a column of ours gets a longer name.
 static cpa_status column_name(const char *covariate, char **out)
 {
-    const char *taken[] = {"perturbation", "dose", "group", "source_cell", "n_cells", "_index"};
+    const char *taken[] = {"perturbation", "dose", "group", "source_cell", "n_cells", "split", "category", "_index"};
     for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) {
         if (strcmp(covariate, taken[i]) == 0) {
             return cpa_sprintf(out, "covariate_%s", covariate);
@@ -286,7 +285,7 @@ cpa_status cpa_labels_create(const cpa_trained *t, const cpa_plan *plan, bool by
         CPA_TRY(cpa_alloc((size_t)plan->n, sizeof *out->n_cells, &out->n_cells));
         CPA_TRY(label_targets(&b));
     }
-    CPA_TRY(make_unique(&out->index));
+    CPA_TRY(cpa_labels_make_unique(&out->index));
 cleanup:
     cpa_strings_fini(&b.name);
     for (int c = 0; b.own_cov && c < t->registry->n_covs; c++) {

@@ -30,7 +30,7 @@ cleanup:
     return st;
 }
 
-static cpa_status number_rows(cpa_plan *plan)
+cpa_status cpa_plan_number_rows(cpa_plan *plan)
 {
     cpa_status st = CPA_OK;
     CPA_TRY(cpa_alloc((size_t)plan->n + 1, sizeof *plan->first, &plan->first));
@@ -310,15 +310,13 @@ cpa_status cpa_plan_create(const cpa_trained *t, const cpa_options *o, cpa_plan 
     if (o->perturbation || o->grid) {
         CPA_TRY(plan_conditions(t, o, plan));
     } else if (o->reconstruct) {
-        CPA_TRY(o->cells   ? cpa_choose_named(t, o->cells, &plan->list)
-                : o->split ? cpa_choose_split(t, o->split, &plan->list)
-                           : cpa_choose_all(t, &plan->list));
+        CPA_TRY(cpa_choose_asked(t, o, &plan->list));
         CPA_TRY(plan_reconstruct(t, strcmp(o->output, "mean") == 0, plan));
     } else {
         CPA_TRY(cpa_choose_split(t, o->split, &plan->list));
         CPA_TRY(cpa_plan_held_out(t, &plan->list, plan));
     }
-    CPA_TRY(number_rows(plan));
+    CPA_TRY(cpa_plan_number_rows(plan));
 cleanup:
     return st;
 }

@@ -268,14 +268,27 @@ static void set_meaning(cpa_trained *t, const int64_t *cell, const cpa_target *c
     }
 }
 
-cpa_status cpa_trained_predict(cpa_trained *t, const int64_t *cell, const cpa_target *const *as, int n)
+static cpa_status infer(cpa_trained *t, const int64_t *cell, const cpa_target *const *as, int n, bool decode)
 {
     cpa_status st = CPA_OK;
     t->batch->n_covs = t->batch_covs;
     t->batch->max_comb_len = t->batch_comb;
     CPA_TRY(cpa_loader_fill(t->cells, t->registry, cell, n, t->batch));
     set_meaning(t, cell, as, n);
-    CPA_TRY(cpa_model_infer(t->model, t->batch, true));
+    CPA_TRY(cpa_model_infer(t->model, t->batch, decode));
+cleanup:
+    return st;
+}
+
+cpa_status cpa_trained_encode(cpa_trained *t, const int64_t *cell, const cpa_target *const *as, int n)
+{
+    return infer(t, cell, as, n, false);
+}
+
+cpa_status cpa_trained_predict(cpa_trained *t, const int64_t *cell, const cpa_target *const *as, int n)
+{
+    cpa_status st = CPA_OK;
+    CPA_TRY(infer(t, cell, as, n, true));
     CPA_TRY(cpa_model_means(t->model, t->means));
 cleanup:
     return st;

@@ -1,17 +1,14 @@
 // Owns: the file of a prediction: its skeleton, written by rank 0, and its numbers, which every rank writes into its
 // own rows. The bytes do not depend on the number of ranks. Never leaves a file under the final name unless it is
 // complete.
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "cpa/app/commands.h"
 #include "cpa/app/rundir.h"
 #include "cpa/base/log.h"
 #include "cpa/data/h5ad_write.h"
+#include "output_impl.h"
 #include "predict_impl.h"
 
 // The matrices of the file and where they begin. `mean` has all three, `cells` the first.
@@ -22,9 +19,7 @@ typedef struct output {
     cpa_trained *t;       // borrowed
     const cpa_plan *plan; // borrowed
     bool by_cell;
-    char *temporary;
-    int fd;
-    float *row; // [CPA_BLOCK, n_genes] on its way to the file
+    cpa_row_file file;
     int64_t n_rows, n_genes;
     int64_t offset[N_MATRICES];
 } output;
@@ -56,35 +51,18 @@ cleanup:
     return st;
 }
 
-// How the file was made. Nothing that depends on when, where or on how many ranks.
-static cpa_status write_provenance(const output *out, cpa_h5 *f)
+// How the file was made.
+static cpa_status write_notes(const output *out, cpa_h5 *f)
 {
-    cpa_status st = CPA_OK;
-    const cpa_data_spec *spec = &out->t->registry->spec;
-    const struct {
-        const char *path, *text;
-    } entry[] = {
-        {"uns/cpa_hpc/mode", out->plan->mode},
-        {"uns/cpa_hpc/meaning", strcmp(out->plan->mode, "reconstruct") == 0
-                                    ? "reconstruction: each cell predicted as what it is, not counterfactual"
-                                    : "counterfactual: counts of control cells, predicted under another condition"},
-        {"uns/cpa_hpc/output", out->by_cell ? "cells" : "mean"},
-        {"uns/cpa_hpc/values", "mean counts at the library size of the source cell"},
-        {"uns/cpa_hpc/model_digest", out->t->meta.digest},
-        {"uns/cpa_hpc/program_version", CPA_VERSION},
-        {"uns/cpa_hpc/perturbation_key", spec->perturbation_key},
-        {"uns/cpa_hpc/control_group", spec->control_group},
-        {"uns/cpa_hpc/dosage_key", spec->dosage_key},
-        {"uns/cpa_hpc/layer", spec->layer},
+    const cpa_note note[] = {
+        {"mode", out->plan->mode},
+        {"meaning", strcmp(out->plan->mode, "reconstruct") == 0
+                        ? "reconstruction: each cell predicted as what it is, not counterfactual"
+                        : "counterfactual: counts of control cells, predicted under another condition"},
+        {"output", out->by_cell ? "cells" : "mean"},
+        {"values", "mean counts at the library size of the source cell"},
     };
-    CPA_TRY(cpa_h5ad_write_dict(f, "uns"));
-    CPA_TRY(cpa_h5ad_write_dict(f, "uns/cpa_hpc"));
-    for (size_t i = 0; i < sizeof entry / sizeof *entry; i++) {
-        CPA_TRY(cpa_h5ad_write_text(f, entry[i].path, entry[i].text ? entry[i].text : ""));
-    }
-    CPA_TRY(cpa_h5ad_write_list(f, "uns/cpa_hpc/covariates", &out->t->meta.cov_name));
-cleanup:
-    return st;
+    return cpa_notes_write(f, &out->t->meta, &out->t->registry->spec, note, sizeof note / sizeof *note);
 }
 
 // Everything but the numbers. Rank 0 only.
@@ -92,14 +70,14 @@ static cpa_status write_skeleton(output *out)
 {
     cpa_status st = CPA_OK;
     cpa_h5 *f = NULL;
-    CPA_TRY(cpa_h5_create(out->temporary, &f));
+    CPA_TRY(cpa_h5_create(out->file.temporary, &f));
     CPA_TRY(cpa_h5ad_write_root(f));
     CPA_TRY(write_obs(out, f));
     CPA_TRY(cpa_h5ad_write_frame(f, "var", &out->t->meta.gene, NULL, 0));
     if (!out->by_cell) {
         CPA_TRY(cpa_h5ad_write_dict(f, "layers"));
     }
-    CPA_TRY(write_provenance(out, f));
+    CPA_TRY(write_notes(out, f));
     for (int m = 0; m < (out->by_cell ? 1 : N_MATRICES); m++) {
         CPA_TRY(cpa_h5ad_write_matrix(f, MATRIX[m], out->n_rows, out->n_genes, &out->offset[m]));
     }
@@ -109,39 +87,10 @@ cleanup:
     return st;
 }
 
-static cpa_status open_for_rows(output *out)
-{
-    cpa_status st = CPA_OK;
-    CPA_TRY(cpa_alloc((size_t)(CPA_BLOCK * out->n_genes), sizeof *out->row, &out->row));
-    out->fd = open(out->temporary, O_WRONLY | O_CLOEXEC);
-    CPA_REQUIRE(out->fd >= 0, CPA_IO, "cannot write '%s': %s", out->temporary, strerror(errno));
-cleanup:
-    return st;
-}
-
 // Writes rows [first, first + n) of a matrix, n at most CPA_BLOCK.
 static cpa_status write_rows(const output *out, int matrix, int64_t first, int n, const cpa_real *value)
 {
-    size_t left = (size_t)(n * out->n_genes) * sizeof *out->row;
-    const char *from = (const char *)out->row;
-    off_t at = (off_t)(out->offset[matrix] + first * out->n_genes * (int64_t)sizeof *out->row);
-    for (int64_t i = 0; i < n * out->n_genes; i++) {
-        out->row[i] = (float)value[i];
-    }
-    while (left > 0) {
-        ssize_t wrote = pwrite(out->fd, from, left, at);
-        if (wrote < 0 && errno == EINTR) {
-            continue;
-        }
-        if (wrote <= 0) {
-            return cpa_fail(CPA_IO, "cannot write %zu bytes to '%s': %s", left, out->temporary,
-                            wrote < 0 ? strerror(errno) : "no room");
-        }
-        left -= (size_t)wrote;
-        from += wrote;
-        at += wrote;
-    }
-    return CPA_OK;
+    return cpa_row_file_write(&out->file, out->offset[matrix], first, n, out->n_genes, value);
 }
 
 // A row per cell: this rank's share of the blocks of rows.
@@ -219,14 +168,6 @@ cleanup:
     return st;
 }
 
-static cpa_status close_rows(output *out)
-{
-    int bad = out->fd >= 0 && fsync(out->fd) != 0 && errno != EINVAL, why = errno;
-    bad |= out->fd >= 0 && close(out->fd) != 0;
-    out->fd = -1;
-    return bad ? cpa_fail(CPA_IO, "cannot write '%s' to disk: %s", out->temporary, strerror(why)) : CPA_OK;
-}
-
 cpa_status cpa_predict_check_place(const cpa_options *o)
 {
     cpa_status st = CPA_OK;
@@ -248,26 +189,22 @@ cpa_status cpa_predict_write(cpa_trained *t, const cpa_options *o, const cpa_pla
     output out = {.t = t,
                   .plan = plan,
                   .by_cell = by_cell,
-                  .fd = -1,
+                  .file = {.fd = -1},
                   .n_rows = by_cell ? plan->first[plan->n] : plan->n,
                   .n_genes = t->meta.gene.n};
-    CPA_TRY(cpa_comm_agree(t->comm, cpa_output_begin(o->out, &out.temporary)));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_output_begin(o->out, &out.file.temporary)));
     CPA_TRY(cpa_comm_agree(t->comm, writer ? write_skeleton(&out) : CPA_OK));
     CPA_TRY(cpa_comm_bcast(t->comm, out.offset, sizeof out.offset, 0));
-    CPA_TRY(cpa_comm_agree(t->comm, open_for_rows(&out)));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_row_file_open(&out.file, CPA_BLOCK * out.n_genes)));
     CPA_TRY(by_cell ? cpa_comm_agree(t->comm, fill_cells(&out)) : fill_means(&out));
-    CPA_TRY(cpa_comm_agree(t->comm, close_rows(&out)));
-    CPA_TRY(cpa_comm_agree(t->comm, writer ? cpa_output_commit(out.temporary, o->out) : CPA_OK));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_row_file_close(&out.file)));
+    CPA_TRY(cpa_comm_agree(t->comm, writer ? cpa_output_commit(out.file.temporary, o->out) : CPA_OK));
     cpa_info("%s: %lld rows x %lld genes, %s (%s), from model %s", o->out, (long long)out.n_rows,
              (long long)out.n_genes, plan->mode, o->output, t->meta.digest);
 cleanup:
-    if (out.fd >= 0) {
-        close(out.fd);
-    }
     if (st != CPA_OK && writer) {
-        cpa_output_discard(out.temporary);
+        cpa_output_discard(out.file.temporary);
     }
-    cpa_free(&out.row);
-    cpa_free(&out.temporary);
+    cpa_row_file_fini(&out.file);
     return st;
 }

@@ -1,15 +1,41 @@
-// Owns: loading a batch, composing latents, forward passes. Never touches gradients.
+// Owns: loading a batch, dropout masks, evaluation and what is read from it. Never touches gradients.
 #include "model_impl.h"
+
+// Labels and covariates of the partners of a mixed batch, the latter beside the cells' own with their weights.
+static cpa_status load_partners(cpa_model *m, const cpa_batch *b)
+{
+    cpa_status st = CPA_OK;
+    int n = b->n_cells;
+    cpa_device_batch *d = &m->batch;
+    for (int i = 0; i < n; i++) {
+        m->host_weight[2 * i] = (cpa_real)b->mixup_lambda;
+        m->host_weight[2 * i + 1] = (cpa_real)(1 - b->mixup_lambda);
+    }
+    CPA_TRY(cpa_op_upload(m->be, d->cov_weight, m->host_weight, 2 * (size_t)n * sizeof(cpa_real)));
+    CPA_TRY(cpa_op_upload(m->be, d->label2, b->label2, (size_t)n * 4));
+    for (int c = 0; c < b->n_covs; c++) {
+        for (int i = 0; i < n; i++) {
+            m->host_cov[2 * i] = b->cov[(int64_t)c * b->max_cells + i];
+            m->host_cov[2 * i + 1] = b->cov2[(int64_t)c * b->max_cells + i];
+        }
+        CPA_TRY(cpa_op_upload(m->be, cpa_int_at(d->cov, (int64_t)c * m->shape.max_cells * 2), m->host_cov, 2 * (size_t)n * 4));
+    }
+cleanup:
+    return st;
+}
 
 cpa_status cpa_model_load(cpa_model *m, const cpa_batch *b)
 {
     cpa_status st = CPA_OK;
     cpa_device_batch *d = &m->batch;
-    int n = b->n_cells;
-    CPA_REQUIRE(n <= m->shape.max_cells && b->nnz <= m->shape.max_nnz, CPA_INTERNAL,
-                "a batch of %d cells and %lld values in a model sized for %d and %lld", n, (long long)b->nnz, m->shape.max_cells,
-                (long long)m->shape.max_nnz);
+    int n = b->n_cells, twice = m->shape.mixup ? 2 : 1;
+    CPA_REQUIRE(n <= m->shape.max_cells && b->nnz <= twice * m->shape.max_nnz && b->max_comb_len <= twice * m->shape.max_comb_len, CPA_INTERNAL,
+                "a batch of %d cells, %lld values, %d components in a model sized for %d, %lld and %d", n, (long long)b->nnz, b->max_comb_len,
+                m->shape.max_cells, (long long)m->shape.max_nnz, m->shape.max_comb_len);
     m->n = n;
+    d->comb = b->max_comb_len;
+    d->mixed = b->label2 != NULL;
+    d->lambda = b->mixup_lambda;
     size_t real = sizeof(cpa_real), nnz = (size_t)b->nnz, mm = (size_t)n * (size_t)b->max_comb_len;
     CPA_TRY(cpa_op_upload(m->be, d->indptr, b->indptr, ((size_t)n + 1) * 4));
     CPA_TRY(cpa_op_upload(m->be, d->gene, b->gene, nnz * 4));
@@ -21,64 +47,47 @@ cpa_status cpa_model_load(cpa_model *m, const cpa_batch *b)
     CPA_TRY(cpa_op_upload(m->be, d->label, b->label, (size_t)n * 4));
     CPA_TRY(cpa_op_upload(m->be, d->cell, b->cell, (size_t)n * 4));
     for (int c = 0; c < b->n_covs; c++) {
-        CPA_TRY(cpa_op_upload(m->be, cpa_int_at(d->cov, (int64_t)c * m->shape.max_cells), b->cov + (int64_t)c * b->max_cells, (size_t)n * 4));
+        CPA_TRY(cpa_op_upload(m->be, cpa_int_at(d->cov_own, (int64_t)c * m->shape.max_cells), b->cov + (int64_t)c * b->max_cells, (size_t)n * 4));
+    }
+    if (d->mixed) {
+        CPA_TRY(load_partners(m, b));
     }
     d->x = (cpa_csr){n, m->shape.n_genes, (int)b->nnz, d->indptr, d->gene, d->count, d->log1p, d->library};
 cleanup:
     return st;
 }
 
-// s = dose response of every component of every cell.
-static cpa_status scale_doses(cpa_model *m)
-{
-    return cpa_op_doser(m->be, cpa_mat_head(m->s, m->n), m->batch.pert, cpa_mat_of(m->batch.dose, m->n, m->shape.max_comb_len),
-                        cpa_value(&m->t, m->doser_w), cpa_value(&m->t, m->doser_b));
-}
-
-cpa_status cpa_model_compose(cpa_model *m, cpa_mat z, int parts)
+cpa_status cpa_model_masks(cpa_model *m, cpa_mlp *mlp, int part, const cpa_lane_plan *plan, int pass)
 {
     cpa_status st = CPA_OK;
-    CPA_TRY(cpa_op_axpby(m->be, z, (cpa_real)((parts & CPA_LATENT_BASAL) != 0), cpa_mat_head(m->z_basal, m->n), 0));
-    if (parts & CPA_LATENT_PERT) {
-        CPA_TRY(cpa_op_bag_add(m->be, z, cpa_value(&m->t, m->pert_embedding), m->batch.pert, m->shape.max_comb_len, cpa_mat_head(m->s, m->n), 1));
-    }
-    for (int c = 0; c < m->shape.n_covs; c++) {
-        if (parts & (c == m->shape.batch_cov ? CPA_LATENT_BATCH : CPA_LATENT_COVS)) {
-            CPA_TRY(cpa_op_bag_add(m->be, z, cpa_value(&m->t, m->cov_embedding[c]), cpa_int_at(m->batch.cov, (int64_t)c * m->shape.max_cells),
-                                   1, CPA_NO_MAT, 0));
+    for (int k = 0; k < mlp->n_layers && mlp->layer[k].mask.data; k++) {
+        cpa_mat mask = cpa_mat_head(mlp->layer[k].mask, m->n);
+        if (plan->draws) {
+            const cpa_real *recorded = plan->draws->mask(plan->draws->ctx, part, k, pass);
+            CPA_REQUIRE(recorded, CPA_BAD_DATA, "no recorded dropout mask for part %d, layer %d, pass %d", part, k, pass);
+            CPA_TRY(cpa_op_upload(m->be, mask.data, recorded, (size_t)m->n * (size_t)mask.cols * sizeof(cpa_real)));
+            CPA_TRY(cpa_op_axpby(m->be, mask, 0, mask, mlp->keep));
+        } else {
+            uint32_t layer = (uint32_t)((pass * 256 + part) * CPA_MAX_LAYERS + k);
+            CPA_TRY(cpa_op_dropout_mask(m->be, mask, m->batch.cell, plan->seed, plan->epoch, layer, mlp->rate));
         }
     }
 cleanup:
     return st;
 }
 
-cpa_status cpa_model_forward(cpa_model *m)
-{
-    cpa_status st = CPA_OK;
-    cpa_mat z = cpa_mat_head(m->z, m->n);
-    CPA_TRY(cpa_mlp_forward(&m->encoder, (cpa_input){.csr = &m->batch.x}, m->n, false));
-    CPA_TRY(cpa_mlp_output(&m->encoder, cpa_mat_head(m->z_basal, m->n)));
-    CPA_TRY(scale_doses(m));
-    CPA_TRY(cpa_model_compose(m, z, CPA_LATENT_ALL));
-    CPA_TRY(cpa_mlp_forward(&m->decoder, (cpa_input){.x = z}, m->n, false));
-cleanup:
-    return st;
-}
-
-// Evaluation forward up to the logits without their bias (when decoding).
+// Evaluation forward up to the head products (when decoding).
 static cpa_status evaluate(cpa_model *m, const cpa_batch *batch, bool decode)
 {
     cpa_status st = CPA_OK;
     cpa_mat z = cpa_mat_head(m->z, batch->n_cells);
     CPA_TRY(cpa_model_load(m, batch));
-    CPA_TRY(cpa_mlp_eval(&m->encoder, (cpa_input){.csr = &m->batch.x}, m->n));
-    CPA_TRY(cpa_mlp_output(&m->encoder, cpa_mat_head(m->z_basal, m->n)));
-    CPA_TRY(scale_doses(m));
+    CPA_TRY(cpa_latent_eval(m));
+    CPA_TRY(cpa_latent_doses(m));
     if (decode) {
         CPA_TRY(cpa_model_compose(m, z, CPA_LATENT_ALL));
         CPA_TRY(cpa_mlp_eval(&m->decoder, (cpa_input){.x = z}, m->n));
-        CPA_TRY(cpa_op_gemm(m->be, cpa_mat_head(m->logits, m->n), cpa_mlp_hidden(&m->decoder, m->n), false,
-                            cpa_value(&m->t, m->decoder.out_weight), true, 1, 0));
+        CPA_TRY(cpa_likelihood_head(m));
     }
 cleanup:
     return st;
@@ -89,8 +98,7 @@ cpa_status cpa_model_infer(cpa_model *m, const cpa_batch *batch, bool decode)
     cpa_status st = CPA_OK;
     CPA_TRY(evaluate(m, batch, decode));
     if (decode) {
-        CPA_TRY(cpa_op_softmax_scale(m->be, cpa_mat_head(m->logits, m->n), cpa_value(&m->t, m->decoder.out_bias),
-                                     cpa_mat_of(m->batch.library, 1, m->n)));
+        CPA_TRY(cpa_likelihood_means(m));
     }
 cleanup:
     return st;
@@ -100,16 +108,17 @@ cpa_status cpa_model_validate(cpa_model *m, const cpa_batch *batch, cpa_scores *
 {
     cpa_status st = CPA_OK;
     int n_groups;
-    double loss;
+    double sums[CPA_SUM_COVS];
     cpa_mat means = cpa_mat_head(m->means, batch->n_cells);
+    CPA_TRY(cpa_op_zero(m->be, m->sums, sizeof sums));
     CPA_TRY(evaluate(m, batch, true));
-    CPA_TRY(cpa_op_nb_mean_loss(m->be, m->sums, cpa_mat_head(m->logits, m->n), cpa_value(&m->t, m->decoder.out_bias), cpa_value(&m->t, m->px_r),
-                                m->batch.x));
-    CPA_TRY(cpa_op_download(m->be, &loss, m->sums, sizeof loss));
+    CPA_TRY(cpa_likelihood_mean_loss(m, cpa_mat_head(m->logits, m->n), cpa_mat_head(m->head2, m->n)));
+    CPA_TRY(cpa_op_download(m->be, sums, m->sums, sizeof sums));
     CPA_TRY(cpa_op_axpby(m->be, means, 1, cpa_mat_head(m->logits, m->n), 0));
     CPA_TRY(cpa_score_prepare(m, batch, &n_groups));
-    CPA_TRY(cpa_score_r2(m, means, n_groups, &scores->r2_mean, &scores->r2_var));
-    scores->recon_loss = loss / m->n;
+    CPA_TRY(cpa_score_r2(m, means, cpa_mat_head(m->head2, m->n), n_groups, &scores->r2_mean, &scores->r2_var));
+    scores->recon_loss = sums[CPA_SUM_RECON] / m->n;
+    scores->kl = sums[CPA_SUM_KL] / m->n;
 cleanup:
     return st;
 }

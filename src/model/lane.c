@@ -4,49 +4,16 @@
 #include "model_impl.h"
 
 
-// logits = hidden W^T, the bias left to the loss.
-static cpa_status head(cpa_model *m, cpa_mat out)
-{
-    return cpa_op_gemm(m->be, cpa_mat_head(out, m->n), cpa_mlp_hidden(&m->decoder, m->n), false, cpa_value(&m->t, m->decoder.out_weight), true, 1, 0);
-}
-
-// Gradients of the embeddings and dosers from dz.
-static cpa_status embedding_grad(cpa_model *m, cpa_mat dz)
-{
-    cpa_status st = CPA_OK;
-    cpa_params *t = &m->t;
-    int mm = m->shape.max_comb_len;
-    cpa_mat s = cpa_mat_head(m->s, m->n), ds = cpa_mat_head(m->ds, m->n);
-    CPA_TRY(cpa_op_bag_grad(m->be, cpa_grad(t, m->pert_embedding), ds, dz, cpa_value(t, m->pert_embedding), m->batch.pert, mm, s, 1));
-    CPA_TRY(cpa_op_doser_grad(m->be, cpa_grad(t, m->doser_w), cpa_grad(t, m->doser_b), ds, m->batch.pert,
-                              cpa_mat_of(m->batch.dose, m->n, mm), cpa_value(t, m->doser_w), cpa_value(t, m->doser_b)));
-    for (int c = 0; c < m->shape.n_covs; c++) {
-        if (m->shape.cov_size[c] < 2) {
-            continue; // a constant in front of the decoder's batch norm: its gradient is exactly 0, and stays so
-        }
-        CPA_TRY(cpa_op_bag_grad(m->be, cpa_grad(t, m->cov_embedding[c]), CPA_NO_MAT, dz, cpa_value(t, m->cov_embedding[c]),
-                                cpa_int_at(m->batch.cov, (int64_t)c * m->shape.max_cells), 1, CPA_NO_MAT, 0));
-    }
-cleanup:
-    return st;
-}
-
 cpa_status cpa_model_autoencoder_grad(cpa_model *m, const cpa_lane_plan *plan)
 {
     cpa_status st = CPA_OK;
-    cpa_params *t = &m->t;
-    cpa_mat dlogits = cpa_mat_head(m->logits, m->n), dz = cpa_mat_head(m->dz, m->n), dz_basal = cpa_mat_head(m->dz_basal, m->n);
-    cpa_mat dh = cpa_mlp_dhidden(&m->decoder, m->n);
-    CPA_TRY(cpa_op_nb_loss(m->be, cpa_f64_at(m->sums, CPA_SUM_RECON), dlogits, cpa_grad(t, m->px_r), cpa_grad(t, m->decoder.out_bias),
-                           cpa_value(t, m->decoder.out_bias), cpa_value(t, m->px_r), m->batch.x, (cpa_real)(1.0 / (double)plan->n_cells)));
-    CPA_TRY(cpa_op_gemm(m->be, cpa_grad(t, m->decoder.out_weight), dlogits, true, cpa_mlp_hidden(&m->decoder, m->n), false, 1, 0));
-    CPA_TRY(cpa_op_gemm(m->be, dh, dlogits, false, cpa_value(t, m->decoder.out_weight), false, 1, 0));
+    cpa_mat dz = cpa_mat_head(m->dz, m->n), dh = cpa_mlp_dhidden(&m->decoder, m->n);
+    CPA_TRY(cpa_likelihood_loss(m, (cpa_real)(1.0 / (double)plan->n_cells)));
+    CPA_TRY(cpa_likelihood_head_grad(m, dh));
     CPA_TRY(cpa_mlp_grad(&m->decoder, (cpa_input){.x = cpa_mat_head(m->z, m->n)}, dh, true, false, false, dz));
-    CPA_TRY(embedding_grad(m, dz));
-    CPA_TRY(cpa_op_axpby(m->be, dz_basal, 1, dz, 1));
-    dh = cpa_mlp_dhidden(&m->encoder, m->n);
-    CPA_TRY(cpa_mlp_output_grad(&m->encoder, dh, dz_basal, true, false));
-    CPA_TRY(cpa_mlp_grad(&m->encoder, (cpa_input){.csr = &m->batch.x}, dh, true, false, false, CPA_NO_MAT));
+    CPA_TRY(cpa_latent_embedding_grad(m, dz));
+    CPA_TRY(cpa_op_axpby(m->be, cpa_mat_head(m->dz_basal, m->n), 1, dz, 1));
+    CPA_TRY(cpa_latent_encoder_grad(m, plan));
 cleanup:
     return st;
 }
@@ -56,12 +23,14 @@ static cpa_status batch_metrics(cpa_model *m, const cpa_batch *batch, double *r2
 {
     cpa_status st = CPA_OK;
     int n_groups;
-    cpa_mat means = cpa_mat_head(m->means, m->n);
+    cpa_mat means = cpa_mat_head(m->means, m->n), second = cpa_mat_head(m->means2, m->n);
     CPA_TRY(cpa_op_axpby(m->be, means, 1, cpa_mat_head(m->logits, m->n), 0));
-    CPA_TRY(cpa_op_nb_mean_loss(m->be, cpa_f64_at(m->sums, CPA_SUM_RECON), means, cpa_value(&m->t, m->decoder.out_bias), cpa_value(&m->t, m->px_r),
-                                m->batch.x));
+    if (second.data) {
+        CPA_TRY(cpa_op_axpby(m->be, second, 1, cpa_mat_head(m->head2, m->n), 0));
+    }
+    CPA_TRY(cpa_likelihood_mean_loss(m, means, second));
     CPA_TRY(cpa_score_prepare(m, batch, &n_groups));
-    CPA_TRY(cpa_score_r2(m, means, n_groups, r2_mean, r2_var));
+    CPA_TRY(cpa_score_r2(m, means, second, n_groups, r2_mean, r2_var));
 cleanup:
     return st;
 }
@@ -90,9 +59,9 @@ cpa_status cpa_model_lane(cpa_model *m, const cpa_batch *batch, const cpa_lane_p
     double r2_mean = 0, r2_var = 0;
     CPA_TRY(cpa_model_load(m, batch));
     CPA_TRY(cpa_op_zero(m->be, m->sums, bytes));
-    CPA_TRY(cpa_model_forward(m));
+    CPA_TRY(cpa_model_forward(m, plan));
     if (plan->update_autoencoder || plan->want_metrics) {
-        CPA_TRY(head(m, m->logits));
+        CPA_TRY(cpa_likelihood_head(m));
     }
     if (plan->want_metrics) {
         CPA_TRY(batch_metrics(m, batch, &r2_mean, &r2_var));

@@ -25,27 +25,69 @@ cleanup:
     return st;
 }
 
+static cpa_status declare_encoder(cpa_model *m)
+{
+    cpa_status st = CPA_OK;
+    const cpa_model_config *c = &m->config;
+    bool v = c->variational;
+    cpa_norms norms = {c->use_batch_norm_encoder, c->use_layer_norm_encoder};
+    CPA_TRY(cpa_mlp_declare(&m->encoder, &m->t, CPA_GROUP_AUTOENCODER, CPA_GROUP_STAT_MODULE, m->shape.n_genes, c->n_hidden_encoder,
+                            c->n_layers_encoder, c->n_latent, norms, true,
+                            v ? "module/encoder.encoder.fc_layers." : "module/encoder.network.fc_layers.",
+                            v ? "module/encoder.mean_encoder" : "module/encoder.z"));
+    m->encoder.use_log1p = m->likelihood != CPA_GAUSS;
+    // Whoever reads a latent that is not variational begins with a linear layer; where a batch norm follows, a constant cancels.
+    m->encoder.cancels = !v && c->use_batch_norm_decoder && c->use_batch_norm_adv;
+    if (v) {
+        double bound = 1.0 / __builtin_sqrt(c->n_hidden_encoder);
+        CPA_TRY(cpa_params_add(&m->t, CPA_GROUP_AUTOENCODER, c->n_latent, c->n_hidden_encoder, 2, CPA_INIT_UNIFORM, bound, &m->var_weight,
+                               "module/encoder.var_encoder.weight"));
+        CPA_TRY(cpa_params_add(&m->t, CPA_GROUP_AUTOENCODER, 1, c->n_latent, 1, CPA_INIT_UNIFORM, bound, &m->var_bias,
+                               "module/encoder.var_encoder.bias"));
+    }
+cleanup:
+    return st;
+}
+
+// Embeddings of perturbations: learned, or external vectors (never trained) with a projection.
+static cpa_status declare_perturbations(cpa_model *m)
+{
+    cpa_status st = CPA_OK;
+    cpa_params *t = &m->t;
+    const cpa_shape *s = &m->shape;
+    int latent = m->config.n_latent;
+    if (!s->n_pert_features) {
+        return cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->n_perts, latent, 2, CPA_INIT_NORMAL_PAD, 0, &m->pert_embedding,
+                              "module/pert_network.pert_embedding.weight");
+    }
+    cpa_group group = m->config.freeze_pert_projection ? CPA_GROUP_FROZEN : CPA_GROUP_AUTOENCODER;
+    double bound = 1.0 / __builtin_sqrt(s->n_pert_features);
+    CPA_TRY(cpa_params_add(t, CPA_GROUP_FROZEN, s->n_perts, s->n_pert_features, 2, CPA_INIT_ZERO, 0, &m->pert_embedding,
+                           "module/pert_network.pert_embedding.weight"));
+    CPA_TRY(cpa_params_add(t, group, latent, s->n_pert_features, 2, CPA_INIT_UNIFORM, bound, &m->project_weight,
+                           "module/pert_network.pert_transformation.weight"));
+    CPA_TRY(cpa_params_add(t, group, 1, latent, 1, CPA_INIT_UNIFORM, bound, &m->project_bias, "module/pert_network.pert_transformation.bias"));
+cleanup:
+    return st;
+}
+
 static cpa_status declare_autoencoder(cpa_model *m)
 {
     cpa_status st = CPA_OK;
     cpa_params *t = &m->t;
-    const cpa_model_config *c = &m->config;
     const cpa_shape *s = &m->shape;
-    CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, 1, s->n_genes, 1, CPA_INIT_NORMAL, 0, &m->px_r, "module/px_r"));
-    CPA_TRY(cpa_mlp_declare(&m->encoder, t, CPA_GROUP_AUTOENCODER, CPA_GROUP_STAT_MODULE, s->n_genes, c->n_hidden_encoder, c->n_layers_encoder,
-                            c->n_latent, true, "module/encoder.network.fc_layers.", "module/encoder.z"));
-    CPA_TRY(cpa_mlp_declare(&m->decoder, t, CPA_GROUP_AUTOENCODER, CPA_GROUP_STAT_MODULE, c->n_latent, c->n_hidden_decoder, c->n_layers_decoder,
-                            s->n_genes, false, "module/decoder.px_decoder.fc_layers.", "module/decoder.px_scale_decoder.0"));
-    m->encoder.cancels = true; // decoder and adversaries begin with a linear layer and a batch norm
-    CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->n_perts, c->n_latent, 2, CPA_INIT_NORMAL_PAD, 0, &m->pert_embedding,
-                           "module/pert_network.pert_embedding.weight"));
+    CPA_TRY(cpa_likelihood_declare(m));
+    CPA_TRY(declare_encoder(m));
+    CPA_TRY(declare_perturbations(m));
     CPA_TRY(cpa_alloc((size_t)s->n_covs, sizeof *m->cov_embedding, &m->cov_embedding));
     for (int i = 0; i < s->n_covs; i++) {
-        CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->cov_size[i], c->n_latent, 2, CPA_INIT_NORMAL, 0, &m->cov_embedding[i],
+        CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->cov_size[i], m->config.n_latent, 2, CPA_INIT_NORMAL, 0, &m->cov_embedding[i],
                                "module/covars_embeddings.%s.weight", s->cov_name[i]));
     }
-    CPA_TRY(cpa_params_add(t, CPA_GROUP_DOSER, 1, s->n_perts, 2, CPA_INIT_ONE, 0, &m->doser_w, "module/pert_network.dosers.beta"));
-    CPA_TRY(cpa_params_add(t, CPA_GROUP_DOSER, 1, s->n_perts, 2, CPA_INIT_ZERO, 0, &m->doser_b, "module/pert_network.dosers.bias"));
+    // A linear dose response has parameters that do nothing.
+    cpa_group doser = m->doser == CPA_DOSER_LINEAR ? CPA_GROUP_FROZEN : CPA_GROUP_DOSER;
+    CPA_TRY(cpa_params_add(t, doser, 1, s->n_perts, 2, CPA_INIT_ONE, 0, &m->doser_w, "module/pert_network.dosers.beta"));
+    CPA_TRY(cpa_params_add(t, doser, 1, s->n_perts, 2, CPA_INIT_ZERO, 0, &m->doser_b, "module/pert_network.dosers.bias"));
 cleanup:
     return st;
 }
@@ -71,7 +113,7 @@ static cpa_status declare_adversaries(cpa_model *m)
         snprintf(out, sizeof out, "%.300sclassifier.1", prefix);
         strncat(prefix, "classifier.0.fc_layers.", sizeof prefix - strlen(prefix) - 1);
         CPA_TRY(cpa_mlp_declare(&a->mlp, &m->t, CPA_GROUP_ADVERSARY, CPA_GROUP_STAT_ADVERSARY, c->n_latent, c->n_hidden_adv, c->n_layers_adv,
-                                a->classes, false, prefix, out));
+                                a->classes, (cpa_norms){c->use_batch_norm_adv, c->use_layer_norm_adv}, false, prefix, out));
     }
 cleanup:
     return st;
@@ -84,25 +126,56 @@ static cpa_mat take(cpa_dev_real *arena, int64_t *used, int rows, int cols)
     return v;
 }
 
+static void lay_out_latents(cpa_model *m, cpa_dev_real *arena, int64_t *used)
+{
+    int b = m->shape.max_cells, l = m->config.n_latent, comb = m->shape.max_comb_len * (m->shape.mixup ? 2 : 1);
+    m->z_basal = take(arena, used, b, l);
+    m->z = take(arena, used, b, l);
+    m->s = take(arena, used, b, comb);
+    if (m->config.variational) {
+        m->z_mean = take(arena, used, b, l);
+        m->z_raw = take(arena, used, b, l);
+        m->z_std = take(arena, used, b, l);
+    }
+    if (m->shape.n_pert_features) {
+        m->vectors = take(arena, used, m->shape.n_perts, l);
+    }
+    if (!m->training) {
+        return;
+    }
+    m->dz = take(arena, used, b, l);
+    m->dz_basal = take(arena, used, b, l);
+    m->g = take(arena, used, b, l);
+    m->ds = take(arena, used, b, comb);
+    if (m->config.variational) {
+        m->noise = take(arena, used, b, l);
+        m->dz_raw = take(arena, used, b, l);
+    }
+    if (m->shape.n_pert_features) {
+        m->dvectors = take(arena, used, m->shape.n_perts, l);
+    }
+}
+
 // Places every activation of the model in one arena; with arena NULL only counts.
 static int64_t lay_out(cpa_model *m, cpa_dev_real *arena)
 {
     int64_t used = 0;
-    int b = m->shape.max_cells, l = m->config.n_latent;
-    m->z_basal = take(arena, &used, b, l);
-    m->z = take(arena, &used, b, l);
-    m->s = take(arena, &used, b, m->shape.max_comb_len);
-    m->logits = take(arena, &used, b, m->shape.n_genes);
+    int b = m->shape.max_cells, genes = m->shape.n_genes;
+    bool two = m->likelihood != CPA_NB;
+    lay_out_latents(m, arena, &used);
+    m->logits = take(arena, &used, b, genes);
+    if (two) {
+        m->head2 = take(arena, &used, b, genes);
+    }
     if (m->training) {
-        m->dz = take(arena, &used, b, l);
-        m->dz_basal = take(arena, &used, b, l);
-        m->g = take(arena, &used, b, l);
-        m->ds = take(arena, &used, b, m->shape.max_comb_len);
-        m->means = take(arena, &used, b, m->shape.n_genes);
-        m->target = take(arena, &used, b, m->shape.n_genes);
-        for (int i = 0; i < m->n_adversaries; i++) {
-            m->adversary[i].logits = take(arena, &used, b, m->adversary[i].classes);
-        }
+        m->means = take(arena, &used, b, genes);
+        m->target = take(arena, &used, b, genes);
+    }
+    if (m->training && two) {
+        m->means2 = take(arena, &used, b, genes);
+    }
+    for (int i = 0; i < m->n_adversaries; i++) {
+        m->adversary[i].logits = take(arena, &used, b, m->adversary[i].classes);
     }
     return used;
 }
@@ -111,8 +184,9 @@ static cpa_status place_activations(cpa_model *m)
 {
     cpa_status st = CPA_OK;
     int b = m->shape.max_cells;
-    CPA_TRY(cpa_mlp_place(&m->encoder, b, m->training, false, 0));
-    CPA_TRY(cpa_mlp_place(&m->decoder, b, m->training, false, 0));
+    CPA_TRY(cpa_mlp_place(&m->encoder, b, m->training, false, m->config.dropout_rate_encoder));
+    // Only the gauss decoder has dropout; upstream's count decoders do without, whatever the option says.
+    CPA_TRY(cpa_mlp_place(&m->decoder, b, m->training, false, m->likelihood == CPA_GAUSS ? m->config.dropout_rate_decoder : 0));
     for (int i = 0; i < m->n_adversaries; i++) {
         CPA_TRY(cpa_mlp_place(&m->adversary[i].mlp, b, true, true, m->config.dropout_rate_adv));
     }
@@ -130,7 +204,8 @@ static cpa_status dev(cpa_model *m, int64_t n, size_t size, void *out)
 static cpa_status place_batch(cpa_model *m)
 {
     cpa_status st = CPA_OK;
-    int64_t b = m->shape.max_cells, nnz = m->shape.max_nnz, mm = b * m->shape.max_comb_len;
+    int twice = m->shape.mixup ? 2 : 1;
+    int64_t b = m->shape.max_cells, nnz = m->shape.max_nnz * twice, mm = b * m->shape.max_comb_len * twice;
     cpa_device_batch *d = &m->batch;
     CPA_TRY(dev(m, b + 1, 4, &d->indptr));
     CPA_TRY(dev(m, nnz, 4, &d->gene));
@@ -141,7 +216,14 @@ static cpa_status place_batch(cpa_model *m)
     CPA_TRY(dev(m, mm, sizeof(cpa_real), &d->dose));
     CPA_TRY(dev(m, b, 4, &d->label));
     CPA_TRY(dev(m, b, 4, &d->cell));
-    CPA_TRY(dev(m, b * m->shape.n_covs, 4, &d->cov));
+    CPA_TRY(dev(m, b * m->shape.n_covs, 4, &d->cov_own));
+    if (m->shape.mixup) {
+        CPA_TRY(dev(m, b, 4, &d->label2));
+        CPA_TRY(dev(m, 2 * b * m->shape.n_covs, 4, &d->cov));
+        CPA_TRY(dev(m, 2 * b, sizeof(cpa_real), &d->cov_weight));
+        CPA_TRY(cpa_alloc(2 * (size_t)b, sizeof *m->host_cov, &m->host_cov));
+        CPA_TRY(cpa_alloc(2 * (size_t)b, sizeof *m->host_weight, &m->host_weight));
+    }
     CPA_TRY(dev(m, cpa_model_n_sums(m), sizeof(double), &m->sums));
 cleanup:
     return st;
@@ -188,6 +270,43 @@ cleanup:
     return st;
 }
 
+static cpa_status read_choices(cpa_model *m, const cpa_model_config *c)
+{
+    cpa_status st = CPA_OK;
+    static const char *const likelihood[] = {"nb", "zinb", "gauss"}, *const doser[] = {"logsigm", "sigm", "linear"};
+    int a = 0, b = 0;
+    while (a < 3 && strcmp(c->recon_loss, likelihood[a]) != 0) {
+        a++;
+    }
+    while (b < 3 && strcmp(c->doser_type, doser[b]) != 0) {
+        b++;
+    }
+    CPA_REQUIRE(a < 3, CPA_USAGE, "recon_loss '%s' is none of nb, zinb, gauss", c->recon_loss);
+    CPA_REQUIRE(b < 3, CPA_USAGE, "doser_type '%s' is none of logsigm, sigm, linear", c->doser_type);
+    m->likelihood = (cpa_likelihood)a;
+    m->doser = (cpa_doser)b;
+    m->config = *c;
+    m->config.recon_loss = m->config.doser_type = NULL; // borrowed strings that nothing here needs any more
+cleanup:
+    return st;
+}
+
+// External perturbation vectors go where a checkpoint would put them.
+static cpa_status set_features(cpa_model *m, const float *features)
+{
+    cpa_status st = CPA_OK;
+    cpa_real *host = NULL;
+    int64_t n = (int64_t)m->shape.n_perts * m->shape.n_pert_features;
+    CPA_TRY(cpa_alloc((size_t)n, sizeof *host, &host));
+    for (int64_t i = 0; i < n; i++) {
+        host[i] = features[i];
+    }
+    CPA_TRY(cpa_params_set(&m->t, m->pert_embedding, host));
+cleanup:
+    cpa_free(&host);
+    return st;
+}
+
 cpa_status cpa_model_create(cpa_backend *be, const cpa_model_config *config, const cpa_shape *shape, bool training,
                             const double *label_weight, uint32_t *const *gene_mask, cpa_model **out)
 {
@@ -195,8 +314,7 @@ cpa_status cpa_model_create(cpa_backend *be, const cpa_model_config *config, con
     cpa_model *m = NULL;
     CPA_TRY(cpa_alloc(1, sizeof *m, &m));
     m->be = be;
-    m->config = *config;
-    m->config.recon_loss = m->config.doser_type = NULL; // borrowed strings that nothing here needs
+    CPA_TRY(read_choices(m, config));
     m->training = training;
     m->gene_mask = gene_mask;
     CPA_TRY(copy_shape(m, shape));
@@ -207,6 +325,9 @@ cpa_status cpa_model_create(cpa_backend *be, const cpa_model_config *config, con
     CPA_TRY(cpa_params_place(&m->t, be, training));
     CPA_TRY(place_activations(m));
     CPA_TRY(place_batch(m));
+    if (shape->pert_features) {
+        CPA_TRY(set_features(m, shape->pert_features));
+    }
     if (training) {
         CPA_TRY(place_metrics(m));
         CPA_TRY(set_class_weights(m, label_weight));
@@ -231,7 +352,7 @@ void cpa_model_destroy(cpa_model **out)
     }
     cpa_device_batch *d = &m->batch;
     void *device[] = {m->memory, m->class_weights, m->sums, m->r2, m->order, m->offsets, m->mask, m->best, d->indptr, d->gene,
-                      d->count, d->log1p, d->library, d->pert, d->dose, d->label, d->cell, d->cov};
+                      d->count, d->log1p, d->library, d->pert, d->dose, d->label, d->cell, d->cov, d->cov_own, d->label2, d->cov_weight};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
         if (device[i]) {
             cpa_op_release(m->be, device[i]);
@@ -243,7 +364,7 @@ void cpa_model_destroy(cpa_model **out)
         cpa_free(&name);
     }
     void *host[] = {(void *)(uintptr_t)m->shape.cov_name, (void *)(uintptr_t)m->shape.cov_size, m->cov_embedding, m->adversary, m->host_order,
-                    m->host_offsets, m->host_mask, m->host_best, m->host_r2, m->host_hits};
+                    m->host_offsets, m->host_mask, m->host_best, m->host_r2, m->host_hits, m->host_cov, m->host_weight};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++) {
         cpa_free(&host[i]);
     }

@@ -6,11 +6,16 @@
 #include "cpa/model/model.h"
 #include "cpa/nn/mlp.h"
 
-// A batch on the backend.
+typedef enum cpa_likelihood { CPA_NB, CPA_ZINB, CPA_GAUSS } cpa_likelihood;
+
+// A batch on the backend. cov holds cov_width codes a cell: its own, and in a mixed batch its partner's.
 typedef struct cpa_device_batch {
     cpa_csr x;
-    cpa_dev_int *indptr, *gene, *pert, *label, *cov, *cell;
-    cpa_dev_real *count, *log1p, *library, *dose;
+    cpa_dev_int *indptr, *gene, *pert, *label, *label2, *cov, *cov_own, *cell;
+    cpa_dev_real *count, *log1p, *library, *dose, *cov_weight;
+    int comb;     // components a cell
+    bool mixed;
+    double lambda; // weight of the cell itself
 } cpa_device_batch;
 
 // A classifier that tries to read the perturbation (cov < 0) or a covariate off the basal latent.
@@ -29,8 +34,13 @@ struct cpa_model {
     cpa_shape shape; // arrays owned
     bool training;
     cpa_params t;
+    cpa_likelihood likelihood;
+    cpa_doser doser;
     cpa_mlp encoder, decoder;
+    int var_weight, var_bias;         // second output of a variational encoder
+    int head2_weight, head2_bias;     // second head of the decoder: zero inflation or variance
     int px_r, pert_embedding, doser_w, doser_b, *cov_embedding;
+    int project_weight, project_bias; // of external perturbation vectors
     int n_adversaries;
     cpa_adversary *adversary;
     uint32_t *const *gene_mask; // borrowed
@@ -39,15 +49,20 @@ struct cpa_model {
 
     cpa_device_batch batch;
     int n; // cells of the batch that is loaded
-    cpa_mat z_basal, z, dz, dz_basal, g; // [max_cells, n_latent]
-    cpa_mat s, ds;                       // scaled doses [max_cells, max_comb_len]
-    cpa_mat logits, means, target;       // [max_cells, n_genes]; the last two for metrics
+    cpa_mat z_basal, z, dz, dz_basal, g;          // [max_cells, n_latent]
+    cpa_mat z_mean, z_raw, z_std, noise, dz_raw;  // the same, of a variational encoder
+    cpa_mat s, ds;                                // scaled doses [max_cells, components]
+    cpa_mat vectors, dvectors;                    // projected external vectors and their gradient [n_perts, n_latent]
+    cpa_mat logits, head2;                        // [max_cells, n_genes]; without bias until the loss
+    cpa_mat means, means2, target;                // the same, for metrics
     cpa_dev_real *memory;                // owned: all of the above
     cpa_dev_real *class_weights;         // owned
     cpa_dev_f64 *sums, *r2;              // [n_sums], [2 max_cells]
     cpa_dev_int *order, *offsets, *mask; // [max_cells], [max_cells+1], [max_cells, mask_words]
     cpa_dev_int *best;                   // [1 + n_covs, max_cells] class that each adversary found likeliest
     int32_t *host_order, *host_offsets, *host_mask, *host_best; // [max_cells ...]
+    int32_t *host_cov;                                          // [2 max_cells]
+    cpa_real *host_weight;                                      // [2 max_cells]
     double *host_r2;
     int *host_hits; // [3 max classes]
 };
@@ -55,8 +70,45 @@ struct cpa_model {
 /** Uploads a batch. */
 cpa_status cpa_model_load(cpa_model *m, const cpa_batch *batch);
 
-/** Training forward up to the decoder's last hidden layer: z_basal, z, activations and batch statistics. */
-cpa_status cpa_model_forward(cpa_model *m);
+/** Training forward up to the decoder's last hidden layer: z_basal, z, activations, batch statistics, the KL sum. */
+cpa_status cpa_model_forward(cpa_model *m, const cpa_lane_plan *plan);
+
+/** Masks of one run of a stack: recorded ones, or drawn per cell. */
+cpa_status cpa_model_masks(cpa_model *m, cpa_mlp *mlp, int part, const cpa_lane_plan *plan, int pass);
+
+/** Basal latent in evaluation mode (a variational one is its mean); its KL into the sums. */
+cpa_status cpa_latent_eval(cpa_model *m);
+
+/** Gradients of the encoder from dz_basal (destroyed). */
+cpa_status cpa_latent_encoder_grad(cpa_model *m, const cpa_lane_plan *plan);
+
+/** The embeddings of perturbations, [n_perts, n_latent]: learned rows, or external vectors projected (computed here). */
+cpa_status cpa_latent_vectors(cpa_model *m, cpa_mat *vectors);
+
+/** Gradients of embeddings, projection and dosers from dz. */
+cpa_status cpa_latent_embedding_grad(cpa_model *m, cpa_mat dz);
+
+/** Scaled doses of the loaded batch. */
+cpa_status cpa_latent_doses(cpa_model *m);
+
+/** Declares the decoder of the likelihood. */
+cpa_status cpa_likelihood_declare(cpa_model *m);
+
+/** Head products of the decoder's last hidden layer into logits (and head2). */
+cpa_status cpa_likelihood_head(cpa_model *m);
+
+/** Reconstruction loss into the sums; logits and head2 become scale * gradients; gradients of biases and dispersion. */
+cpa_status cpa_likelihood_loss(cpa_model *m, cpa_real scale);
+
+/** Gradients of the heads' weights, and dh of the decoder's last hidden layer. */
+cpa_status cpa_likelihood_head_grad(cpa_model *m, cpa_mat dh);
+
+/** Reconstruction loss into the sums without gradients: `means` (and `second`) hold head products and become means (and, for
+ *  gauss, variances). */
+cpa_status cpa_likelihood_mean_loss(cpa_model *m, cpa_mat means, cpa_mat second);
+
+/** Head products in logits become means. */
+cpa_status cpa_likelihood_means(cpa_model *m);
 
 /** z = sum of the named parts, for the loaded batch; needs z_basal and scaled doses. */
 cpa_status cpa_model_compose(cpa_model *m, cpa_mat z, int parts);
@@ -75,8 +127,9 @@ cpa_status cpa_adversary_train(cpa_model *m, const cpa_lane_plan *plan);
 /** Groups the loaded batch by category and prepares the target of the R2. */
 cpa_status cpa_score_prepare(cpa_model *m, const cpa_batch *batch, int *n_groups);
 
-/** R2 of the means (destroyed: log1p is taken) against the target, averaged over groups. */
-cpa_status cpa_score_r2(cpa_model *m, cpa_mat means, int n_groups, double *r2_mean, double *r2_var);
+/** R2 of the means (destroyed: for counts log1p is taken) against the target, averaged over groups; for gauss the predicted variances
+ *  are scored in place of the means' variance. */
+cpa_status cpa_score_r2(cpa_model *m, cpa_mat means, cpa_mat variances, int n_groups, double *r2_mean, double *r2_var);
 
 /** Accuracy of an adversary's logits: macro average over classes that occur or are predicted, or the plain share. */
 cpa_status cpa_score_accuracy(cpa_model *m, const cpa_adversary *a, const cpa_batch *batch, double *accuracy);

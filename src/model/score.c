@@ -46,16 +46,19 @@ cpa_status cpa_score_prepare(cpa_model *m, const cpa_batch *batch, int *n_groups
         CPA_TRY(cpa_op_upload(m->be, m->mask, m->host_mask, (size_t)k * (size_t)m->mask_words * 4));
     }
     m->has_mask = masked;
-    CPA_TRY(cpa_op_csr_expand(m->be, cpa_mat_head(m->target, n), m->batch.x, true));
+    CPA_TRY(cpa_op_csr_expand(m->be, cpa_mat_head(m->target, n), m->batch.x, m->likelihood != CPA_GAUSS));
 cleanup:
     return st;
 }
 
-cpa_status cpa_score_r2(cpa_model *m, cpa_mat means, int n_groups, double *r2_mean, double *r2_var)
+cpa_status cpa_score_r2(cpa_model *m, cpa_mat means, cpa_mat variances, int n_groups, double *r2_mean, double *r2_var)
 {
     cpa_status st = CPA_OK;
-    CPA_TRY(cpa_op_log1p(m->be, means, means));
-    CPA_TRY(cpa_op_group_r2(m->be, m->r2, means, cpa_mat_head(m->target, m->n), m->order, m->offsets, n_groups, m->has_mask ? m->mask : NULL,
+    bool gauss = m->likelihood == CPA_GAUSS;
+    if (!gauss) {
+        CPA_TRY(cpa_op_log1p(m->be, means, means));
+    }
+    CPA_TRY(cpa_op_group_r2(m->be, m->r2, means, gauss ? variances : CPA_NO_MAT, cpa_mat_head(m->target, m->n), m->order, m->offsets, n_groups, m->has_mask ? m->mask : NULL,
                             m->mask_words));
     CPA_TRY(cpa_op_download(m->be, m->host_r2, m->r2, 2 * (size_t)n_groups * sizeof(double)));
     *r2_mean = *r2_var = 0;
@@ -67,13 +70,12 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_score_accuracy(cpa_model *m, const cpa_adversary *a, const cpa_batch *batch, double *accuracy)
+// Accuracy of best[n] against a label: the macro average over classes that occur or are predicted, or the plain share.
+static double accuracy_of(cpa_model *m, const int32_t *label, int classes, bool macro)
 {
-    cpa_status st = CPA_OK;
-    const int32_t *label = a->cov < 0 ? batch->label : batch->cov + (int64_t)a->cov * batch->max_cells;
-    int *hits = m->host_hits, *present = hits + a->classes, *seen = present + a->classes, all = 0;
-    memset(hits, 0, 3 * (size_t)a->classes * sizeof *hits);
-    CPA_TRY(cpa_op_download(m->be, m->host_best, cpa_int_at(m->best, (int64_t)(a->cov + 1) * m->shape.max_cells), (size_t)m->n * 4));
+    int *hits = m->host_hits, *present = hits + classes, *seen = present + classes, all = 0, n_seen = 0;
+    double sum = 0;
+    memset(hits, 0, 3 * (size_t)classes * sizeof *hits);
     for (int i = 0; i < m->n; i++) {
         int32_t p = m->host_best[i], t = label[i];
         present[t]++;
@@ -81,17 +83,23 @@ cpa_status cpa_score_accuracy(cpa_model *m, const cpa_adversary *a, const cpa_ba
         hits[t] += p == t;
         all += p == t;
     }
-    if (a->cov >= 0) {
-        *accuracy = (double)all / m->n;
-        return CPA_OK;
-    }
-    double sum = 0;
-    int classes = 0;
-    for (int k = 0; k < a->classes; k++) {
-        classes += seen[k];
+    for (int k = 0; k < classes; k++) {
+        n_seen += seen[k];
         sum += present[k] ? (double)hits[k] / present[k] : 0;
     }
-    *accuracy = sum / classes;
+    return macro ? sum / n_seen : (double)all / m->n;
+}
+
+cpa_status cpa_score_accuracy(cpa_model *m, const cpa_adversary *a, const cpa_batch *batch, double *accuracy)
+{
+    cpa_status st = CPA_OK;
+    bool pert = a->cov < 0;
+    const int32_t *label = pert ? batch->label : batch->cov + (int64_t)a->cov * batch->max_cells;
+    CPA_TRY(cpa_op_download(m->be, m->host_best, cpa_int_at(m->best, (int64_t)(a->cov + 1) * m->shape.max_cells), (size_t)m->n * 4));
+    *accuracy = accuracy_of(m, label, a->classes, pert);
+    if (pert && batch->label2) {
+        *accuracy = batch->mixup_lambda * *accuracy + (1 - batch->mixup_lambda) * accuracy_of(m, batch->label2, a->classes, true);
+    }
 cleanup:
     return st;
 }

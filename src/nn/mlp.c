@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 cpa_status cpa_mlp_declare(cpa_mlp *mlp, cpa_params *t, cpa_group group, cpa_group stat_group, int n_in, int n_hidden, int n_layers, int n_out,
-                           bool sparse, const char *prefix, const char *out_name)
+                           cpa_norms norms, bool sparse, const char *prefix, const char *out_name)
 {
     cpa_status st = CPA_OK;
     CPA_REQUIRE(n_layers >= 1 && n_layers <= CPA_MAX_LAYERS, CPA_USAGE, "%s: %d hidden layers; 1 to %d are possible", prefix, n_layers,
@@ -14,6 +14,7 @@ cpa_status cpa_mlp_declare(cpa_mlp *mlp, cpa_params *t, cpa_group group, cpa_gro
     mlp->n_in = n_in;
     mlp->n_hidden = n_hidden;
     mlp->n_out = n_out;
+    mlp->norms = norms;
     mlp->sparse = sparse;
     mlp->keep = 1;
     for (int k = 0; k < n_layers; k++) {
@@ -24,10 +25,12 @@ cpa_status cpa_mlp_declare(cpa_mlp *mlp, cpa_params *t, cpa_group group, cpa_gro
         CPA_TRY(cpa_params_add(t, group, n_hidden, l->n_in, 2, CPA_INIT_UNIFORM, bound, &l->weight, "%sLayer %d.0.weight", prefix, k));
         t->p[l->weight].transposed = sparse && k == 0;
         CPA_TRY(cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_UNIFORM, bound, &l->bias, "%sLayer %d.0.bias", prefix, k));
-        CPA_TRY(cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_ONE, 0, &l->gamma, "%sLayer %d.1.weight", prefix, k));
-        CPA_TRY(cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_ZERO, 0, &l->beta, "%sLayer %d.1.bias", prefix, k));
-        CPA_TRY(cpa_params_add(t, stat_group, 1, n_hidden, 1, CPA_INIT_ZERO, 0, &l->mean, "%sLayer %d.1.running_mean", prefix, k));
-        CPA_TRY(cpa_params_add(t, stat_group, 1, n_hidden, 1, CPA_INIT_ONE, 0, &l->var, "%sLayer %d.1.running_var", prefix, k));
+        if (norms.batch) {
+            CPA_TRY(cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_ONE, 0, &l->gamma, "%sLayer %d.1.weight", prefix, k));
+            CPA_TRY(cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_ZERO, 0, &l->beta, "%sLayer %d.1.bias", prefix, k));
+            CPA_TRY(cpa_params_add(t, stat_group, 1, n_hidden, 1, CPA_INIT_ZERO, 0, &l->mean, "%sLayer %d.1.running_mean", prefix, k));
+            CPA_TRY(cpa_params_add(t, stat_group, 1, n_hidden, 1, CPA_INIT_ONE, 0, &l->var, "%sLayer %d.1.running_var", prefix, k));
+        }
     }
     if (n_out) {
         double bound = 1.0 / __builtin_sqrt(n_hidden);
@@ -46,28 +49,47 @@ static cpa_mat take(cpa_dev_real *arena, int64_t *used, int rows, int cols)
     return m;
 }
 
+// Activations of one layer.
+static void lay_out_layer(const cpa_mlp *mlp, cpa_layer *l, cpa_dev_real *arena, int64_t *used, int cells, bool training, bool second_order,
+                          bool dropout)
+{
+    bool both = mlp->norms.batch && mlp->norms.layer;
+    l->y = take(arena, used, cells, l->n_out);
+    if (training && mlp->norms.batch) {
+        l->xhat = take(arena, used, cells, l->n_out);
+        l->rstd = take(arena, used, 1, l->n_out);
+    }
+    if (both) {
+        l->mid = take(arena, used, cells, l->n_out);
+    }
+    if (mlp->norms.layer) {
+        l->lhat = take(arena, used, cells, l->n_out);
+        l->lrstd = take(arena, used, 1, cells);
+    }
+    if (training && dropout) {
+        l->mask = take(arena, used, cells, l->n_out);
+    }
+    if (second_order) {
+        l->delta = take(arena, used, cells, l->n_out);
+        l->e = take(arena, used, cells, l->n_out);
+        l->q = take(arena, used, cells, l->n_out);
+    }
+    if (second_order && both) {
+        l->mid_delta = take(arena, used, cells, l->n_out);
+        l->mid_q = take(arena, used, cells, l->n_out);
+    }
+}
+
 static int64_t lay_out(cpa_mlp *mlp, cpa_dev_real *arena, int max_cells, bool training, bool second_order, bool dropout)
 {
     int64_t used = 0;
     for (int k = 0; k < mlp->n_layers; k++) {
-        cpa_layer *l = &mlp->layer[k];
-        l->y = take(arena, &used, max_cells, l->n_out);
-        if (training) {
-            l->xhat = take(arena, &used, max_cells, l->n_out);
-            l->rstd = take(arena, &used, 1, l->n_out);
-        }
-        if (training && dropout) {
-            l->mask = take(arena, &used, max_cells, l->n_out);
-        }
-        if (second_order) {
-            l->delta = take(arena, &used, max_cells, l->n_out);
-            l->e = take(arena, &used, max_cells, l->n_out);
-            l->q = take(arena, &used, max_cells, l->n_out);
-        }
+        lay_out_layer(mlp, &mlp->layer[k], arena, &used, max_cells, training, second_order, dropout);
     }
     int width = !mlp->sparse && mlp->n_in > mlp->n_hidden ? mlp->n_in : mlp->n_hidden;
-    for (int i = 0; i < 2 && training; i++) {
-        mlp->work[i] = take(arena, &used, max_cells, width);
+    mlp->work[0] = take(arena, &used, max_cells, width);
+    if (training) {
+        mlp->work[1] = take(arena, &used, max_cells, width);
     }
     mlp->row = take(arena, &used, 1, mlp->n_hidden);
     return used;
@@ -77,6 +99,7 @@ cpa_status cpa_mlp_place(cpa_mlp *mlp, int max_cells, bool training, bool second
 {
     cpa_status st = CPA_OK;
     bool dropout = dropout_rate > 0;
+    mlp->rate = (cpa_real)dropout_rate;
     mlp->keep = (cpa_real)(1.0 / (1.0 - dropout_rate));
     int64_t n = lay_out(mlp, NULL, max_cells, training, second_order, dropout);
     CPA_TRY(cpa_op_alloc(mlp->t->be, (size_t)n * sizeof(cpa_real), (void **)&mlp->memory));
@@ -109,6 +132,12 @@ static cpa_mat sized(cpa_mat m, int rows, int cols)
     return cpa_mat_of(m.data, rows, cols);
 }
 
+// The first n elements of a vector.
+static cpa_mat vector(cpa_mat m, int n)
+{
+    return cpa_mat_of(m.data, 1, n);
+}
+
 static cpa_mat rows_or_none(cpa_mat m, int rows)
 {
     return m.data ? cpa_mat_head(m, rows) : CPA_NO_MAT;
@@ -124,24 +153,67 @@ static cpa_status product(cpa_mlp *mlp, cpa_input in, int k, cpa_mat a)
 {
     cpa_params *t = mlp->t;
     if (k == 0 && mlp->sparse) {
-        return cpa_op_sparse_linear(t->be, a, *in.csr, cpa_value(t, mlp->layer[0].weight));
+        return cpa_op_sparse_linear(t->be, a, *in.csr, cpa_value(t, mlp->layer[0].weight), mlp->use_log1p);
     }
     return cpa_op_gemm(t->be, a, input_of(mlp, in, k, a.rows), false, cpa_value(t, mlp->layer[k].weight), true, 1, 0);
+}
+
+// Y from A in training mode, filling what the backward needs.
+static cpa_status layer_forward(cpa_mlp *mlp, cpa_layer *l, cpa_mat a, bool inside_autoencoder)
+{
+    cpa_status st = CPA_OK;
+    cpa_params *t = mlp->t;
+    int n = a.rows;
+    cpa_mat y = cpa_mat_head(l->y, n), mask = rows_or_none(l->mask, n), bias = cpa_value(t, l->bias);
+    if (mlp->norms.batch) {
+        cpa_mat mean = cpa_stat(t, l->mean, inside_autoencoder);
+        bool last = !mlp->norms.layer;
+        CPA_TRY(cpa_op_batch_norm(t->be, last ? y : cpa_mat_head(l->mid, n), cpa_mat_head(l->xhat, n), mean,
+                                  cpa_stat(t, l->var, inside_autoencoder), l->rstd, a, cpa_value(t, l->gamma), cpa_value(t, l->beta),
+                                  last ? mask : CPA_NO_MAT, last));
+        // The bias cancels in the normalised values; only the mean that is remembered feels it.
+        CPA_TRY(cpa_op_axpby(t->be, mean, 1, bias, 1));
+        a = cpa_mat_head(l->mid, n);
+        bias = CPA_NO_MAT;
+    }
+    if (mlp->norms.layer) {
+        CPA_TRY(cpa_op_layer_norm(t->be, y, cpa_mat_head(l->lhat, n), vector(l->lrstd, n), a, bias, mask));
+    } else if (!mlp->norms.batch) {
+        CPA_TRY(cpa_op_activate(t->be, y, a, bias, mask));
+    }
+cleanup:
+    return st;
 }
 
 cpa_status cpa_mlp_forward(cpa_mlp *mlp, cpa_input in, int n_cells, bool inside_autoencoder)
 {
     cpa_status st = CPA_OK;
-    cpa_params *t = mlp->t;
     for (int k = 0; k < mlp->n_layers; k++) {
-        cpa_layer *l = &mlp->layer[k];
-        cpa_mat a = sized(mlp->work[0], n_cells, l->n_out), mean = cpa_stat(t, l->mean, inside_autoencoder);
+        cpa_mat a = sized(mlp->work[0], n_cells, mlp->layer[k].n_out);
         CPA_TRY(product(mlp, in, k, a));
-        CPA_TRY(cpa_op_batch_norm(t->be, cpa_mat_head(l->y, n_cells), cpa_mat_head(l->xhat, n_cells), mean,
-                                  cpa_stat(t, l->var, inside_autoencoder), l->rstd, a, cpa_value(t, l->gamma), cpa_value(t, l->beta),
-                                  rows_or_none(l->mask, n_cells)));
-        // The bias cancels in the normalised values; only the mean that is remembered feels it.
-        CPA_TRY(cpa_op_axpby(t->be, mean, 1, cpa_value(t, l->bias), 1));
+        CPA_TRY(layer_forward(mlp, &mlp->layer[k], a, inside_autoencoder));
+    }
+cleanup:
+    return st;
+}
+
+// Y from A with running statistics and without dropout.
+static cpa_status layer_eval(cpa_mlp *mlp, cpa_layer *l, cpa_mat a)
+{
+    cpa_status st = CPA_OK;
+    cpa_params *t = mlp->t;
+    cpa_mat y = cpa_mat_head(l->y, a.rows), bias = cpa_value(t, l->bias);
+    if (mlp->norms.batch) {
+        cpa_mat to = mlp->norms.layer ? cpa_mat_head(l->mid, a.rows) : y;
+        CPA_TRY(cpa_op_batch_norm_eval(t->be, to, a, bias, cpa_value(t, l->mean), cpa_value(t, l->var), cpa_value(t, l->gamma),
+                                       cpa_value(t, l->beta), !mlp->norms.layer));
+        a = to;
+        bias = CPA_NO_MAT;
+    }
+    if (mlp->norms.layer) {
+        CPA_TRY(cpa_op_layer_norm(t->be, y, cpa_mat_head(l->lhat, a.rows), vector(l->lrstd, a.rows), a, bias, CPA_NO_MAT));
+    } else if (!mlp->norms.batch) {
+        CPA_TRY(cpa_op_activate(t->be, y, a, bias, CPA_NO_MAT));
     }
 cleanup:
     return st;
@@ -150,13 +222,10 @@ cleanup:
 cpa_status cpa_mlp_eval(cpa_mlp *mlp, cpa_input in, int n_cells)
 {
     cpa_status st = CPA_OK;
-    cpa_params *t = mlp->t;
     for (int k = 0; k < mlp->n_layers; k++) {
-        cpa_layer *l = &mlp->layer[k];
-        cpa_mat y = cpa_mat_head(l->y, n_cells);
-        CPA_TRY(product(mlp, in, k, y));
-        CPA_TRY(cpa_op_batch_norm_eval(t->be, y, y, cpa_value(t, l->bias), cpa_value(t, l->mean), cpa_value(t, l->var), cpa_value(t, l->gamma),
-                                       cpa_value(t, l->beta)));
+        cpa_mat a = sized(mlp->work[0], n_cells, mlp->layer[k].n_out);
+        CPA_TRY(product(mlp, in, k, a));
+        CPA_TRY(layer_eval(mlp, &mlp->layer[k], a));
     }
 cleanup:
     return st;
@@ -193,9 +262,39 @@ static cpa_status weight_grad(cpa_mlp *mlp, cpa_input in, int k, cpa_mat da, boo
     cpa_params *t = mlp->t;
     cpa_mat dw = cpa_grad(t, mlp->layer[k].weight);
     if (k == 0 && mlp->sparse) {
-        return cpa_op_sparse_linear_grad(t->be, dw, *in.csr, da);
+        return cpa_op_sparse_linear_grad(t->be, dw, *in.csr, da, mlp->use_log1p);
     }
     return cpa_op_gemm(t->be, dw, da, true, input_of(mlp, in, k, da.rows), false, 1, add);
+}
+
+// dY to dA in place, with the parameter gradients of the norms and of the bias. `second`: adds what the penalty sends to A and, between the
+// norms, to the layer norm's input.
+static cpa_status layer_grad(cpa_mlp *mlp, cpa_layer *l, cpa_mat d, bool params, bool add, bool second)
+{
+    cpa_status st = CPA_OK;
+    cpa_params *t = mlp->t;
+    int n = d.rows;
+    bool batch = mlp->norms.batch, layer = mlp->norms.layer;
+    cpa_mat y = cpa_mat_head(l->y, n), q = second ? cpa_mat_head(l->q, n) : CPA_NO_MAT;
+    if (layer) {
+        cpa_mat into = second && batch ? cpa_mat_head(l->mid_q, n) : q;
+        CPA_TRY(cpa_op_layer_norm_grad(t->be, d, d, y, cpa_mat_head(l->lhat, n), vector(l->lrstd, n), mlp->keep, into));
+    }
+    if (batch) {
+        cpa_mat dgamma = params ? (add ? mlp->row : cpa_grad(t, l->gamma)) : CPA_NO_MAT;
+        CPA_TRY(cpa_op_batch_norm_grad(t->be, d, dgamma, params ? cpa_grad(t, l->beta) : CPA_NO_MAT, d, y, cpa_mat_head(l->xhat, n),
+                                       cpa_value(t, l->gamma), l->rstd, mlp->keep, q, !layer));
+        if (params && add) {
+            CPA_TRY(cpa_op_axpby(t->be, cpa_grad(t, l->gamma), 1, mlp->row, 1));
+        }
+    } else if (!layer) {
+        CPA_TRY(cpa_op_activate_grad(t->be, d, d, y, mlp->keep, CPA_NO_MAT));
+    }
+    if (params && !batch) {
+        CPA_TRY(cpa_op_col_sum(t->be, cpa_grad(t, l->bias), d, 0));
+    }
+cleanup:
+    return st;
 }
 
 cpa_status cpa_mlp_grad(cpa_mlp *mlp, cpa_input in, cpa_mat dh, bool params, bool add, bool second, cpa_mat dx)
@@ -205,13 +304,7 @@ cpa_status cpa_mlp_grad(cpa_mlp *mlp, cpa_input in, cpa_mat dh, bool params, boo
     int n = dh.rows, turn = 0;
     for (int k = mlp->n_layers - 1; k >= 0; k--) {
         cpa_layer *l = &mlp->layer[k];
-        cpa_mat dgamma = params ? (add ? mlp->row : cpa_grad(t, l->gamma)) : CPA_NO_MAT;
-        CPA_TRY(cpa_op_batch_norm_grad(t->be, dh, dgamma, params ? cpa_grad(t, l->beta) : CPA_NO_MAT, dh, cpa_mat_head(l->y, n),
-                                       cpa_mat_head(l->xhat, n), cpa_value(t, l->gamma), l->rstd, mlp->keep,
-                                       second ? cpa_mat_head(l->q, n) : CPA_NO_MAT));
-        if (params && add) {
-            CPA_TRY(cpa_op_axpby(t->be, cpa_grad(t, l->gamma), 1, mlp->row, 1));
-        }
+        CPA_TRY(layer_grad(mlp, l, dh, params, add, second));
         if (params) {
             CPA_TRY(weight_grad(mlp, in, k, dh, add));
         }
@@ -226,6 +319,28 @@ cleanup:
     return st;
 }
 
+// e = d(sum)/dA from delta = d(sum)/dY.
+static cpa_status layer_sum_gradient(cpa_mlp *mlp, cpa_layer *l, int n)
+{
+    cpa_status st = CPA_OK;
+    cpa_params *t = mlp->t;
+    bool batch = mlp->norms.batch, layer = mlp->norms.layer;
+    cpa_mat from = cpa_mat_head(l->delta, n), e = cpa_mat_head(l->e, n), y = cpa_mat_head(l->y, n);
+    if (layer) {
+        cpa_mat to = batch ? cpa_mat_head(l->mid_delta, n) : e;
+        CPA_TRY(cpa_op_layer_norm_grad(t->be, to, from, y, cpa_mat_head(l->lhat, n), vector(l->lrstd, n), mlp->keep, CPA_NO_MAT));
+        from = to;
+    }
+    if (batch) {
+        CPA_TRY(cpa_op_batch_norm_grad(t->be, e, CPA_NO_MAT, CPA_NO_MAT, from, y, cpa_mat_head(l->xhat, n), cpa_value(t, l->gamma), l->rstd,
+                                       mlp->keep, CPA_NO_MAT, !layer));
+    } else if (!layer) {
+        CPA_TRY(cpa_op_activate_grad(t->be, e, from, y, mlp->keep, CPA_NO_MAT));
+    }
+cleanup:
+    return st;
+}
+
 cpa_status cpa_mlp_sum_gradient(cpa_mlp *mlp, cpa_mat g, int n_cells)
 {
     cpa_status st = CPA_OK;
@@ -234,11 +349,32 @@ cpa_status cpa_mlp_sum_gradient(cpa_mlp *mlp, cpa_mat g, int n_cells)
     CPA_TRY(cpa_op_broadcast_row(t->be, cpa_mat_head(mlp->layer[mlp->n_layers - 1].delta, n_cells), mlp->row));
     for (int k = mlp->n_layers - 1; k >= 0; k--) {
         cpa_layer *l = &mlp->layer[k];
-        cpa_mat e = cpa_mat_head(l->e, n_cells);
-        CPA_TRY(cpa_op_batch_norm_grad(t->be, e, CPA_NO_MAT, CPA_NO_MAT, cpa_mat_head(l->delta, n_cells), cpa_mat_head(l->y, n_cells),
-                                       cpa_mat_head(l->xhat, n_cells), cpa_value(t, l->gamma), l->rstd, mlp->keep, CPA_NO_MAT));
+        CPA_TRY(layer_sum_gradient(mlp, l, n_cells));
         cpa_mat next = k > 0 ? cpa_mat_head(mlp->layer[k - 1].delta, n_cells) : g;
-        CPA_TRY(cpa_op_gemm(t->be, next, e, false, cpa_value(t, l->weight), false, 1, 0));
+        CPA_TRY(cpa_op_gemm(t->be, next, cpa_mat_head(l->e, n_cells), false, cpa_value(t, l->weight), false, 1, 0));
+    }
+cleanup:
+    return st;
+}
+
+// v = dP/de becomes dP/d(delta); what P sends to the layer's inputs through the norms' statistics stays in q (and mid_q).
+static cpa_status layer_penalty(cpa_mlp *mlp, cpa_layer *l, cpa_mat v)
+{
+    cpa_status st = CPA_OK;
+    cpa_params *t = mlp->t;
+    int n = v.rows;
+    bool batch = mlp->norms.batch, layer = mlp->norms.layer;
+    cpa_mat y = cpa_mat_head(l->y, n), q = cpa_mat_head(l->q, n), delta = cpa_mat_head(l->delta, n);
+    if (batch) {
+        CPA_TRY(cpa_op_zero(t->be, cpa_grad(t, l->gamma).data, (size_t)l->n_out * sizeof(cpa_real)));
+        CPA_TRY(cpa_op_batch_norm_grad2(t->be, v, cpa_grad(t, l->gamma), q, v, layer ? cpa_mat_head(l->mid_delta, n) : delta, y,
+                                        cpa_mat_head(l->xhat, n), cpa_value(t, l->gamma), l->rstd, mlp->keep, !layer));
+    }
+    if (layer) {
+        CPA_TRY(cpa_op_layer_norm_grad2(t->be, v, batch ? cpa_mat_head(l->mid_q, n) : q, v, delta, y, cpa_mat_head(l->lhat, n),
+                                        vector(l->lrstd, n), mlp->keep));
+    } else if (!batch) {
+        CPA_TRY(cpa_op_activate_grad(t->be, v, v, y, mlp->keep, CPA_NO_MAT));
     }
 cleanup:
     return st;
@@ -250,13 +386,10 @@ cpa_status cpa_mlp_penalty(cpa_mlp *mlp, cpa_mat v, int n_cells)
     cpa_params *t = mlp->t;
     for (int k = 0; k < mlp->n_layers; k++) {
         cpa_layer *l = &mlp->layer[k];
-        cpa_mat e = cpa_mat_head(l->e, n_cells), up = sized(mlp->work[k % 2], n_cells, l->n_out);
-        CPA_TRY(cpa_op_gemm(t->be, cpa_grad(t, l->weight), e, true, v, false, 1, 0));
+        cpa_mat up = sized(mlp->work[k % 2], n_cells, l->n_out);
+        CPA_TRY(cpa_op_gemm(t->be, cpa_grad(t, l->weight), cpa_mat_head(l->e, n_cells), true, v, false, 1, 0));
         CPA_TRY(cpa_op_gemm(t->be, up, v, false, cpa_value(t, l->weight), true, 1, 0));
-        CPA_TRY(cpa_op_zero(t->be, cpa_grad(t, l->gamma).data, (size_t)l->n_out * sizeof(cpa_real)));
-        CPA_TRY(cpa_op_batch_norm_grad2(t->be, up, cpa_grad(t, l->gamma), cpa_mat_head(l->q, n_cells), up, cpa_mat_head(l->delta, n_cells),
-                                        cpa_mat_head(l->y, n_cells), cpa_mat_head(l->xhat, n_cells), cpa_value(t, l->gamma), l->rstd,
-                                        mlp->keep));
+        CPA_TRY(layer_penalty(mlp, l, up));
         v = up;
     }
     // The sum of the outputs sees the last weight only through the sum of its rows.

@@ -42,7 +42,7 @@ cpa_status cpa_params_place(cpa_params *t, cpa_backend *be, bool training)
     }
     t->begin[CPA_N_GROUPS] = at;
     t->n_value = at;
-    t->n_trained = t->begin[CPA_GROUP_STAT_MODULE];
+    t->n_trained = t->begin[CPA_GROUP_FROZEN];
     t->n_grad = at + (t->begin[CPA_N_GROUPS] - t->begin[CPA_GROUP_STAT_ADVERSARY]);
     CPA_TRY(cpa_op_alloc(be, (size_t)t->n_value * sizeof(cpa_real), (void **)&t->value));
     CPA_TRY(cpa_op_zero(be, t->value, (size_t)t->n_value * sizeof(cpa_real)));
@@ -53,6 +53,7 @@ cpa_status cpa_params_place(cpa_params *t, cpa_backend *be, bool training)
         CPA_TRY(cpa_op_zero(be, t->m, (size_t)t->n_trained * sizeof(cpa_real)));
         CPA_TRY(cpa_op_alloc(be, (size_t)t->n_trained * sizeof(cpa_real), (void **)&t->v));
         CPA_TRY(cpa_op_zero(be, t->v, (size_t)t->n_trained * sizeof(cpa_real)));
+        CPA_TRY(cpa_op_alloc(be, sizeof(double), (void **)&t->norm));
     }
 cleanup:
     return st;
@@ -104,10 +105,10 @@ void cpa_params_fini(cpa_params *t)
         cpa_free(&t->p[i].name);
     }
     cpa_free(&t->p);
-    cpa_dev_real **arena[] = {&t->value, &t->grad, &t->m, &t->v};
-    for (int i = 0; i < 4; i++) {
-        if (*arena[i]) {
-            cpa_op_release(t->be, *arena[i]);
+    void *memory[] = {t->value, t->grad, t->m, t->v, t->norm};
+    for (int i = 0; i < 5; i++) {
+        if (memory[i]) {
+            cpa_op_release(t->be, memory[i]);
         }
     }
     *t = (cpa_params){0};

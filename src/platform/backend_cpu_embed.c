@@ -6,16 +6,27 @@
 
 #include "cpa/platform/math_inl.h"
 
-cpa_status cpa_cpu_doser(cpa_backend *be, cpa_mat s, const cpa_dev_int *ids, cpa_mat dose, cpa_mat w, cpa_mat c)
+// What the sigmoid's weight multiplies.
+static double dose_input(double dose, cpa_doser kind)
+{
+    return kind == CPA_DOSER_LOGSIGM ? log1p(dose) : dose;
+}
+
+static double dose_response(double dose, double w, double c, cpa_doser kind)
+{
+    return kind == CPA_DOSER_LINEAR ? dose : cpa_sigmoid(w * dose_input(dose, kind) + c) - cpa_sigmoid(c);
+}
+
+cpa_status cpa_cpu_doser(cpa_backend *be, cpa_mat s, const cpa_dev_int *ids, cpa_mat dose, cpa_mat w, cpa_mat c,
+                         cpa_doser kind)
 {
     (void)be;
     const int *id = cpa_ints(ids);
     for (int b = 0; b < s.rows; b++) {
         for (int m = 0; m < s.cols; m++) {
             int p = id[(int64_t)b * s.cols + m];
-            double shift = (double)cpa_reals(c.data)[p];
-            double a = (double)cpa_reals(w.data)[p] * log1p((double)cpa_row(dose, b)[m]) + shift;
-            cpa_row(s, b)[m] = p == 0 ? 0 : (cpa_real)(cpa_sigmoid(a) - cpa_sigmoid(shift));
+            double wp = (double)cpa_reals(w.data)[p], cp = (double)cpa_reals(c.data)[p];
+            cpa_row(s, b)[m] = p == 0 ? 0 : (cpa_real)dose_response((double)cpa_row(dose, b)[m], wp, cp, kind);
         }
     }
     return CPA_OK;
@@ -28,7 +39,7 @@ static double sigmoid_slope(double x)
 }
 
 cpa_status cpa_cpu_doser_grad(cpa_backend *be, cpa_mat dw, cpa_mat dc, cpa_mat ds, const cpa_dev_int *ids, cpa_mat dose,
-                              cpa_mat w, cpa_mat c)
+                              cpa_mat w, cpa_mat c, cpa_doser kind)
 {
     double *sum; // of dw, then of dc
     size_t n = (size_t)w.cols;
@@ -41,10 +52,10 @@ cpa_status cpa_cpu_doser_grad(cpa_backend *be, cpa_mat dw, cpa_mat dc, cpa_mat d
     for (int b = 0; b < ds.rows; b++) {
         for (int m = 0; m < ds.cols; m++) {
             int p = id[(int64_t)b * ds.cols + m];
-            if (p == 0) {
+            if (p == 0 || kind == CPA_DOSER_LINEAR) {
                 continue;
             }
-            double x = log1p((double)cpa_row(dose, b)[m]), shift = (double)cpa_reals(c.data)[p];
+            double x = dose_input((double)cpa_row(dose, b)[m], kind), shift = (double)cpa_reals(c.data)[p];
             double slope = sigmoid_slope((double)cpa_reals(w.data)[p] * x + shift), up = (double)cpa_row(ds, b)[m];
             sum[p] += up * slope * x;
             sum[n + (size_t)p] += up * (slope - sigmoid_slope(shift));

@@ -90,6 +90,17 @@ static inline bool cpa_parallel(cpa_mat m)
     return (int64_t)m.rows * m.cols >= CPA_SERIAL;
 }
 
+// What a gradient is multiplied by on its way back through ReLU and dropout: where the output is above 0, and elsewhere.
+typedef struct cpa_gate {
+    cpa_real above, elsewhere;
+} cpa_gate;
+
+// A product and not a choice between values, because a choice of constants is what compilers turn into vector code.
+static inline cpa_real cpa_gated(cpa_real dy, cpa_real y, cpa_gate by)
+{
+    return dy * (y > 0 ? by.above : by.elsewhere);
+}
+
 /** Rounds a count of bytes up to whole cache lines, for carving scratch. */
 static inline size_t cpa_lines(size_t bytes)
 {

@@ -1,6 +1,6 @@
 // Owns: the negative binomial likelihood with softmax means on the CPU, value and gradient. A row is worked on while it
 // is in cache; gamma functions are taken only where counts are stored. Never a difference of large gamma functions.
-#include "backend_cpu_impl.h"
+#include "backend_cpu_loss_impl.h"
 
 #include <string.h>
 
@@ -19,35 +19,6 @@
 // theta is.
 enum { TABLE = 16, LAST = TABLE - 1 }; // counts 0 .. 15
 
-// What a call knows of every gene; arrays of G, tables of TABLE x G.
-typedef struct gene_terms {
-    int n_genes;
-    cpa_real *theta, *inverse; // exp(px_r), 1 / (theta + eps)
-    cpa_real *t, *e;           // T and E
-    cpa_real *step;            // T(LAST + 1) - T(LAST)
-} gene_terms;
-
-// A thread's scratch, arrays of G.
-typedef struct row_scratch {
-    cpa_real *mu_slope; // mu dl/dmu of the row
-    cpa_real *t, *e;    // T and E of the row's stored counts
-    int *other;         // which of them are not in the table
-} row_scratch;
-
-// Gradients of genes are summed over a fixed number of blocks of cells, then over the blocks in order.
-enum { BLOCKS = 16 };
-
-// Sums in cpa_real run over this many genes at most, then go on in double.
-enum { CHUNK = 512 };
-
-typedef struct nb {
-    gene_terms genes;
-    char *rows; // scratch of the threads
-    size_t row_bytes;
-    cpa_real *dpx_r, *dbias; // [BLOCKS, G] partial sums
-    double *loss;            // [B]
-} nb;
-
 static size_t lines_of(int64_t n)
 {
     return cpa_lines((size_t)n * sizeof(cpa_real));
@@ -61,39 +32,43 @@ static cpa_real *carve(char **scratch, int64_t n)
     return p;
 }
 
-static cpa_status nb_scratch(cpa_backend *be, nb *out, int rows, int n_genes)
+cpa_status cpa_nb_scratch(cpa_backend *be, cpa_nb *out, int rows, int n_genes, int n_more)
 {
     char *p;
-    size_t row_bytes = 4 * lines_of(n_genes);
+    int sums = n_more > 0 ? 3 : 2;
+    size_t row_bytes = (size_t)(4 + n_more) * lines_of(n_genes);
     size_t bytes = 3 * lines_of(n_genes) + 2 * lines_of((int64_t)TABLE * n_genes) +
-                   2 * lines_of((int64_t)BLOCKS * n_genes) + cpa_lines((size_t)rows * sizeof(double)) +
+                   (size_t)sums * lines_of((int64_t)CPA_BLOCKS * n_genes) + cpa_lines((size_t)rows * sizeof(double)) +
                    row_bytes * (size_t)omp_get_max_threads();
     cpa_status st = cpa_cpu_scratch(be, bytes, &p);
     if (st != CPA_OK) {
         return st;
     }
-    out->genes = (gene_terms){.n_genes = n_genes};
+    *out = (cpa_nb){.genes = {.n_genes = n_genes}, .row_bytes = row_bytes, .n_more = n_more};
     out->genes.theta = carve(&p, n_genes);
     out->genes.inverse = carve(&p, n_genes);
     out->genes.step = carve(&p, n_genes);
     out->genes.t = carve(&p, (int64_t)TABLE * n_genes);
     out->genes.e = carve(&p, (int64_t)TABLE * n_genes);
-    out->dpx_r = carve(&p, (int64_t)BLOCKS * n_genes);
-    out->dbias = carve(&p, (int64_t)BLOCKS * n_genes);
+    out->dpx_r = carve(&p, (int64_t)CPA_BLOCKS * n_genes);
+    out->dbias = carve(&p, (int64_t)CPA_BLOCKS * n_genes);
+    out->dmore = n_more > 0 ? carve(&p, (int64_t)CPA_BLOCKS * n_genes) : NULL;
     out->loss = (double *)p;
     out->rows = p + cpa_lines((size_t)rows * sizeof(double));
-    out->row_bytes = row_bytes;
     return CPA_OK;
 }
 
-static row_scratch row_scratch_of(const nb *s)
+cpa_nb_row cpa_nb_row_of(const cpa_nb *s)
 {
     char *p = s->rows + (size_t)omp_get_thread_num() * s->row_bytes;
-    row_scratch r;
+    cpa_nb_row r = {0};
     r.mu_slope = carve(&p, s->genes.n_genes);
     r.t = carve(&p, s->genes.n_genes);
     r.e = carve(&p, s->genes.n_genes);
     r.other = (int *)carve(&p, s->genes.n_genes);
+    for (int i = 0; i < s->n_more; i++) {
+        r.more[i] = carve(&p, s->genes.n_genes);
+    }
     return r;
 }
 
@@ -104,7 +79,7 @@ static inline cpa_real next_term(cpa_real i, cpa_real inverse)
 }
 
 // theta, its inverse and the tables for the genes [from, to).
-static void prepare_genes(const gene_terms *g, const cpa_real *px_r, int from, int to)
+static void prepare_genes(const cpa_nb_genes *g, const cpa_real *px_r, int from, int to)
 {
     int n = g->n_genes;
 #pragma omp simd
@@ -131,11 +106,11 @@ static void prepare_genes(const gene_terms *g, const cpa_real *px_r, int from, i
     }
 }
 
-static void prepare(const gene_terms *g, const cpa_real *px_r, bool parallel)
+void cpa_nb_prepare(const cpa_nb_genes *g, const cpa_real *px_r, bool parallel)
 {
 #pragma omp parallel for schedule(static) if (parallel)
-    for (int j = 0; j < g->n_genes; j += CHUNK) {
-        prepare_genes(g, px_r, j, g->n_genes - j < CHUNK ? g->n_genes : j + CHUNK);
+    for (int j = 0; j < g->n_genes; j += CPA_CHUNK) {
+        prepare_genes(g, px_r, j, g->n_genes - j < CPA_CHUNK ? g->n_genes : j + CPA_CHUNK);
     }
 }
 
@@ -164,8 +139,8 @@ static inline int table_row(cpa_real count)
 }
 
 // T and E of all stored counts of a row.
-static void stored_terms(const gene_terms *g, const int *restrict gene, const cpa_real *restrict count, int n,
-                         row_scratch *r)
+static void stored_terms(const cpa_nb_genes *g, const int *restrict gene, const cpa_real *restrict count, int n,
+                         cpa_nb_row *r)
 {
     cpa_real *restrict t = r->t, *restrict e = r->e;
     int *restrict other = r->other, others = 0;
@@ -192,8 +167,7 @@ static void stored_terms(const gene_terms *g, const int *restrict gene, const cp
     }
 }
 
-// z = exp(z + bias - largest); gives what to multiply with for a sum of `total`.
-static cpa_real softmax_row(cpa_real *restrict z, const cpa_real *restrict bias, int n, cpa_real total)
+cpa_real cpa_softmax_row(cpa_real *restrict z, const cpa_real *restrict bias, int n, cpa_real total)
 {
     cpa_real top = -INFINITY;
 #pragma omp simd reduction(max : top)
@@ -203,8 +177,8 @@ static cpa_real softmax_row(cpa_real *restrict z, const cpa_real *restrict bias,
         top = t > top ? t : top;
     }
     double sum = 0;
-    for (int from = 0; from < n; from += CHUNK) {
-        int to = n - from < CHUNK ? n : from + CHUNK;
+    for (int from = 0; from < n; from += CPA_CHUNK) {
+        int to = n - from < CPA_CHUNK ? n : from + CPA_CHUNK;
         cpa_real part = 0;
 #pragma omp simd reduction(+ : part)
         for (int j = from; j < to; j++) {
@@ -219,13 +193,13 @@ static cpa_real softmax_row(cpa_real *restrict z, const cpa_real *restrict bias,
 
 // Terms of all genes as if every count were 0, from mu = scale * z. Adds to dpx; gives the loss, and the sum of
 // mu dl/dmu.
-static double zero_terms(const gene_terms *g, const cpa_real *restrict z, cpa_real scale, cpa_real *restrict mu_slope,
+static double zero_terms(const cpa_nb_genes *g, const cpa_real *restrict z, cpa_real scale, cpa_real *restrict mu_slope,
                          cpa_real *restrict dpx, double *slope_sum)
 {
     const cpa_real *restrict theta = g->theta, *restrict inverse = g->inverse;
     double loss = 0, slope = 0;
-    for (int from = 0; from < g->n_genes; from += CHUNK) {
-        int to = g->n_genes - from < CHUNK ? g->n_genes : from + CHUNK;
+    for (int from = 0; from < g->n_genes; from += CPA_CHUNK) {
+        int to = g->n_genes - from < CPA_CHUNK ? g->n_genes : from + CPA_CHUNK;
         cpa_real loss_part = 0, slope_part = 0;
 #pragma omp simd reduction(+ : loss_part, slope_part)
         for (int j = from; j < to; j++) {
@@ -244,15 +218,16 @@ static double zero_terms(const gene_terms *g, const cpa_real *restrict z, cpa_re
     return loss;
 }
 
-static double zero_loss(const gene_terms *g, const cpa_real *restrict z)
+static double zero_loss(const cpa_nb_genes *g, const cpa_real *restrict z)
 {
+    const cpa_real *restrict theta = g->theta, *restrict inverse = g->inverse;
     double loss = 0;
-    for (int from = 0; from < g->n_genes; from += CHUNK) {
-        int to = g->n_genes - from < CHUNK ? g->n_genes : from + CHUNK;
+    for (int from = 0; from < g->n_genes; from += CPA_CHUNK) {
+        int to = g->n_genes - from < CPA_CHUNK ? g->n_genes : from + CPA_CHUNK;
         cpa_real part = 0;
 #pragma omp simd reduction(+ : part)
         for (int j = from; j < to; j++) {
-            part += g->theta[j] * cpa_log1p(z[j] * g->inverse[j]);
+            part += theta[j] * cpa_log1p(z[j] * inverse[j]);
         }
         loss += (double)part;
     }
@@ -260,8 +235,8 @@ static double zero_loss(const gene_terms *g, const cpa_real *restrict z)
 }
 
 // What stored counts add, mu = scale * z. r holds T and E, and afterwards what they add to mu dl/dmu and to dl/dpx_r.
-static double stored_loss(const gene_terms *g, const int *restrict gene, const cpa_real *restrict count, int n,
-                          const cpa_real *restrict z, cpa_real scale, row_scratch *r, double *slope_sum)
+static double stored_loss(const cpa_nb_genes *g, const int *restrict gene, const cpa_real *restrict count, int n,
+                          const cpa_real *restrict z, cpa_real scale, cpa_nb_row *r, double *slope_sum)
 {
     double loss = 0, slope = 0;
     cpa_real *restrict rt = r->t, *restrict re = r->e;
@@ -280,39 +255,38 @@ static double stored_loss(const gene_terms *g, const int *restrict gene, const c
     return loss;
 }
 
-static double nb_row(const nb *s, cpa_real *logits, cpa_csr x, int b, const cpa_real *bias, cpa_real *dpx,
-                     cpa_real *dbias, cpa_real scale)
+double cpa_nb_stored(const cpa_nb_genes *g, cpa_csr x, int b, const cpa_real *z, cpa_real scale, cpa_nb_row *r,
+                     double *slope_sum)
 {
-    const gene_terms *g = &s->genes;
-    row_scratch r = row_scratch_of(s);
     const int from = cpa_ints(x.indptr)[b], n = cpa_ints(x.indptr)[b + 1] - from, *gene = cpa_ints(x.gene) + from;
     const cpa_real *count = cpa_reals(x.count) + from;
-    const cpa_real library = cpa_reals(x.library)[b];
-    double slope, more;
-    cpa_real to_p = softmax_row(logits, bias, g->n_genes, 1), to_mu = library * to_p;
-    double loss = zero_terms(g, logits, to_mu, r.mu_slope, dpx, &slope);
-    stored_terms(g, gene, count, n, &r);
-    loss += stored_loss(g, gene, count, n, logits, to_mu, &r, &more);
-    for (int k = 0; k < n; k++) {
-        r.mu_slope[gene[k]] += r.t[k];
-        dpx[gene[k]] += r.e[k];
-    }
-    const cpa_real pull = (cpa_real)(slope + more) * to_p;
-    const cpa_real *restrict mu_slope = r.mu_slope;
-#pragma omp simd
-    for (int j = 0; j < g->n_genes; j++) {
-        cpa_real d = mu_slope[j] - pull * logits[j];
-        dbias[j] += d;
-        logits[j] = scale * d;
-    }
-    return loss;
+    stored_terms(g, gene, count, n, r);
+    return stored_loss(g, gene, count, n, z, scale, r, slope_sum);
 }
 
-// out = scale * sum over the blocks, in order.
-static void sum_blocks(cpa_real *out, const cpa_real *blocks, int n, int col, int width, cpa_real scale)
+void cpa_nb_gradient(const cpa_nb_genes *g, cpa_csr x, int b, const cpa_nb_row *r, double slope, cpa_real to_p,
+                     cpa_real *z, cpa_real *dpx, cpa_real *dbias, cpa_real scale)
 {
-    double sum[CHUNK] = {0};
-    for (int i = 0; i < BLOCKS; i++) {
+    const int from = cpa_ints(x.indptr)[b], n = cpa_ints(x.indptr)[b + 1] - from, *gene = cpa_ints(x.gene) + from;
+    for (int k = 0; k < n; k++) {
+        r->mu_slope[gene[k]] += r->t[k];
+        dpx[gene[k]] += r->e[k];
+    }
+    const cpa_real pull = (cpa_real)slope * to_p;
+    const cpa_real *restrict mu_slope = r->mu_slope;
+#pragma omp simd
+    for (int j = 0; j < g->n_genes; j++) {
+        cpa_real d = mu_slope[j] - pull * z[j];
+        dbias[j] += d;
+        z[j] = scale * d;
+    }
+}
+
+void cpa_blocks_sum(cpa_real *out, const cpa_real *blocks, int n, int col, cpa_real scale)
+{
+    double sum[CPA_CHUNK] = {0};
+    const int width = n - col < CPA_CHUNK ? n - col : CPA_CHUNK;
+    for (int i = 0; i < CPA_BLOCKS; i++) {
         const cpa_real *from = blocks + (int64_t)i * n + col;
 #pragma omp simd
         for (int j = 0; j < width; j++) {
@@ -324,7 +298,7 @@ static void sum_blocks(cpa_real *out, const cpa_real *blocks, int n, int col, in
     }
 }
 
-static double sum_rows(const double *loss, int n)
+double cpa_losses_sum(const double *loss, int n)
 {
     double sum = 0;
     for (int b = 0; b < n; b++) {
@@ -333,39 +307,51 @@ static double sum_rows(const double *loss, int n)
     return sum;
 }
 
+static double nb_row(const cpa_nb *s, cpa_real *logits, cpa_csr x, int b, const cpa_real *bias, cpa_real *dpx,
+                     cpa_real *dbias, cpa_real scale)
+{
+    const cpa_nb_genes *g = &s->genes;
+    cpa_nb_row r = cpa_nb_row_of(s);
+    double slope, more;
+    cpa_real to_p = cpa_softmax_row(logits, bias, g->n_genes, 1), to_mu = cpa_reals(x.library)[b] * to_p;
+    double loss = zero_terms(g, logits, to_mu, r.mu_slope, dpx, &slope);
+    loss += cpa_nb_stored(g, x, b, logits, to_mu, &r, &more);
+    cpa_nb_gradient(g, x, b, &r, slope + more, to_p, logits, dpx, dbias, scale);
+    return loss;
+}
+
 cpa_status cpa_cpu_nb_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, cpa_mat dpx_r, cpa_mat dbias,
                            cpa_mat bias, cpa_mat px_r, cpa_csr x, cpa_real scale)
 {
-    nb s;
+    cpa_nb s;
     int n = logits.cols;
-    cpa_status st = nb_scratch(be, &s, logits.rows, n);
+    cpa_status st = cpa_nb_scratch(be, &s, logits.rows, n, 0);
     if (st != CPA_OK) {
         return st;
     }
-    prepare(&s.genes, cpa_reals(px_r.data), cpa_parallel(logits));
+    cpa_nb_prepare(&s.genes, cpa_reals(px_r.data), cpa_parallel(logits));
 #pragma omp parallel for schedule(static) if (cpa_parallel(logits))
-    for (int i = 0; i < BLOCKS; i++) {
+    for (int i = 0; i < CPA_BLOCKS; i++) {
         cpa_real *dpx = s.dpx_r + (int64_t)i * n, *db = s.dbias + (int64_t)i * n;
         memset(dpx, 0, (size_t)n * sizeof *dpx);
         memset(db, 0, (size_t)n * sizeof *db);
-        int from = (int)((int64_t)logits.rows * i / BLOCKS), to = (int)((int64_t)logits.rows * (i + 1) / BLOCKS);
-        for (int b = from; b < to; b++) {
+        int end = cpa_block_begin(logits.rows, i + 1);
+        for (int b = cpa_block_begin(logits.rows, i); b < end; b++) {
             s.loss[b] = nb_row(&s, cpa_row(logits, b), x, b, cpa_reals(bias.data), dpx, db, scale);
         }
     }
 #pragma omp parallel for schedule(static) if (cpa_parallel(logits))
-    for (int col = 0; col < n; col += CHUNK) {
-        int width = n - col < CHUNK ? n - col : CHUNK;
-        sum_blocks(cpa_reals(dpx_r.data), s.dpx_r, n, col, width, scale);
-        sum_blocks(cpa_reals(dbias.data), s.dbias, n, col, width, scale);
+    for (int col = 0; col < n; col += CPA_CHUNK) {
+        cpa_blocks_sum(cpa_reals(dpx_r.data), s.dpx_r, n, col, scale);
+        cpa_blocks_sum(cpa_reals(dbias.data), s.dbias, n, col, scale);
     }
-    cpa_f64s(loss_sum)[0] = sum_rows(s.loss, logits.rows);
+    cpa_f64s(loss_sum)[0] = cpa_losses_sum(s.loss, logits.rows);
     return CPA_OK;
 }
 
-static void to_means(cpa_real *z, const cpa_real *bias, int n, cpa_real library)
+void cpa_softmax_means(cpa_real *z, const cpa_real *bias, int n, cpa_real library)
 {
-    cpa_real to_mu = softmax_row(z, bias, n, library);
+    cpa_real to_mu = cpa_softmax_row(z, bias, n, library);
 #pragma omp simd
     for (int j = 0; j < n; j++) {
         z[j] *= to_mu;
@@ -375,24 +361,21 @@ static void to_means(cpa_real *z, const cpa_real *bias, int n, cpa_real library)
 cpa_status cpa_cpu_nb_mean_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, cpa_mat bias, cpa_mat px_r,
                                 cpa_csr x)
 {
-    nb s;
-    cpa_status st = nb_scratch(be, &s, logits.rows, logits.cols);
+    cpa_nb s;
+    cpa_status st = cpa_nb_scratch(be, &s, logits.rows, logits.cols, 0);
     if (st != CPA_OK) {
         return st;
     }
-    prepare(&s.genes, cpa_reals(px_r.data), cpa_parallel(logits));
+    cpa_nb_prepare(&s.genes, cpa_reals(px_r.data), cpa_parallel(logits));
 #pragma omp parallel for schedule(static) if (cpa_parallel(logits))
     for (int b = 0; b < logits.rows; b++) {
-        row_scratch r = row_scratch_of(&s);
+        cpa_nb_row r = cpa_nb_row_of(&s);
         cpa_real *mu = cpa_row(logits, b);
-        const int from = cpa_ints(x.indptr)[b], n = cpa_ints(x.indptr)[b + 1] - from, *gene = cpa_ints(x.gene) + from;
-        const cpa_real *count = cpa_reals(x.count) + from;
         double slope;
-        to_means(mu, cpa_reals(bias.data), logits.cols, cpa_reals(x.library)[b]);
-        stored_terms(&s.genes, gene, count, n, &r);
-        s.loss[b] = zero_loss(&s.genes, mu) + stored_loss(&s.genes, gene, count, n, mu, 1, &r, &slope);
+        cpa_softmax_means(mu, cpa_reals(bias.data), logits.cols, cpa_reals(x.library)[b]);
+        s.loss[b] = zero_loss(&s.genes, mu) + cpa_nb_stored(&s.genes, x, b, mu, 1, &r, &slope);
     }
-    cpa_f64s(loss_sum)[0] = sum_rows(s.loss, logits.rows);
+    cpa_f64s(loss_sum)[0] = cpa_losses_sum(s.loss, logits.rows);
     return CPA_OK;
 }
 
@@ -401,7 +384,7 @@ cpa_status cpa_cpu_softmax_scale(cpa_backend *be, cpa_mat logits, cpa_mat bias, 
     (void)be;
 #pragma omp parallel for schedule(static) if (cpa_parallel(logits))
     for (int b = 0; b < logits.rows; b++) {
-        to_means(cpa_row(logits, b), cpa_reals(bias.data), logits.cols, cpa_reals(library.data)[b]);
+        cpa_softmax_means(cpa_row(logits, b), cpa_reals(bias.data), logits.cols, cpa_reals(library.data)[b]);
     }
     return CPA_OK;
 }

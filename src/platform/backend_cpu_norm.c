@@ -44,10 +44,17 @@ static void strip_statistics(cpa_mat a, int col, int n, cpa_real *mean, cpa_real
     }
 }
 
+// What outputs are cut at.
+static cpa_real least_output(bool relu)
+{
+    return relu ? 0 : -INFINITY;
+}
+
 cpa_status cpa_cpu_batch_norm(cpa_backend *be, cpa_mat y, cpa_mat xhat, cpa_mat mean, cpa_mat var_unbiased,
-                              cpa_mat rstd, cpa_mat a, cpa_mat gamma, cpa_mat beta, cpa_mat mask)
+                              cpa_mat rstd, cpa_mat a, cpa_mat gamma, cpa_mat beta, cpa_mat mask, bool relu)
 {
     (void)be;
+    const cpa_real least = least_output(relu);
 #pragma omp parallel for schedule(static) if (cpa_parallel(a))
     for (int col = 0; col < a.cols; col += STRIP) {
         int n = strip_width(a.cols, col);
@@ -61,7 +68,7 @@ cpa_status cpa_cpu_batch_norm(cpa_backend *be, cpa_mat y, cpa_mat xhat, cpa_mat 
             for (int j = 0; j < n; j++) {
                 xh[j] = (x[j] - m[j]) * r[j];
                 cpa_real t = scale[j] * xh[j] + shift[j];
-                out[j] = t < 0 ? 0 : t; // so that NaN stays NaN
+                out[j] = t < least ? least : t; // so that NaN stays NaN
             }
             if (keep != NULL) {
 #pragma omp simd
@@ -81,19 +88,19 @@ typedef struct strip {
     double a[STRIP], b[STRIP], c[STRIP]; // mean(v), mean(v xhat), mean(v g)
 } strip;
 
-// A product and not a choice between values, because a choice of constants is what compilers turn into vector code.
-static inline cpa_real gated(cpa_real dy, cpa_real y, cpa_real keep)
+// Without ReLU there is no gate.
+static cpa_gate gate_of(cpa_real keep, bool relu)
 {
-    return dy * (y > 0 ? keep : 0);
+    return relu ? (cpa_gate){keep, 0} : (cpa_gate){1, 1};
 }
 
-static void strip_gradient_means(strip *s, cpa_mat dy, cpa_mat y, cpa_mat xhat, int col, cpa_real keep)
+static void strip_gradient_means(strip *s, cpa_mat dy, cpa_mat y, cpa_mat xhat, int col, cpa_gate by)
 {
     for (int i = 0; i < s->rows; i++) {
         const cpa_real *d = cpa_row(dy, i) + col, *out = cpa_row(y, i) + col, *xh = cpa_row(xhat, i) + col;
 #pragma omp simd
         for (int j = 0; j < s->n; j++) {
-            double g = (double)gated(d[j], out[j], keep);
+            double g = (double)cpa_gated(d[j], out[j], by);
             s->m1[j] += g;
             s->m2[j] += g * (double)xh[j];
         }
@@ -105,13 +112,14 @@ static void strip_gradient_means(strip *s, cpa_mat dy, cpa_mat y, cpa_mat xhat, 
 }
 
 cpa_status cpa_cpu_batch_norm_grad(cpa_backend *be, cpa_mat da, cpa_mat dgamma, cpa_mat dbeta, cpa_mat dy, cpa_mat y,
-                                   cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep, cpa_mat q)
+                                   cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep, cpa_mat q, bool relu)
 {
     (void)be;
+    const cpa_gate by = gate_of(keep, relu);
 #pragma omp parallel for schedule(static) if (cpa_parallel(y))
     for (int col = 0; col < y.cols; col += STRIP) {
         strip s = {.n = strip_width(y.cols, col), .rows = y.rows};
-        strip_gradient_means(&s, dy, y, xhat, col, keep);
+        strip_gradient_means(&s, dy, y, xhat, col, by);
         cpa_real m1[STRIP], m2[STRIP], scale[STRIP];
         for (int j = 0; j < s.n; j++) {
             m1[j] = (cpa_real)s.m1[j];
@@ -130,7 +138,7 @@ cpa_status cpa_cpu_batch_norm_grad(cpa_backend *be, cpa_mat da, cpa_mat dgamma, 
             cpa_real *to = cpa_row(da, i) + col;
 #pragma omp simd
             for (int j = 0; j < s.n; j++) {
-                to[j] = scale[j] * (gated(d[j], out[j], keep) - m1[j] - xh[j] * m2[j]);
+                to[j] = scale[j] * (cpa_gated(d[j], out[j], by) - m1[j] - xh[j] * m2[j]);
             }
             if (more != NULL) {
 #pragma omp simd
@@ -143,7 +151,7 @@ cpa_status cpa_cpu_batch_norm_grad(cpa_backend *be, cpa_mat da, cpa_mat dgamma, 
     return CPA_OK;
 }
 
-static void strip_second_means(strip *s, cpa_mat v, cpa_mat dy, cpa_mat y, cpa_mat xhat, int col, cpa_real keep)
+static void strip_second_means(strip *s, cpa_mat v, cpa_mat dy, cpa_mat y, cpa_mat xhat, int col, cpa_gate by)
 {
     for (int i = 0; i < s->rows; i++) {
         const cpa_real *d = cpa_row(dy, i) + col, *out = cpa_row(y, i) + col, *xh = cpa_row(xhat, i) + col;
@@ -153,7 +161,7 @@ static void strip_second_means(strip *s, cpa_mat v, cpa_mat dy, cpa_mat y, cpa_m
             double t = (double)up[j];
             s->a[j] += t;
             s->b[j] += t * (double)xh[j];
-            s->c[j] += t * (double)gated(d[j], out[j], keep);
+            s->c[j] += t * (double)cpa_gated(d[j], out[j], by);
         }
     }
     for (int j = 0; j < s->n; j++) {
@@ -164,14 +172,15 @@ static void strip_second_means(strip *s, cpa_mat v, cpa_mat dy, cpa_mat y, cpa_m
 }
 
 cpa_status cpa_cpu_batch_norm_grad2(cpa_backend *be, cpa_mat ddy, cpa_mat dgamma, cpa_mat q, cpa_mat v, cpa_mat dy,
-                                    cpa_mat y, cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep)
+                                    cpa_mat y, cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep, bool relu)
 {
     (void)be;
+    const cpa_gate by = gate_of(keep, relu);
 #pragma omp parallel for schedule(static) if (cpa_parallel(y))
     for (int col = 0; col < y.cols; col += STRIP) {
         strip s = {.n = strip_width(y.cols, col), .rows = y.rows};
-        strip_gradient_means(&s, dy, y, xhat, col, keep);
-        strip_second_means(&s, v, dy, y, xhat, col, keep);
+        strip_gradient_means(&s, dy, y, xhat, col, by);
+        strip_second_means(&s, v, dy, y, xhat, col, by);
         cpa_real m1[STRIP], m2[STRIP], a[STRIP], b[STRIP], big_q[STRIP], scale[STRIP], rs[STRIP];
         for (int j = 0; j < s.n; j++) {
             double qj = s.c[j] - s.a[j] * s.m1[j] - s.b[j] * s.m2[j];
@@ -191,9 +200,9 @@ cpa_status cpa_cpu_batch_norm_grad2(cpa_backend *be, cpa_mat ddy, cpa_mat dgamma
 #pragma omp simd
             for (int j = 0; j < s.n; j++) {
                 cpa_real v0 = up[j] - a[j] - xh[j] * b[j];
-                cpa_real g0 = gated(d[j], out[j], keep) - m1[j] - xh[j] * m2[j];
+                cpa_real g0 = cpa_gated(d[j], out[j], by) - m1[j] - xh[j] * m2[j];
                 to_q[j] = -scale[j] * rs[j] * (xh[j] * big_q[j] + m2[j] * v0 + b[j] * g0);
-                to[j] = gated(scale[j] * v0, out[j], keep);
+                to[j] = cpa_gated(scale[j] * v0, out[j], by);
             }
         }
     }
@@ -201,9 +210,10 @@ cpa_status cpa_cpu_batch_norm_grad2(cpa_backend *be, cpa_mat ddy, cpa_mat dgamma
 }
 
 cpa_status cpa_cpu_batch_norm_eval(cpa_backend *be, cpa_mat y, cpa_mat a, cpa_mat bias, cpa_mat mean, cpa_mat var,
-                                   cpa_mat gamma, cpa_mat beta)
+                                   cpa_mat gamma, cpa_mat beta, bool relu)
 {
     (void)be;
+    const cpa_real least = least_output(relu);
 #pragma omp parallel for schedule(static) if (cpa_parallel(a))
     for (int col = 0; col < a.cols; col += STRIP) {
         int n = strip_width(a.cols, col);
@@ -220,7 +230,7 @@ cpa_status cpa_cpu_batch_norm_eval(cpa_backend *be, cpa_mat y, cpa_mat a, cpa_ma
 #pragma omp simd
             for (int j = 0; j < n; j++) {
                 cpa_real t = scale[j] * (x[j] - centre[j]) + shift[j];
-                out[j] = t < 0 ? 0 : t;
+                out[j] = t < least ? least : t;
             }
         }
     }

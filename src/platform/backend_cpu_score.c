@@ -7,31 +7,69 @@
 
 #include "cpa/platform/math_inl.h"
 
+// One label of a cell, and the weight of its loss.
+typedef struct target {
+    int label;
+    double weight;
+} target;
+
+// Focal loss of a class with logit `at` below the largest, of the softmax with exps that sum up to `sum`. *pull is minus
+// the derivative by the log of its probability; 1 without focus.
+static double focal_loss(double at, double exp_at, double sum, double gamma, double *pull)
+{
+    const double loss = log(sum) - at;
+    if (gamma == 0) {
+        *pull = 1;
+        return loss;
+    }
+    const double rest = (sum - exp_at) / sum, p = exp_at / sum;
+    const double focus = pow(rest, gamma), steep = rest > 0 ? loss / rest : 1; // at p = 1 the limit
+    *pull = focus * (1 + gamma * p * steep);
+    return focus * loss;
+}
+
 // Loss of one cell; its logits become scale * gradient.
-static double cross_entropy_row(cpa_real *z, int n, int label, double weight, double scale)
+static double cross_entropy_row(cpa_real *z, int n, const target *targets, int n_targets, double gamma, double scale)
 {
     cpa_real top = -INFINITY;
     for (int j = 0; j < n; j++) {
         top = z[j] > top ? z[j] : top;
     }
-    const double at = (double)z[label] - (double)top;
-    double sum = 0;
+    double at[2], loss = 0, pull[2], pulls = 0, sum = 0;
+    for (int i = 0; i < n_targets; i++) {
+        at[i] = (double)z[targets[i].label] - (double)top;
+    }
 #pragma omp simd reduction(+ : sum)
     for (int j = 0; j < n; j++) {
         z[j] = cpa_exp(z[j] - top);
         sum += (double)z[j];
     }
-    const cpa_real up = (cpa_real)(scale * weight), share = (cpa_real)(scale * weight / sum);
+    for (int i = 0; i < n_targets; i++) {
+        const target t = targets[i];
+        loss += t.weight * focal_loss(at[i], (double)z[t.label], sum, gamma, &pull[i]);
+        pull[i] *= scale * t.weight;
+        pulls += pull[i];
+    }
+    const cpa_real share = (cpa_real)(pulls / sum);
 #pragma omp simd
     for (int j = 0; j < n; j++) {
         z[j] *= share;
     }
-    z[label] -= up;
-    return weight * (log(sum) - at);
+    for (int i = 0; i < n_targets; i++) {
+        z[targets[i].label] -= (cpa_real)pull[i];
+    }
+    return loss;
+}
+
+static target target_of(const cpa_dev_int *label, int b, cpa_mat weight, double factor)
+{
+    int k = cpa_ints(label)[b];
+    return (target){k, factor * (weight.data != NULL ? (double)cpa_reals(weight.data)[k] : 1)};
 }
 
 cpa_status cpa_cpu_cross_entropy(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, const cpa_dev_int *label,
-                                 cpa_mat weight, cpa_real scale)
+                                 const cpa_dev_int *label2, cpa_real mix, cpa_mat weight, cpa_real gamma,
+                                 cpa_real scale)
 {
     double *loss;
     cpa_status st = cpa_cpu_scratch(be, (size_t)logits.rows * sizeof *loss, &loss);
@@ -40,9 +78,12 @@ cpa_status cpa_cpu_cross_entropy(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat
     }
 #pragma omp parallel for schedule(static) if (cpa_parallel(logits))
     for (int b = 0; b < logits.rows; b++) {
-        int k = cpa_ints(label)[b];
-        double w = weight.data != NULL ? (double)cpa_reals(weight.data)[k] : 1;
-        loss[b] = cross_entropy_row(cpa_row(logits, b), logits.cols, k, w, (double)scale);
+        target t[2] = {target_of(label, b, weight, (double)mix)};
+        if (label2 != NULL) {
+            t[1] = target_of(label2, b, weight, 1 - (double)mix);
+        }
+        loss[b] = cross_entropy_row(cpa_row(logits, b), logits.cols, t, label2 != NULL ? 2 : 1, (double)gamma,
+                                    (double)scale);
     }
     double sum = 0;
     for (int b = 0; b < logits.rows; b++) {
@@ -75,34 +116,36 @@ typedef struct r2_sums {
     double rss, t, t2;
 } r2_sums;
 
-// Means and unbiased variances of some genes over the cells of a group, in two passes.
-typedef struct moments {
-    double mean[GENES], var[GENES];
-} moments;
-
-static void group_moments(moments *out, cpa_mat a, const int *rows, int n, int g0, int width)
+// Means over the cells of a group, for some genes.
+static void group_means(double *mean, cpa_mat a, const int *rows, int n, int g0, int width)
 {
-    memset(out, 0, sizeof *out);
+    memset(mean, 0, (size_t)width * sizeof *mean);
     for (int i = 0; i < n; i++) {
         const cpa_real *x = cpa_row(a, rows[i]) + g0;
 #pragma omp simd
         for (int j = 0; j < width; j++) {
-            out->mean[j] += (double)x[j];
+            mean[j] += (double)x[j];
         }
     }
     for (int j = 0; j < width; j++) {
-        out->mean[j] /= n;
+        mean[j] /= n;
     }
+}
+
+// Their unbiased variances, given the means.
+static void group_variances(double *var, const double *mean, cpa_mat a, const int *rows, int n, int g0, int width)
+{
+    memset(var, 0, (size_t)width * sizeof *var);
     for (int i = 0; i < n; i++) {
         const cpa_real *x = cpa_row(a, rows[i]) + g0;
 #pragma omp simd
         for (int j = 0; j < width; j++) {
-            double d = (double)x[j] - out->mean[j];
-            out->var[j] += d * d;
+            double d = (double)x[j] - mean[j];
+            var[j] += d * d;
         }
     }
     for (int j = 0; j < width; j++) {
-        out->var[j] /= n - 1;
+        var[j] /= n - 1;
     }
 }
 
@@ -138,8 +181,9 @@ static double r2_score(r2_sums s, int n_genes)
     return score > FLT_MAX ? FLT_MAX : score < -FLT_MAX ? -FLT_MAX : score;
 }
 
-cpa_status cpa_cpu_group_r2(cpa_backend *be, cpa_dev_f64 *r2, cpa_mat p, cpa_mat t, const cpa_dev_int *order,
-                            const cpa_dev_int *offsets, int n_groups, const cpa_dev_int *gene_mask, int mask_words)
+cpa_status cpa_cpu_group_r2(cpa_backend *be, cpa_dev_f64 *r2, cpa_mat p, cpa_mat pv, cpa_mat t,
+                            const cpa_dev_int *order, const cpa_dev_int *offsets, int n_groups,
+                            const cpa_dev_int *gene_mask, int mask_words)
 {
     int blocks = (p.cols + GENES - 1) / GENES;
     r2_sums *part; // [blocks, n_groups, mean and variance]
@@ -151,15 +195,21 @@ cpa_status cpa_cpu_group_r2(cpa_backend *be, cpa_dev_f64 *r2, cpa_mat p, cpa_mat
 #pragma omp parallel for schedule(static) if (cpa_parallel(p))
     for (int i = 0; i < blocks; i++) {
         int g0 = i * GENES, width = p.cols - g0 < GENES ? p.cols - g0 : GENES;
-        moments of_p, of_t;
+        double p_mean[GENES], p_var[GENES], t_mean[GENES], t_var[GENES];
         for (int k = 0; k < n_groups; k++) {
-            int n = offset[k + 1] - offset[k];
+            const int n = offset[k + 1] - offset[k], *cell = rows + offset[k];
             const int *mask = masks != NULL ? masks + (int64_t)k * mask_words : NULL;
-            group_moments(&of_p, p, rows + offset[k], n, g0, width);
-            group_moments(&of_t, t, rows + offset[k], n, g0, width);
+            group_means(p_mean, p, cell, n, g0, width);
+            group_means(t_mean, t, cell, n, g0, width);
+            group_variances(t_var, t_mean, t, cell, n, g0, width);
+            if (pv.data != NULL) {
+                group_means(p_var, pv, cell, n, g0, width);
+            } else {
+                group_variances(p_var, p_mean, p, cell, n, g0, width);
+            }
             r2_sums *to = part + ((int64_t)i * n_groups + k) * 2;
-            to[0] = add_genes(of_p.mean, of_t.mean, g0, width, mask);
-            to[1] = add_genes(of_p.var, of_t.var, g0, width, mask);
+            to[0] = add_genes(p_mean, t_mean, g0, width, mask);
+            to[1] = add_genes(p_var, t_var, g0, width, mask);
         }
     }
     for (int k = 0; k < 2 * n_groups; k++) {

@@ -94,11 +94,16 @@ static void add_terms(cpa_real *y, terms t, const cpa_real *rows, int64_t ld, in
     }
 }
 
+// The stored values that the layer sees.
+static const cpa_real *values_of(cpa_csr x, bool use_log1p)
+{
+    return cpa_reals(use_log1p ? x.log1p : x.count);
+}
+
 // Y for the cells [b0, b1); cursor[b] walks along each cell's genes.
-static void linear_rows(cpa_mat y, cpa_csr x, cpa_mat wt, int b0, int b1, int *cursor)
+static void linear_rows(cpa_mat y, cpa_csr x, const cpa_real *value, cpa_mat wt, int b0, int b1, int *cursor)
 {
     const int *indptr = cpa_ints(x.indptr), *gene = cpa_ints(x.gene);
-    const cpa_real *value = cpa_reals(x.log1p);
     for (int col = 0, width; col < y.cols; col += width) {
         width = slice_width(y.cols, col);
         for (int b = b0; b < b1; b++) {
@@ -122,7 +127,7 @@ static void linear_rows(cpa_mat y, cpa_csr x, cpa_mat wt, int b0, int b1, int *c
 // Work below this many multiplications is done by one thread.
 static const int64_t serial_work = 1 << 17;
 
-cpa_status cpa_cpu_sparse_linear(cpa_backend *be, cpa_mat y, cpa_csr x, cpa_mat wt)
+cpa_status cpa_cpu_sparse_linear(cpa_backend *be, cpa_mat y, cpa_csr x, cpa_mat wt, bool use_log1p)
 {
     int *cursor;
     cpa_status st = cpa_cpu_scratch(be, (size_t)y.rows * sizeof *cursor, &cursor);
@@ -134,7 +139,7 @@ cpa_status cpa_cpu_sparse_linear(cpa_backend *be, cpa_mat y, cpa_csr x, cpa_mat 
         int id = omp_get_thread_num(), of = omp_get_num_threads();
         int end = (int)((int64_t)y.rows * (id + 1) / of);
         for (int b = (int)((int64_t)y.rows * id / of); b < end; b += CELLS) {
-            linear_rows(y, x, wt, b, end - b < CELLS ? end : b + CELLS, cursor);
+            linear_rows(y, x, values_of(x, use_log1p), wt, b, end - b < CELLS ? end : b + CELLS, cursor);
         }
     }
     return CPA_OK;
@@ -180,10 +185,9 @@ static int lower_bound(const int *gene, int from, int to, int g)
 }
 
 // Sorts the values of genes [g, g + n) by gene; within a gene the cells ascend.
-static void fill_bin(bin *b, cpa_csr x, int g, int n)
+static void fill_bin(bin *b, cpa_csr x, const cpa_real *value, int g, int n)
 {
     const int *indptr = cpa_ints(x.indptr), *gene = cpa_ints(x.gene);
-    const cpa_real *value = cpa_reals(x.log1p);
     int next[BIN + 1] = {0};
     for (int c = 0; c < x.rows; c++) {
         for (int k = b->cursor[c]; k < indptr[c + 1] && gene[k] < g + n; k++) {
@@ -206,7 +210,7 @@ static void fill_bin(bin *b, cpa_csr x, int g, int n)
 }
 
 // Rows [g0, g1) of the gradient.
-static void grad_rows(cpa_mat dwt, cpa_csr x, cpa_mat dy, int g0, int g1, bin *b)
+static void grad_rows(cpa_mat dwt, cpa_csr x, const cpa_real *value, cpa_mat dy, int g0, int g1, bin *b)
 {
     const int *indptr = cpa_ints(x.indptr), *gene = cpa_ints(x.gene);
     for (int c = 0; c < x.rows; c++) {
@@ -214,7 +218,7 @@ static void grad_rows(cpa_mat dwt, cpa_csr x, cpa_mat dy, int g0, int g1, bin *b
     }
     for (int g = g0; g < g1; g += BIN) {
         int n = g1 - g < BIN ? g1 - g : BIN;
-        fill_bin(b, x, g, n);
+        fill_bin(b, x, value, g, n);
         for (int col = 0, width; col < dwt.cols; col += width) {
             width = slice_width(dwt.cols, col);
             for (int i = 0; i < n; i++) {
@@ -227,7 +231,7 @@ static void grad_rows(cpa_mat dwt, cpa_csr x, cpa_mat dy, int g0, int g1, bin *b
     }
 }
 
-cpa_status cpa_cpu_sparse_linear_grad(cpa_backend *be, cpa_mat dwt, cpa_csr x, cpa_mat dy)
+cpa_status cpa_cpu_sparse_linear_grad(cpa_backend *be, cpa_mat dwt, cpa_csr x, cpa_mat dy, bool use_log1p)
 {
     char *scratch;
     size_t each = bin_bytes(x.rows);
@@ -239,7 +243,8 @@ cpa_status cpa_cpu_sparse_linear_grad(cpa_backend *be, cpa_mat dwt, cpa_csr x, c
     {
         int id = omp_get_thread_num(), of = omp_get_num_threads();
         bin b = bin_at(scratch + (size_t)id * each, x.rows);
-        grad_rows(dwt, x, dy, (int)((int64_t)dwt.rows * id / of), (int)((int64_t)dwt.rows * (id + 1) / of), &b);
+        int g0 = (int)((int64_t)dwt.rows * id / of), g1 = (int)((int64_t)dwt.rows * (id + 1) / of);
+        grad_rows(dwt, x, values_of(x, use_log1p), dy, g0, g1, &b);
     }
     return CPA_OK;
 }

@@ -1,5 +1,5 @@
-// Owns: the optimizer's update on the CPU. One pass over parameters, moments and gradients; never a learning-rate
-// policy.
+// Owns: the optimizer's update on the CPU, and the clipping of gradients in front of it. The update is one pass over
+// parameters, moments and gradients; never a learning-rate policy.
 #include "backend_cpu_impl.h"
 
 #include <math.h>
@@ -23,4 +23,15 @@ cpa_status cpa_cpu_adam(cpa_backend *be, cpa_mat p, cpa_mat m, cpa_mat v, cpa_ma
         }
     }
     return CPA_OK;
+}
+
+cpa_status cpa_cpu_clip(cpa_backend *be, cpa_dev_f64 *norm, cpa_mat a, double max_norm)
+{
+    cpa_status st = cpa_cpu_square_sum_scale(be, norm, a, 1);
+    if (st != CPA_OK) {
+        return st;
+    }
+    const double length = sqrt(cpa_f64s(norm)[0]), coef = max_norm / (length + 1e-6);
+    cpa_f64s(norm)[0] = length;
+    return coef >= 1 ? CPA_OK : cpa_cpu_axpby(be, a, (cpa_real)coef, a, 0); // NaN clips too, and so stays to be seen
 }

@@ -1,15 +1,8 @@
 // Owns: the shape checks in front of every operation, so that backends may trust their arguments. Never looks at device
 // memory: what is in it is the caller's promise.
-#include "backend_impl.h"
+#include "backend_shapes_impl.h"
 
-// Every check takes its operation's parameters; many of them, scalars above all, have nothing to check.
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-
-// The operation's name, from the name of its check.
-#define OP (__func__ + sizeof "cpa_shape_" - 1)
-
-// `m` must be [rows, cols]; it may be without data when `optional`, and when it has no elements.
-static cpa_status fit(const char *op, const char *what, cpa_mat m, int rows, int cols, bool optional)
+cpa_status cpa_fit(const char *op, const char *what, cpa_mat m, int rows, int cols, bool optional)
 {
     if (optional && m.data == NULL) {
         return CPA_OK;
@@ -24,7 +17,7 @@ static cpa_status fit(const char *op, const char *what, cpa_mat m, int rows, int
                     op, what, m.rows, m.cols, m.ld, m.data == NULL ? " and no data" : "", rows, cols);
 }
 
-static cpa_status there(const char *op, const char *what, const void *p, bool needed)
+cpa_status cpa_there(const char *op, const char *what, const void *p, bool needed)
 {
     if (p != NULL || !needed) {
         return CPA_OK;
@@ -32,7 +25,7 @@ static cpa_status there(const char *op, const char *what, const void *p, bool ne
     return cpa_fail(CPA_INTERNAL, "operation %s: %s is NULL; this is a bug of the program, please report it", op, what);
 }
 
-static cpa_status fit_csr(const char *op, cpa_csr x, int rows, int cols, bool library)
+cpa_status cpa_fit_csr(const char *op, cpa_csr x, int rows, int cols, bool library)
 {
     if (x.rows != rows || x.cols != cols || rows < 0 || cols < 0 || x.nnz < 0) {
         return cpa_fail(CPA_INTERNAL,
@@ -41,23 +34,18 @@ static cpa_status fit_csr(const char *op, cpa_csr x, int rows, int cols, bool li
                         op, x.rows, x.cols, x.nnz, rows, cols);
     }
     cpa_status st;
-    CPA_TRY(there(op, "indptr", x.indptr, rows > 0));
-    CPA_TRY(there(op, "gene", x.gene, x.nnz > 0));
-    CPA_TRY(there(op, "count", x.count, x.nnz > 0));
-    CPA_TRY(there(op, "log1p", x.log1p, x.nnz > 0));
-    CPA_TRY(there(op, "library", x.library, library && rows > 0));
+    CPA_TRY(cpa_there(op, "indptr", x.indptr, rows > 0));
+    CPA_TRY(cpa_there(op, "gene", x.gene, x.nnz > 0));
+    CPA_TRY(cpa_there(op, "count", x.count, x.nnz > 0));
+    CPA_TRY(cpa_there(op, "log1p", x.log1p, x.nnz > 0));
+    CPA_TRY(cpa_there(op, "library", x.library, library && rows > 0));
 cleanup:
     return st;
 }
 
-#define FIT(m, rows, cols) CPA_TRY(fit(OP, #m, m, rows, cols, false))
-#define FIT_OR_NONE(m, rows, cols) CPA_TRY(fit(OP, #m, m, rows, cols, true))
-#define THERE(p, needed) CPA_TRY(there(OP, #p, p, needed))
-#define SENSIBLE(cond, ...) CPA_REQUIRE(cond, CPA_INTERNAL, "operation %s: " #cond " does not hold for " __VA_ARGS__)
-
 cpa_status cpa_shape_alloc(cpa_backend *be, size_t bytes, void **out)
 {
-    return there(OP, "out", out, true);
+    return cpa_there(OP, "out", out, true);
 }
 
 cpa_status cpa_shape_release(cpa_backend *be, void *ptr)
@@ -85,7 +73,7 @@ cleanup:
 
 cpa_status cpa_shape_zero(cpa_backend *be, void *dev, size_t bytes)
 {
-    return there(OP, "dev", dev, bytes > 0);
+    return cpa_there(OP, "dev", dev, bytes > 0);
 }
 
 cpa_status cpa_shape_gemm(cpa_backend *be, cpa_mat c, cpa_mat a, bool ta, cpa_mat b, bool tb, cpa_real alpha,
@@ -147,20 +135,20 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_shape_sparse_linear(cpa_backend *be, cpa_mat y, cpa_csr x, cpa_mat wt)
+cpa_status cpa_shape_sparse_linear(cpa_backend *be, cpa_mat y, cpa_csr x, cpa_mat wt, bool use_log1p)
 {
     cpa_status st;
-    CPA_TRY(fit_csr(OP, x, y.rows, wt.rows, false));
+    FIT_CELLS(x, y.rows, wt.rows, false);
     FIT(wt, wt.rows, y.cols);
     FIT(y, y.rows, y.cols);
 cleanup:
     return st;
 }
 
-cpa_status cpa_shape_sparse_linear_grad(cpa_backend *be, cpa_mat dwt, cpa_csr x, cpa_mat dy)
+cpa_status cpa_shape_sparse_linear_grad(cpa_backend *be, cpa_mat dwt, cpa_csr x, cpa_mat dy, bool use_log1p)
 {
     cpa_status st;
-    CPA_TRY(fit_csr(OP, x, dy.rows, dwt.rows, false));
+    FIT_CELLS(x, dy.rows, dwt.rows, false);
     FIT(dy, dy.rows, dwt.cols);
     FIT(dwt, dwt.rows, dwt.cols);
 cleanup:
@@ -170,16 +158,17 @@ cleanup:
 cpa_status cpa_shape_csr_expand(cpa_backend *be, cpa_mat y, cpa_csr x, bool use_log1p)
 {
     cpa_status st;
-    CPA_TRY(fit_csr(OP, x, y.rows, y.cols, false));
+    FIT_CELLS(x, y.rows, y.cols, false);
     FIT(y, y.rows, y.cols);
 cleanup:
     return st;
 }
 
 cpa_status cpa_shape_batch_norm(cpa_backend *be, cpa_mat y, cpa_mat xhat, cpa_mat mean, cpa_mat var_unbiased,
-                                cpa_mat rstd, cpa_mat a, cpa_mat gamma, cpa_mat beta, cpa_mat mask)
+                                cpa_mat rstd, cpa_mat a, cpa_mat gamma, cpa_mat beta, cpa_mat mask, bool relu)
 {
     cpa_status st;
+    SENSIBLE(relu || mask.data == NULL, "a mask and no relu", OP);
     SENSIBLE(a.rows > 0, "[%d, %d]: no cells have no statistics", OP, a.rows, a.cols);
     FIT(a, a.rows, a.cols);
     FIT(y, a.rows, a.cols);
@@ -195,7 +184,8 @@ cleanup:
 }
 
 cpa_status cpa_shape_batch_norm_grad(cpa_backend *be, cpa_mat da, cpa_mat dgamma, cpa_mat dbeta, cpa_mat dy, cpa_mat y,
-                                     cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep, cpa_mat q)
+                                     cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep, cpa_mat q,
+                                     bool relu)
 {
     cpa_status st;
     SENSIBLE(y.rows > 0, "[%d, %d]: no cells have no statistics", OP, y.rows, y.cols);
@@ -213,7 +203,7 @@ cleanup:
 }
 
 cpa_status cpa_shape_batch_norm_grad2(cpa_backend *be, cpa_mat ddy, cpa_mat dgamma, cpa_mat q, cpa_mat v, cpa_mat dy,
-                                      cpa_mat y, cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep)
+                                      cpa_mat y, cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep, bool relu)
 {
     cpa_status st;
     SENSIBLE(y.rows > 0, "[%d, %d]: no cells have no statistics", OP, y.rows, y.cols);
@@ -231,7 +221,7 @@ cleanup:
 }
 
 cpa_status cpa_shape_batch_norm_eval(cpa_backend *be, cpa_mat y, cpa_mat a, cpa_mat bias, cpa_mat mean, cpa_mat var,
-                                     cpa_mat gamma, cpa_mat beta)
+                                     cpa_mat gamma, cpa_mat beta, bool relu)
 {
     cpa_status st;
     FIT(y, a.rows, a.cols);
@@ -256,7 +246,73 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_shape_doser(cpa_backend *be, cpa_mat s, const cpa_dev_int *ids, cpa_mat dose, cpa_mat w, cpa_mat c)
+cpa_status cpa_shape_layer_norm(cpa_backend *be, cpa_mat y, cpa_mat xhat, cpa_mat rstd, cpa_mat a, cpa_mat bias,
+                                cpa_mat mask)
+{
+    cpa_status st;
+    FIT(a, a.rows, a.cols);
+    FIT(y, a.rows, a.cols);
+    FIT_OR_NONE(xhat, a.rows, a.cols);
+    FIT_OR_NONE(rstd, 1, a.rows);
+    FIT_OR_NONE(bias, 1, a.cols);
+    FIT_OR_NONE(mask, a.rows, a.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_layer_norm_grad(cpa_backend *be, cpa_mat da, cpa_mat dy, cpa_mat y, cpa_mat xhat, cpa_mat rstd,
+                                     cpa_real keep, cpa_mat q)
+{
+    cpa_status st;
+    FIT(da, y.rows, y.cols);
+    FIT(dy, y.rows, y.cols);
+    FIT(y, y.rows, y.cols);
+    FIT(xhat, y.rows, y.cols);
+    FIT(rstd, 1, y.rows);
+    FIT_OR_NONE(q, y.rows, y.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_layer_norm_grad2(cpa_backend *be, cpa_mat ddy, cpa_mat q, cpa_mat v, cpa_mat dy, cpa_mat y,
+                                      cpa_mat xhat, cpa_mat rstd, cpa_real keep)
+{
+    cpa_status st;
+    FIT(ddy, y.rows, y.cols);
+    FIT(q, y.rows, y.cols);
+    FIT(v, y.rows, y.cols);
+    FIT(dy, y.rows, y.cols);
+    FIT(y, y.rows, y.cols);
+    FIT(xhat, y.rows, y.cols);
+    FIT(rstd, 1, y.rows);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_activate(cpa_backend *be, cpa_mat y, cpa_mat a, cpa_mat bias, cpa_mat mask)
+{
+    cpa_status st;
+    FIT(a, a.rows, a.cols);
+    FIT(y, a.rows, a.cols);
+    FIT_OR_NONE(bias, 1, a.cols);
+    FIT_OR_NONE(mask, a.rows, a.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_activate_grad(cpa_backend *be, cpa_mat da, cpa_mat dy, cpa_mat y, cpa_real keep, cpa_mat q)
+{
+    cpa_status st;
+    FIT(da, y.rows, y.cols);
+    FIT(dy, y.rows, y.cols);
+    FIT(y, y.rows, y.cols);
+    FIT_OR_NONE(q, y.rows, y.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_doser(cpa_backend *be, cpa_mat s, const cpa_dev_int *ids, cpa_mat dose, cpa_mat w, cpa_mat c,
+                           cpa_doser kind)
 {
     cpa_status st;
     FIT(s, s.rows, s.cols);
@@ -269,7 +325,7 @@ cleanup:
 }
 
 cpa_status cpa_shape_doser_grad(cpa_backend *be, cpa_mat dw, cpa_mat dc, cpa_mat ds, const cpa_dev_int *ids,
-                                cpa_mat dose, cpa_mat w, cpa_mat c)
+                                cpa_mat dose, cpa_mat w, cpa_mat c, cpa_doser kind)
 {
     cpa_status st;
     FIT(dw, 1, w.cols);
@@ -311,56 +367,6 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_shape_nb_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, cpa_mat dpx_r, cpa_mat dbias,
-                             cpa_mat bias, cpa_mat px_r, cpa_csr x, cpa_real scale)
-{
-    cpa_status st;
-    THERE(loss_sum, true);
-    FIT(logits, logits.rows, logits.cols);
-    FIT(dpx_r, 1, logits.cols);
-    FIT(dbias, 1, logits.cols);
-    FIT(bias, 1, logits.cols);
-    FIT(px_r, 1, logits.cols);
-    CPA_TRY(fit_csr(OP, x, logits.rows, logits.cols, true));
-cleanup:
-    return st;
-}
-
-cpa_status cpa_shape_nb_mean_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, cpa_mat bias, cpa_mat px_r,
-                                  cpa_csr x)
-{
-    cpa_status st;
-    THERE(loss_sum, true);
-    FIT(logits, logits.rows, logits.cols);
-    FIT(bias, 1, logits.cols);
-    FIT(px_r, 1, logits.cols);
-    CPA_TRY(fit_csr(OP, x, logits.rows, logits.cols, true));
-cleanup:
-    return st;
-}
-
-cpa_status cpa_shape_softmax_scale(cpa_backend *be, cpa_mat logits, cpa_mat bias, cpa_mat library)
-{
-    cpa_status st;
-    FIT(logits, logits.rows, logits.cols);
-    FIT(bias, 1, logits.cols);
-    FIT(library, 1, logits.rows);
-cleanup:
-    return st;
-}
-
-cpa_status cpa_shape_cross_entropy(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, const cpa_dev_int *label,
-                                   cpa_mat weight, cpa_real scale)
-{
-    cpa_status st;
-    THERE(loss_sum, true);
-    FIT(logits, logits.rows, logits.cols);
-    THERE(label, logits.rows > 0);
-    FIT_OR_NONE(weight, 1, logits.cols);
-cleanup:
-    return st;
-}
-
 cpa_status cpa_shape_argmax(cpa_backend *be, cpa_dev_int *best, cpa_mat logits)
 {
     cpa_status st;
@@ -380,11 +386,13 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_shape_group_r2(cpa_backend *be, cpa_dev_f64 *r2, cpa_mat p, cpa_mat t, const cpa_dev_int *order,
-                              const cpa_dev_int *offsets, int n_groups, const cpa_dev_int *gene_mask, int mask_words)
+cpa_status cpa_shape_group_r2(cpa_backend *be, cpa_dev_f64 *r2, cpa_mat p, cpa_mat pv, cpa_mat t,
+                              const cpa_dev_int *order, const cpa_dev_int *offsets, int n_groups,
+                              const cpa_dev_int *gene_mask, int mask_words)
 {
     cpa_status st;
     FIT(p, p.rows, p.cols);
+    FIT_OR_NONE(pv, p.rows, p.cols);
     FIT(t, p.rows, p.cols);
     SENSIBLE(n_groups >= 0, "n_groups %d", OP, n_groups);
     THERE(r2, n_groups > 0);
@@ -405,6 +413,16 @@ cpa_status cpa_shape_adam(cpa_backend *be, cpa_mat p, cpa_mat m, cpa_mat v, cpa_
     FIT(v, 1, p.cols);
     FIT(g, 1, p.cols);
     SENSIBLE(bias1 > 0 && bias2 > 0, "bias1 %g, bias2 %g", OP, bias1, bias2);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_clip(cpa_backend *be, cpa_dev_f64 *norm, cpa_mat a, double max_norm)
+{
+    cpa_status st;
+    THERE(norm, true);
+    FIT(a, 1, a.cols);
+    SENSIBLE(max_norm >= 0, "max_norm %g", OP, max_norm);
 cleanup:
     return st;
 }

@@ -142,7 +142,25 @@ static cpa_status describe_shape(cpa_h5_data *d)
     info->n = 1;
     for (int i = 0; i < info->rank; i++) {
         info->shape[i] = (int64_t)shape[i];
-        info->n *= info->shape[i];
+        if (info->shape[i] < 0 || __builtin_mul_overflow(info->n, info->shape[i], &info->n)) {
+            return cpa_fail(CPA_BAD_DATA, "%s: %s is too large to be true; the file is damaged", d->file->path,
+                            d->path);
+        }
+    }
+    return CPA_OK;
+}
+
+// A damaged shape must not be believed, or memory for it would be asked for.
+static cpa_status check_stored_size(const cpa_h5_data *d, hid_t created)
+{
+    hid_t whole = H5Dget_type(d->set);
+    hsize_t stored = H5Dget_storage_size(d->set), size = H5Tget_size(whole);
+    cpa_h5_drop(whole);
+    bool here = H5Pget_layout(created) == H5D_CONTIGUOUS && H5Pget_external_count(created) == 0;
+    if (here && stored > 0 && stored / size < (hsize_t)d->info.n) { // what was never written has no size
+        return cpa_fail(CPA_BAD_DATA,
+                        "%s: %s should have %lld elements, but the file holds %llu bytes of it; it is damaged",
+                        d->file->path, d->path, (long long)d->info.n, (unsigned long long)stored);
     }
     return CPA_OK;
 }
@@ -189,6 +207,7 @@ cpa_status cpa_h5_data_open(const cpa_h5 *f, const char *path, const char *field
     CPA_REQUIRE(d->type >= 0 && d->space >= 0 && created >= 0, CPA_BAD_DATA, "%s: %s cannot be described: %s", f->path,
                 path, cpa_h5_why());
     CPA_TRY(describe_shape(d));
+    CPA_TRY(check_stored_size(d, created));
     if (field != NULL) {
         CPA_TRY(find_field(d, field));
     }

@@ -93,7 +93,7 @@ static void take_covariate(cpa_history *h, const char *prefix, const char *name,
 // Losses and penalties of the adversaries, if they ran in this step; accuracies with the metrics.
 static void take_adversaries(cpa_history *h, const cpa_step_result *r)
 {
-    double elements = (double)r->n_cells, adv = r->sums[CPA_SUM_ADV_PERT] / (r->label_weight > 0 ? r->label_weight : 1);
+    double elements = (double)r->n_cells, adv = r->sums[CPA_SUM_ADV_PERT] / (r->adv_weight > 0 ? r->adv_weight : 1);
     double penalty = r->sums[CPA_SUM_PENALTY_PERT] / elements, adv_all = adv, penalty_all = penalty;
     cpa_history_take(h, "adv_perts", adv);
     cpa_history_take(h, "penalty_perts", penalty);
@@ -121,6 +121,7 @@ void cpa_history_step(cpa_history *h, const cpa_step_result *r)
     if (r->has_recon) {
         cpa_history_take(h, "recon_loss", r->sums[CPA_SUM_RECON] / (double)r->n_cells);
     }
+    cpa_history_take(h, "KL", r->sums[CPA_SUM_KL] / (double)r->n_cells);
     if (r->phase.adversary_in_loss || r->phase.update_adversary) {
         take_adversaries(h, r);
     }

@@ -9,32 +9,47 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpa/nn/mlp.h" // CPA_MAX_LAYERS
 #include "modelfile_impl.h"
 
 static const char FORMAT[] = "cpa-hpc model";
-enum { VERSION = 1 };
+enum { VERSION = 1, MAX_WIDTH = 65536, MAX_COMBINED = 64 };
 
 // The attributes of the group `options`: one row per scalar that a model file remembers.
-typedef enum row_type { ROW_STRING, ROW_INT, ROW_INT64, ROW_REAL } row_type;
+typedef enum row_type { ROW_STRING, ROW_BOOL, ROW_INT, ROW_INT64, ROW_REAL } row_type;
 typedef struct option_row {
     const char *name;
     row_type type;
-    size_t offset; // into cpa_model_meta
+    size_t offset;    // into cpa_model_meta
+    int64_t min, max; // of integers: a damaged size must not be allocated
 } option_row;
 #define ROW(name, type, member)                                                                                        \
     {                                                                                                                  \
-        name, ROW_##type, offsetof(cpa_model_meta, member)                                                             \
+        name, ROW_##type, offsetof(cpa_model_meta, member), INT64_MIN, INT64_MAX                                       \
+    }
+#define SIZE(name, max, member)                                                                                        \
+    {                                                                                                                  \
+        name, ROW_INT, offsetof(cpa_model_meta, member), 1, max                                                        \
     }
 static const option_row ROWS[] = {
     ROW("recon_loss", STRING, config.recon_loss),
     ROW("doser_type", STRING, config.doser_type),
-    ROW("n_latent", INT, config.n_latent),
-    ROW("n_hidden_encoder", INT, config.n_hidden_encoder),
-    ROW("n_layers_encoder", INT, config.n_layers_encoder),
-    ROW("n_hidden_decoder", INT, config.n_hidden_decoder),
-    ROW("n_layers_decoder", INT, config.n_layers_decoder),
-    ROW("n_hidden_adv", INT, config.n_hidden_adv),
-    ROW("n_layers_adv", INT, config.n_layers_adv),
+    SIZE("n_latent", MAX_WIDTH, config.n_latent),
+    SIZE("n_hidden_encoder", MAX_WIDTH, config.n_hidden_encoder),
+    SIZE("n_layers_encoder", CPA_MAX_LAYERS, config.n_layers_encoder),
+    SIZE("n_hidden_decoder", MAX_WIDTH, config.n_hidden_decoder),
+    SIZE("n_layers_decoder", CPA_MAX_LAYERS, config.n_layers_decoder),
+    ROW("use_batch_norm_encoder", BOOL, config.use_batch_norm_encoder),
+    ROW("use_layer_norm_encoder", BOOL, config.use_layer_norm_encoder),
+    ROW("use_batch_norm_decoder", BOOL, config.use_batch_norm_decoder),
+    ROW("use_layer_norm_decoder", BOOL, config.use_layer_norm_decoder),
+    ROW("dropout_rate_encoder", REAL, config.dropout_rate_encoder),
+    ROW("dropout_rate_decoder", REAL, config.dropout_rate_decoder),
+    ROW("variational", BOOL, config.variational),
+    ROW("use_batch_norm_adv", BOOL, config.use_batch_norm_adv),
+    ROW("use_layer_norm_adv", BOOL, config.use_layer_norm_adv),
+    SIZE("n_hidden_adv", MAX_WIDTH, config.n_hidden_adv),
+    SIZE("n_layers_adv", CPA_MAX_LAYERS, config.n_layers_adv),
     ROW("dropout_rate_adv", REAL, config.dropout_rate_adv),
     ROW("seed", INT64, config.seed),
     ROW("perturbation_key", STRING, spec.perturbation_key),
@@ -50,7 +65,7 @@ static const option_row ROWS[] = {
     ROW("deg_uns_key", STRING, spec.deg_uns_key),
     ROW("deg_uns_cat_key", STRING, spec.deg_uns_cat_key),
     ROW("data_seed", INT64, spec.seed),
-    ROW("max_comb_len", INT, max_comb_len),
+    SIZE("max_comb_len", MAX_COMBINED, max_comb_len),
     ROW("batch_covariate", INT, batch_cov),
 };
 enum { N_ROWS = sizeof ROWS / sizeof *ROWS };
@@ -137,6 +152,9 @@ static cpa_status write_rows(cpa_h5 *f, const cpa_model_meta *meta)
         switch (ROWS[i].type) {
         case ROW_STRING: // one that is not set has no attribute
             st = *s ? cpa_h5_write_attr_string(f, "options", ROWS[i].name, *s) : CPA_OK;
+            break;
+        case ROW_BOOL:
+            st = cpa_h5_write_attr_numbers(f, "options", ROWS[i].name, CPA_H5_U8, -1, member);
             break;
         case ROW_INT:
             st = cpa_h5_write_attr_numbers(f, "options", ROWS[i].name, CPA_H5_I32, -1, member);
@@ -231,7 +249,7 @@ static cpa_status read_rows(const cpa_h5 *f, cpa_model_meta *meta)
     cpa_status st = CPA_OK;
     for (int i = 0; i < N_ROWS; i++) {
         void *member = (char *)meta + ROWS[i].offset;
-        int64_t whole;
+        int64_t whole = 0; // of an empty attribute
         int n;
         if (ROWS[i].type == ROW_STRING) {
             if (cpa_h5_has_attr(f, "options", ROWS[i].name)) {
@@ -241,8 +259,13 @@ static cpa_status read_rows(const cpa_h5 *f, cpa_model_meta *meta)
             CPA_TRY(cpa_h5_attr_numbers(f, "options", ROWS[i].name, CPA_H5_F64, 1, member, &n));
         } else {
             CPA_TRY(cpa_h5_attr_numbers(f, "options", ROWS[i].name, CPA_H5_I64, 1, &whole, &n));
+            CPA_REQUIRE(whole >= ROWS[i].min && whole <= ROWS[i].max, CPA_BAD_DATA,
+                        "'%s' is damaged: its option %s is %lld; %lld to %lld are possible", cpa_h5_path(f),
+                        ROWS[i].name, (long long)whole, (long long)ROWS[i].min, (long long)ROWS[i].max);
             if (ROWS[i].type == ROW_INT64) {
                 memcpy(member, &whole, sizeof whole);
+            } else if (ROWS[i].type == ROW_BOOL) {
+                *(bool *)member = whole != 0;
             } else {
                 int small = (int)whole;
                 memcpy(member, &small, sizeof small);
@@ -271,6 +294,9 @@ static cpa_status read_schema(const cpa_h5 *f, cpa_model_meta *meta)
         CPA_TRY(cpa_h5_read_strings(f, path, &meta->cov_value[c]));
         cpa_free(&path);
     }
+    CPA_REQUIRE(meta->batch_cov >= -1 && meta->batch_cov < meta->cov_name.n, CPA_BAD_DATA,
+                "'%s' is damaged: covariate %d should be the batch, but there are %lld", cpa_h5_path(f),
+                meta->batch_cov, (long long)meta->cov_name.n);
 cleanup:
     cpa_free(&path);
     return st;

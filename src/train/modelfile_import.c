@@ -99,16 +99,32 @@ cleanup:
     return st;
 }
 
+// Whether the first hidden layer under a prefix has a batch norm. A layer norm leaves no tensor.
+static bool has_batch_norm(const cpa_h5 *f, const char *prefix)
+{
+    char name[200];
+    snprintf(name, sizeof name, "%s0.1.weight", prefix);
+    return cpa_h5_kind_of(f, name) == CPA_H5_DATASET;
+}
+
+// Sizes and norms, and the likelihood as far as tensors tell it: a variational encoder and a gauss decoder have names of their own.
 static cpa_status infer_sizes(const cpa_h5 *f, cpa_model_meta *meta)
 {
     cpa_status st = CPA_OK;
     int64_t shape[2];
     cpa_model_config *c = &meta->config;
-    CPA_TRY(shape_of(f, "module/encoder.z.weight", 2, shape));
+    c->variational = cpa_h5_kind_of(f, "module/encoder.mean_encoder.weight") == CPA_H5_DATASET;
+    bool gauss = cpa_h5_kind_of(f, "module/decoder.mean_encoder.weight") == CPA_H5_DATASET;
+    const char *encoder = c->variational ? "module/encoder.encoder.fc_layers.Layer " : "module/encoder.network.fc_layers.Layer ";
+    const char *decoder = gauss ? "module/decoder.encoder.fc_layers.Layer " : "module/decoder.px_decoder.fc_layers.Layer ";
+    CPA_TRY(cpa_strdup(gauss ? "gauss" : "nb", &c->recon_loss));
+    CPA_TRY(shape_of(f, c->variational ? "module/encoder.mean_encoder.weight" : "module/encoder.z.weight", 2, shape));
     c->n_latent = (int)shape[0];
-    CPA_TRY(layers_of(f, "module/encoder.network.fc_layers.Layer ", &c->n_hidden_encoder, &c->n_layers_encoder));
-    CPA_TRY(layers_of(f, "module/decoder.px_decoder.fc_layers.Layer ", &c->n_hidden_decoder, &c->n_layers_decoder));
-    CPA_TRY(shape_of(f, "module/px_r", 1, shape));
+    CPA_TRY(layers_of(f, encoder, &c->n_hidden_encoder, &c->n_layers_encoder));
+    CPA_TRY(layers_of(f, decoder, &c->n_hidden_decoder, &c->n_layers_decoder));
+    c->use_batch_norm_encoder = has_batch_norm(f, encoder);
+    c->use_batch_norm_decoder = has_batch_norm(f, decoder);
+    CPA_TRY(shape_of(f, gauss ? "module/decoder.mean_encoder.bias" : "module/px_r", 1, shape));
     CPA_TRY(cpa_h5_read_strings(f, "var_names", &meta->gene));
     CPA_REQUIRE(meta->gene.n == shape[0], CPA_BAD_DATA, "'%s': var_names has %lld names, but the model has %lld genes",
                 cpa_h5_path(f), (long long)meta->gene.n, (long long)shape[0]);
@@ -127,39 +143,66 @@ static int number_of(const cJSON *object, const char *name, int otherwise)
     return cJSON_IsNumber(item) ? item->valueint : otherwise;
 }
 
+static double real_of(const cJSON *object, const char *name, double otherwise)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
+    return cJSON_IsNumber(item) ? item->valuedouble : otherwise;
+}
+
+static bool truth_of(const cJSON *object, const char *name, bool otherwise)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
+    return cJSON_IsBool(item) ? cJSON_IsTrue(item) : otherwise;
+}
+
 // What the command that trained it says of the data: covariates, control, layer, batches.
-static cpa_status read_spec(const cpa_h5 *f, const cJSON *command, cpa_model_meta *meta)
+static cpa_status read_spec(const cJSON *command, cpa_model_meta *meta)
 {
     cpa_status st = CPA_OK;
     cpa_data_spec *s = &meta->spec;
-    const char *recon = text_of(command, "recon"), *degs = text_of(command, "degs");
-    CPA_REQUIRE(!recon || strcmp(recon, "nb") == 0, CPA_BAD_DATA,
-                "'%s' was trained with the likelihood '%s'; only 'nb' can be imported", cpa_h5_path(f), recon);
+    const char *recon = text_of(command, "recon");
+    if (recon) {
+        cpa_free(&meta->config.recon_loss);
+        CPA_TRY(cpa_strdup(recon, &meta->config.recon_loss));
+    }
     CPA_TRY(cpa_strdup(text_of(command, "perturbation_key"), &s->perturbation_key));
     CPA_TRY(cpa_strdup(text_of(command, "dosage_key"), &s->dosage_key));
     CPA_TRY(cpa_strdup(text_of(command, "split_key"), &s->split_key));
     CPA_TRY(cpa_strdup(text_of(command, "batch_key"), &s->batch_key));
     CPA_TRY(cpa_strdup(text_of(command, "layer"), &s->layer));
-    CPA_TRY(cpa_strdup(degs && *degs ? degs : NULL, &s->deg_uns_key));
+    CPA_TRY(cpa_strdup(text_of(command, "train_split"), &s->train_split));
+    CPA_TRY(cpa_strdup(text_of(command, "valid_split"), &s->valid_split));
+    CPA_TRY(cpa_strdup(text_of(command, "test_split"), &s->test_split));
+    CPA_TRY(cpa_strdup(text_of(command, "degs"), &s->deg_uns_key));
+    CPA_TRY(cpa_strdup(text_of(command, "deg_uns_cat_key"), &s->deg_uns_cat_key));
+    s->train_size = real_of(command, "train_size", s->train_size);
     meta->max_comb_len = number_of(command, "max_comb", meta->max_comb_len);
-    meta->config.seed = s->seed = number_of(command, "seed", 0);
+    meta->config.seed = s->seed = (int64_t)real_of(command, "seed", 0);
 cleanup:
     return st;
 }
 
-// Hyper-parameters that leave no trace in the tensors.
-static cpa_status read_hyper(const cpa_h5 *f, const cJSON *command, cpa_model_meta *meta)
+// Hyper-parameters that leave no trace in the tensors: those of the adversaries are upstream's plan_kwargs.
+static cpa_status read_hyper(const cJSON *command, cpa_model_meta *meta)
 {
     cpa_status st = CPA_OK;
-    const char *text = text_of(command, "model");
-    cJSON *model = text ? cJSON_Parse(text) : NULL;
+    const char *model_text = text_of(command, "model"), *plan_text = text_of(command, "plan");
+    cJSON *model = model_text ? cJSON_Parse(model_text) : NULL, *plan = plan_text ? cJSON_Parse(plan_text) : NULL;
+    cpa_model_config *c = &meta->config;
     const char *doser = text_of(model, "doser_type");
-    CPA_REQUIRE(!doser || strcmp(doser, "logsigm") == 0, CPA_BAD_DATA,
-                "'%s' was trained with the doser '%s'; only 'logsigm' can be imported", cpa_h5_path(f), doser);
-    meta->config.n_hidden_adv = number_of(model, "n_hidden_adv", meta->config.n_hidden_adv);
-    meta->config.n_layers_adv = number_of(model, "n_layers_adv", meta->config.n_layers_adv);
+    CPA_TRY(cpa_strdup(doser ? doser : "logsigm", &c->doser_type));
+    c->use_layer_norm_encoder = truth_of(model, "use_layer_norm_encoder", false);
+    c->use_layer_norm_decoder = truth_of(model, "use_layer_norm_decoder", false);
+    c->dropout_rate_encoder = real_of(model, "dropout_rate_encoder", 0);
+    c->dropout_rate_decoder = real_of(model, "dropout_rate_decoder", 0);
+    c->use_batch_norm_adv = truth_of(plan, "use_batch_norm_adv", true);
+    c->use_layer_norm_adv = truth_of(plan, "use_layer_norm_adv", false);
+    c->n_hidden_adv = number_of(plan, "n_hidden_adv", c->n_hidden_adv);
+    c->n_layers_adv = number_of(plan, "n_layers_adv", c->n_layers_adv);
+    c->dropout_rate_adv = real_of(plan, "dropout_rate_adv", c->dropout_rate_adv);
 cleanup:
     cJSON_Delete(model);
+    cJSON_Delete(plan);
     return st;
 }
 
@@ -194,15 +237,13 @@ cpa_status cpa_modelfile_import_meta(const char *path, cpa_model_meta *meta)
     *meta = (cpa_model_meta){
         .config = {.n_hidden_adv = 64, .n_layers_adv = 3, .dropout_rate_adv = 0.1}, .batch_cov = -1, .max_comb_len = 2};
     CPA_TRY(cpa_h5_open(path, &f));
-    CPA_TRY(cpa_strdup("nb", &meta->config.recon_loss));
-    CPA_TRY(cpa_strdup("logsigm", &meta->config.doser_type));
     CPA_TRY(read_encoders(f, meta));
     CPA_TRY(infer_sizes(f, meta));
     if (cpa_h5_has_attr(f, "/", "command")) {
         CPA_TRY(parse_attr(f, "command", &command));
-        CPA_TRY(read_spec(f, command, meta));
-        CPA_TRY(read_hyper(f, command, meta));
     }
+    CPA_TRY(read_spec(command, meta));
+    CPA_TRY(read_hyper(command, meta));
     meta->spec.max_comb_len = meta->max_comb_len;
     CPA_TRY(cpa_strdup(meta->pert.s[1], &meta->spec.control_group));
     CPA_TRY(settle_covariates(f, meta));

@@ -2,6 +2,7 @@
 #include "cpa/train/schedule.h"
 
 #include <math.h>
+#include <string.h>
 
 static bool adversary_started(const cpa_train_config *c, int64_t epoch, int64_t steps)
 {
@@ -28,9 +29,47 @@ static double adversary_weight(const cpa_train_config *c, int64_t epoch, int64_t
     return c->reg_adv;
 }
 
+// Epochs win over steps; both weigh 0 at first and 1 after the warm-up.
+static double kl_weight(const cpa_train_config *c, int64_t epoch, int64_t steps)
+{
+    int64_t over = c->n_epochs_kl_warmup ? c->n_epochs_kl_warmup : c->n_steps_kl_warmup;
+    int64_t now = c->n_epochs_kl_warmup ? epoch : steps;
+    return over && now < over ? (double)now / (double)over : 1.0;
+}
+
+// Upstream's warm-up after pretraining by epochs subtracts the epoch from itself, and so never begins.
+static double mixup_alpha(const cpa_train_config *c, int64_t epoch)
+{
+    if (!c->n_epochs_mixup_warmup) {
+        return c->mixup_alpha;
+    }
+    bool stuck = c->n_epochs_pretrain_ae && strcmp(c->mixup_warmup, "upstream") == 0;
+    int64_t now = stuck ? 0 : epoch - c->n_epochs_pretrain_ae;
+    return c->mixup_alpha * ramp(now > 0 ? now : 0, c->n_epochs_mixup_warmup);
+}
+
+// 0.9 to the number of decays before this epoch. Upstream counts a step of its schedule every S-th epoch after epoch 1, and decays every
+// S-th of those steps.
+static double lr_factor(const cpa_train_config *c, int64_t epoch)
+{
+    int64_t s = c->step_size_lr;
+    if (!s) {
+        return 1;
+    }
+    if (strcmp(c->lr_schedule, "every") == 0) {
+        return pow(0.9, (double)(epoch / s));
+    }
+    int64_t taken = epoch ? (epoch - 1) / s : 0; // epochs e with 1 <= e < epoch, e % s == 0
+    if (s == 1 && taken) {
+        taken--; // epoch 1 does not count
+    }
+    return pow(0.9, (double)(taken / s));
+}
+
 cpa_phase cpa_schedule(const cpa_train_config *c, int64_t epoch, int64_t optimizer_steps, int64_t batch)
 {
-    cpa_phase p = {.adv_lambda = adversary_weight(c, epoch, optimizer_steps)};
+    cpa_phase p = {.adv_lambda = adversary_weight(c, epoch, optimizer_steps), .kl_weight = kl_weight(c, epoch, optimizer_steps),
+                   .mixup_alpha = mixup_alpha(c, epoch), .lr_factor = lr_factor(c, epoch)};
     p.adversary_in_loss = adversary_started(c, epoch, optimizer_steps);
     bool both = !p.adversary_in_loss || c->adv_steps == 0;
     p.update_autoencoder = both || batch % c->adv_steps == 0;

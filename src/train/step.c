@@ -2,11 +2,15 @@
 #include "cpa/train/step.h"
 
 #include <math.h>
+#include <string.h>
+
+#include "cpa/data/mixup.h"
 
 struct cpa_stepper {
     cpa_step_parts p;
     cpa_optimizer optimizer;
-    cpa_batch *batch;
+    cpa_batch *batch, *mixed; // the latter only with mixup
+    int32_t *partner;
     cpa_tree *tree;
     cpa_real *grad; // host copy of the gradient arena, only with several lanes
     double *lane_sums, *sums;
@@ -23,6 +27,10 @@ cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out)
     int max = cpa_sampler_max_batch(parts->sampler), lanes = parts->config->lanes, n_sums = cpa_model_n_sums(parts->model);
     CPA_TRY(cpa_loader_max_nnz(parts->cells, max, &nnz));
     CPA_TRY(cpa_batch_create(max, nnz, parts->registry->n_genes, parts->registry->n_covs, parts->registry->max_comb_len, &s->batch));
+    if (parts->config->mixup_alpha > 0) {
+        CPA_TRY(cpa_batch_create_mixed(max, nnz, parts->registry->n_genes, parts->registry->n_covs, parts->registry->max_comb_len, &s->mixed));
+        CPA_TRY(cpa_alloc((size_t)max, sizeof *s->partner, &s->partner));
+    }
     CPA_TRY(cpa_alloc((size_t)n_sums, sizeof *s->sums, &s->sums));
     CPA_TRY(cpa_alloc((size_t)n_sums, sizeof *s->lane_sums, &s->lane_sums));
     cpa_lane_range(lanes, cpa_comm_size(parts->comm), cpa_comm_rank(parts->comm), &s->first_lane, &s->end_lane);
@@ -42,6 +50,8 @@ void cpa_stepper_destroy(cpa_stepper **s)
 {
     if (*s) {
         cpa_batch_destroy(&(*s)->batch);
+        cpa_batch_destroy(&(*s)->mixed);
+        cpa_free(&(*s)->partner);
         cpa_tree_destroy(&(*s)->tree);
         cpa_free(&(*s)->grad);
         cpa_free(&(*s)->sums);
@@ -73,17 +83,24 @@ static int global_batch(const cpa_stepper *s, int64_t step, cpa_lane_plan *plan)
     return lanes;
 }
 
-static cpa_status run_lane(cpa_stepper *s, int lane, int64_t step, const cpa_lane_plan *plan, double *sums)
+static cpa_status run_lane(cpa_stepper *s, int lane, int64_t step, const cpa_lane_plan *plan, double alpha, double *sums)
 {
     cpa_status st = CPA_OK;
     const int64_t *rows;
+    const cpa_batch *batch = s->batch;
     int n;
     cpa_sampler_batch(s->p.sampler, lane, step, &rows, &n);
     if (n == 0) {
         return cpa_model_no_lane(s->p.model, sums);
     }
     CPA_TRY(cpa_loader_fill(s->p.cells, s->p.registry, rows, n, s->batch));
-    CPA_TRY(cpa_model_lane(s->p.model, s->batch, plan, sums));
+    if (alpha > 0) {
+        double lambda;
+        cpa_mixup_draw(s->p.seed, plan->epoch, lane, step, alpha, n, &lambda, s->partner);
+        CPA_TRY(cpa_mixup_apply(s->batch, lambda, s->partner, s->mixed));
+        batch = s->mixed;
+    }
+    CPA_TRY(cpa_model_lane(s->p.model, batch, plan, sums));
 cleanup:
     return st;
 }
@@ -108,13 +125,13 @@ static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase
 {
     cpa_status st = CPA_OK;
     if (!s->tree) {
-        return run_lane(s, 0, step, plan, s->sums);
+        return run_lane(s, 0, step, plan, phase->mixup_alpha, s->sums);
     }
     cpa_range span[3];
     int n_spans = cpa_optimizer_spans(cpa_model_params(s->p.model), phase, span);
     CPA_TRY(cpa_tree_begin(s->tree, span, n_spans));
     for (int lane = s->first_lane; lane < s->end_lane; lane++) {
-        CPA_TRY(run_lane(s, lane, step, plan, s->lane_sums));
+        CPA_TRY(run_lane(s, lane, step, plan, phase->mixup_alpha, s->lane_sums));
         CPA_TRY(copy_spans(s, span, n_spans, true));
         CPA_TRY(cpa_tree_add(s->tree, lane, s->grad, s->lane_sums));
     }
@@ -128,8 +145,8 @@ static cpa_status check_finite(const cpa_stepper *s, int64_t epoch, int64_t step
 {
     for (int i = 0; i < cpa_model_n_sums(s->p.model); i++) {
         if (!isfinite(s->sums[i])) {
-            return cpa_fail(CPA_NONFINITE, "epoch %lld, step %lld: the %s is %g; a smaller learning rate (--lr) may help", (long long)epoch,
-                            (long long)step, i == CPA_SUM_RECON ? "reconstruction loss" : "adversaries' loss, penalty or metric", s->sums[i]);
+            return cpa_fail(CPA_NONFINITE, "epoch %lld, step %lld: the %s is %g; a smaller learning rate (--lr) may help", (long long)epoch + 1,
+                            (long long)step + 1, i == CPA_SUM_RECON ? "reconstruction loss" : "adversaries' loss, penalty or metric", s->sums[i]);
         }
     }
     return CPA_OK;
@@ -143,12 +160,12 @@ cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step
     bool metrics = phase.update_autoencoder && s->optimizer.taken[CPA_GROUP_AUTOENCODER] % c->train_metrics_every == 0;
     cpa_lane_plan plan = {.update_autoencoder = phase.update_autoencoder, .update_adversary = phase.update_adversary,
                           .adversary_in_loss = phase.adversary_in_loss, .want_metrics = metrics, .adv_lambda = phase.adv_lambda,
-                          .pen_adv = c->pen_adv, .epoch = (uint32_t)epoch, .seed = s->p.seed};
+                          .kl_weight = phase.kl_weight, .focal_gamma = strcmp(c->adv_loss, "focal") == 0 ? 2 : 0, .pen_adv = c->pen_adv, .epoch = (uint32_t)epoch, .seed = s->p.seed};
     int n_lanes = global_batch(s, step, &plan);
     CPA_TRY(run_lanes(s, step, &phase, &plan));
     CPA_TRY(check_finite(s, epoch, step));
     CPA_TRY(cpa_optimizer_step(&s->optimizer, cpa_model_params(s->p.model), c, &phase, n_lanes));
-    *result = (cpa_step_result){.phase = phase, .n_cells = plan.n_cells, .label_weight = plan.label_weight, .has_metrics = metrics,
+    *result = (cpa_step_result){.phase = phase, .n_cells = plan.n_cells, .adv_weight = plan.focal_gamma > 0 ? (double)plan.n_cells : plan.label_weight, .has_metrics = metrics,
                                 .has_recon = phase.update_autoencoder || metrics, .sums = s->sums};
 cleanup:
     return st;

@@ -68,6 +68,10 @@ static cpa_status validate_epoch(cpa_validator *validator, cpa_history *history,
 {
     cpa_status st = CPA_OK;
     CPA_TRY(cpa_validator_run(validator, history, &report->cpa_metric));
+    double recon_loss = cpa_history_mean(history, "recon_loss"); // the metric can look fine beside it
+    CPA_REQUIRE(isfinite(recon_loss), CPA_NONFINITE,
+                "epoch %lld: the reconstruction loss of the validation cells is %g; a smaller learning rate (--lr) may help",
+                (long long)report->epoch + 1, recon_loss);
     CPA_TRY(cpa_history_row(history, report->epoch, "valid"));
     CPA_TRY(best_take(best, report->cpa_metric, report->epoch, &report->is_best));
     report->validated = true;

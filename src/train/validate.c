@@ -6,7 +6,7 @@
 
 #include "cpa/base/rng.h"
 
-enum { METRIC_RECON, METRIC_R2_MEAN, METRIC_R2_VAR, METRIC_BASAL, METRIC_AFTER, N_METRICS };
+enum { METRIC_RECON, METRIC_KL, METRIC_R2_MEAN, METRIC_R2_VAR, METRIC_BASAL, METRIC_AFTER, N_METRICS };
 
 struct cpa_validator {
     cpa_step_parts p;
@@ -130,6 +130,7 @@ static cpa_status run_batch(cpa_validator *v, int b, double *metric)
     CPA_TRY(cpa_model_latent(v->p.model, CPA_LATENT_BASAL, v->basal));
     CPA_TRY(cpa_model_latent(v->p.model, CPA_LATENT_ALL, v->after));
     metric[METRIC_RECON] = scores.recon_loss;
+    metric[METRIC_KL] = scores.kl;
     metric[METRIC_R2_MEAN] = scores.r2_mean;
     metric[METRIC_R2_VAR] = scores.r2_var;
     if (k > 0) {
@@ -155,6 +156,7 @@ cpa_status cpa_validator_run(cpa_validator *v, cpa_history *h, double *cpa_metri
         const double *m = v->all + ((b % ranks) * v->per_rank + b / ranks) * N_METRICS;
         double metric = m[METRIC_R2_MEAN] + 0.5 * m[METRIC_R2_VAR] + exp(m[METRIC_AFTER] - m[METRIC_BASAL]);
         cpa_history_take(h, "recon_loss", m[METRIC_RECON]);
+        cpa_history_take(h, "KL", m[METRIC_KL]);
         cpa_history_take(h, "r2_mean", m[METRIC_R2_MEAN]);
         cpa_history_take(h, "r2_var", m[METRIC_R2_VAR]);
         cpa_history_take(h, "disnt_basal", m[METRIC_BASAL]);

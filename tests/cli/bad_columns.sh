@@ -19,6 +19,7 @@ bad 65 "obs/dose|row 7" dose_nan_number.h5ad
 bad 65 "cell_type|row 7|code 2" code_high.h5ad
 bad 65 "condition|row 7|code -3" code_low.h5ad
 bad 65 "cell_type|47" short_column.h5ad
+bad 65 "cell_type|1000000000000 elements|damaged" claims.h5ad
 bad 65 "cell_type|UTF-8" not_utf8.h5ad
 bad 65 "cell_type|awkward-array" unknown_column.h5ad --categorical-covariate-keys cell_type
 bad 65 "control|--control-group" no_control.h5ad

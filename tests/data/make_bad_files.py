@@ -143,6 +143,12 @@ def metadata():
         f["obs/condition/codes"][ROW] = -3
     with Changed("short_column.h5ad") as f:
         replace(f["obs/cell_type"], "codes", f["obs/cell_type/codes"][:-1])
+    with Changed("claims.h5ad") as f:  # says that it has a million million rows
+        replace(f["obs/cell_type"], "codes", np.zeros(7919, dtype="i2"))
+    with open(path("claims.h5ad"), "r+b") as f:
+        content = f.read().replace((7919).to_bytes(8, "little"), (10**12).to_bytes(8, "little"))
+        f.seek(0)
+        f.write(content)
     with Changed("not_utf8.h5ad") as f:
         replace(f["obs/cell_type"], "categories", np.array([b"B", b"caf\xe9"]))
     with Changed("unknown_column.h5ad") as f:
@@ -157,6 +163,18 @@ def metadata():
             replace(x, name, x[name][:n])
     with Changed("no_obs.h5ad") as f:
         del f["obs"]
+
+
+def unlike_the_good_one():
+    """Nothing wrong with these, but a model of the good file cannot be used on them."""
+    genes = [f"gene{j}" for j in range(G)]
+    with Changed("other_gene.h5ad") as f:
+        replace(f["var"], "gene", np.array(genes[:-1] + ["other"], dtype=object), dtype=TEXT)
+    with Changed("swapped_genes.h5ad") as f:
+        replace(f["var"], "gene", np.array(genes[::-1], dtype=object), dtype=TEXT)
+    with_text("other_cell_type.h5ad", "cell_type", "T", "NK")
+    with_text("other_condition.h5ad", "condition", "A+B", "C")
+    with_text("no_held_out.h5ad", "split", "ood", "train")
 
 
 def matrix():
@@ -212,5 +230,6 @@ def other_files():
 
 good()
 metadata()
+unlike_the_good_one()
 matrix()
 other_files()

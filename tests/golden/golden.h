@@ -47,6 +47,7 @@ typedef struct fixture {
     cJSON *config;
     int n_steps, steps_per_epoch;
     int n_genes, n_perts, n_labels, n_covs, max_comb_len, n_cells; // n_cells of the largest batch
+    int n_pert_features;                                           // width of external perturbation vectors, 0: none
     const char *cov_name[16];
     int cov_size[16], batch_cov;
     cpa_model_config model;

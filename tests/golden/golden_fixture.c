@@ -1,4 +1,4 @@
-// Owns: reading a fixture's sizes and options. Refuses what this build cannot replay, by name.
+// Owns: reading a fixture's sizes and options. The model itself refuses choices that it does not have.
 // Must never fill in an option that the fixture does not state.
 #include <stdio.h>
 #include <string.h>
@@ -23,35 +23,29 @@ static bool is_true(const cJSON *o, const char *key)
     return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(o, key));
 }
 
-static bool is_text(const cJSON *o, const char *key, const char *text)
+// The text of an option; "" when it is none.
+static char *text(const cJSON *o, const char *key)
 {
-    const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(o, key));
-    return s && strcmp(s, text) == 0;
-}
-
-static cpa_status refuse(const char *path, const cJSON *model, const cJSON *plan, const cJSON *config)
-{
-    const char *option = !is_text(model, "recon_loss", "nb")                 ? "recon_loss"
-                         : !is_text(model, "doser_type", "logsigm")          ? "doser_type"
-                         : is_true(model, "variational")                     ? "variational"
-                         : !is_true(model, "use_batch_norm_encoder")         ? "use_batch_norm_encoder"
-                         : !is_true(model, "use_batch_norm_decoder")         ? "use_batch_norm_decoder"
-                         : is_true(model, "use_layer_norm_encoder")          ? "use_layer_norm_encoder"
-                         : is_true(model, "use_layer_norm_decoder")          ? "use_layer_norm_decoder"
-                         : number(model, "dropout_rate_encoder") > 0         ? "dropout_rate_encoder"
-                         : steps(config, "embedding_dim")                    ? "embedding_dim"
-                         : !is_true(plan, "use_batch_norm_adv")              ? "use_batch_norm_adv"
-                         : is_true(plan, "use_layer_norm_adv")               ? "use_layer_norm_adv"
-                         : number(plan, "mixup_alpha") > 0                   ? "mixup_alpha"
-                         : is_true(plan, "do_clip_grad")                     ? "do_clip_grad"
-                         : !is_text(plan, "adv_loss", "cce")                 ? "adv_loss"
-                                                                             : NULL;
-    return option ? cpa_fail(CPA_BAD_DATA, "%s: uses %s in a way that this build does not have", path, option) : CPA_OK;
+    char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(o, key));
+    static char none[] = "";
+    return s ? s : none;
 }
 
 static void read_options(fixture *f, const cJSON *model, const cJSON *plan)
 {
-    f->model = (cpa_model_config){.n_latent = (int)number(model, "n_latent"),
+    f->model = (cpa_model_config){.recon_loss = text(model, "recon_loss"),
+                                  .doser_type = text(model, "doser_type"),
+                                  .use_batch_norm_encoder = is_true(model, "use_batch_norm_encoder"),
+                                  .use_layer_norm_encoder = is_true(model, "use_layer_norm_encoder"),
+                                  .use_batch_norm_decoder = is_true(model, "use_batch_norm_decoder"),
+                                  .use_layer_norm_decoder = is_true(model, "use_layer_norm_decoder"),
+                                  .dropout_rate_encoder = number(model, "dropout_rate_encoder"),
+                                  .dropout_rate_decoder = number(model, "dropout_rate_decoder"),
+                                  .variational = is_true(model, "variational"),
+                                  .freeze_pert_projection = true,
+                                  .use_batch_norm_adv = is_true(plan, "use_batch_norm_adv"),
+                                  .use_layer_norm_adv = is_true(plan, "use_layer_norm_adv"),
+                                  .n_latent = (int)number(model, "n_latent"),
                                   .n_hidden_encoder = (int)number(model, "n_hidden_encoder"),
                                   .n_layers_encoder = (int)number(model, "n_layers_encoder"),
                                   .n_hidden_decoder = (int)number(model, "n_hidden_decoder"),
@@ -59,7 +53,18 @@ static void read_options(fixture *f, const cJSON *model, const cJSON *plan)
                                   .n_hidden_adv = (int)number(plan, "n_hidden_adv"),
                                   .n_layers_adv = (int)number(plan, "n_layers_adv"),
                                   .dropout_rate_adv = number(plan, "dropout_rate_adv")};
+    static char upstream[] = "upstream";
     f->train = (cpa_train_config){.lanes = 1,
+                                  .adv_loss = text(plan, "adv_loss"),
+                                  .lr_schedule = upstream,
+                                  .mixup_warmup = upstream,
+                                  .step_size_lr = steps(plan, "step_size_lr"),
+                                  .do_clip_grad = is_true(plan, "do_clip_grad"),
+                                  .gradient_clip_value = number(plan, "gradient_clip_value"),
+                                  .mixup_alpha = number(plan, "mixup_alpha"),
+                                  .n_epochs_mixup_warmup = steps(plan, "n_epochs_mixup_warmup"),
+                                  .n_epochs_kl_warmup = steps(plan, "n_epochs_kl_warmup"),
+                                  .n_steps_kl_warmup = steps(plan, "n_steps_kl_warmup"),
                                   .lr = number(plan, "lr"),
                                   .wd = number(plan, "wd"),
                                   .doser_lr = number(plan, "doser_lr"),
@@ -84,6 +89,7 @@ static cpa_status read_sizes(const char *path, fixture *f)
     f->n_perts = (int)number(sizes, "P");
     f->n_labels = cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(f->config, "combos"));
     f->max_comb_len = (int)number(f->config, "max_comb_len");
+    f->n_pert_features = steps(f->config, "embedding_dim");
     f->steps_per_epoch = (int)number(f->config, "steps_per_epoch");
     f->batch_cov = -1;
     cJSON_ArrayForEach(cov, cJSON_GetObjectItemCaseSensitive(f->config, "covariates"))
@@ -115,7 +121,6 @@ cpa_status fixture_read(const char *path, fixture *f)
     CPA_REQUIRE(f->config, CPA_BAD_DATA, "%s: its attribute config is not JSON", path);
     CPA_TRY(store_read(path, &f->s));
     const cJSON *model = cJSON_GetObjectItemCaseSensitive(f->config, "model"), *plan = cJSON_GetObjectItemCaseSensitive(f->config, "plan");
-    CPA_TRY(refuse(path, model, plan, f->config));
     read_options(f, model, plan);
     CPA_TRY(read_sizes(path, f));
 cleanup:

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cpa/data/mixup.h"
 #include "cpa/train/optimizer.h"
 #include "cpa/train/validate.h"
 #include "golden.h"
@@ -13,11 +14,14 @@ typedef struct replay {
     store *out;
     cpa_backend *be;
     cpa_model *m;
-    cpa_batch *batch;
+    cpa_batch *own, *mixed, *batch; // batch: the one of the two that the step uses
+    int32_t *partner;
+    float *features;
+    cpa_real *noise;                // [n_cells, n_latent]
     cpa_real *host; // scratch, the largest tensor
     double sums[CPA_SUM_COVS + 16 * CPA_SUMS_PER_COV];
     int step;                // whose masks are injected
-    cpa_real *mask;          // [n_cells, n_hidden_adv]
+    cpa_real *mask;          // [n_cells, widest hidden layer]
     double *label_weight;
 } replay;
 
@@ -46,14 +50,18 @@ static cpa_status scalar(replay *r, double v, const char *fmt, ...)
 }
 
 // The recorded mask of this run of a classifier's layer: the pass-th mask of its module in the order of use.
-static const cpa_real *recorded_mask(void *ctx, int classifier, int layer, int pass)
+static const cpa_real *recorded_mask(void *ctx, int part, int layer, int pass)
 {
     replay *r = ctx;
     char name[300];
-    if (classifier == 0) {
+    if (part == CPA_PART_ENCODER) {
+        snprintf(name, sizeof name, "module.encoder.%s.fc_layers.Layer %d.", r->f->model.variational ? "encoder" : "network", layer);
+    } else if (part == CPA_PART_DECODER) {
+        snprintf(name, sizeof name, "module.decoder.encoder.fc_layers.Layer %d.", layer);
+    } else if (part == 0) {
         snprintf(name, sizeof name, "perturbation_classifier.classifier.0.fc_layers.Layer %d.", layer);
     } else {
-        snprintf(name, sizeof name, "covars_classifiers.%s.classifier.0.fc_layers.Layer %d.", r->f->cov_name[classifier - 1], layer);
+        snprintf(name, sizeof name, "covars_classifiers.%s.classifier.0.fc_layers.Layer %d.", r->f->cov_name[part - 1], layer);
     }
     for (int i = 0;; i++) {
         const tensor *t = store_find(&r->f->s, "step_%02d/draws/dropout_%02d", r->step, i);
@@ -69,12 +77,23 @@ static const cpa_real *recorded_mask(void *ctx, int classifier, int layer, int p
     }
 }
 
+// The noise of a variational encoder is the first that a step draws.
+static const cpa_real *recorded_noise(void *ctx)
+{
+    replay *r = ctx;
+    const tensor *t = store_find(&r->f->s, "step_%02d/draws/noise_0", r->step);
+    for (int64_t e = 0; t && e < t->n; e++) {
+        r->noise[e] = (cpa_real)t->v[e];
+    }
+    return t ? r->noise : NULL;
+}
+
 // Fills the batch from step's stored tensors.
 static cpa_status load_batch(replay *r, int step)
 {
     cpa_status st = CPA_OK;
     const fixture *f = r->f;
-    cpa_batch *b = r->batch;
+    cpa_batch *b = r->batch = r->own;
     const tensor *x = store_find(&f->s, "step_%02d/batch/x", step), *pert = store_find(&f->s, "step_%02d/batch/perts", step);
     const tensor *dose = store_find(&f->s, "step_%02d/batch/doses", step), *label = store_find(&f->s, "step_%02d/batch/pert_label", step);
     const tensor *category = store_find(&f->s, "step_%02d/batch/category", step);
@@ -113,6 +132,24 @@ cleanup:
     return st;
 }
 
+// Mixes the batch with the recorded partners, if the step did.
+static cpa_status mix_batch(replay *r, int step)
+{
+    cpa_status st = CPA_OK;
+    const tensor *lambda = store_find(&r->f->s, "step_%02d/draws/mixup_lambda", step);
+    const tensor *partner = store_find(&r->f->s, "step_%02d/draws/mixup_partner", step);
+    CPA_REQUIRE(lambda && partner, CPA_BAD_DATA, "step_%02d/draws lacks mixup_lambda or mixup_partner", step);
+    if (lambda->v[0] < 1) {
+        for (int64_t i = 0; i < partner->n; i++) {
+            r->partner[i] = (int32_t)partner->v[i];
+        }
+        CPA_TRY(cpa_mixup_apply(r->own, lambda->v[0], r->partner, r->mixed));
+        r->batch = r->mixed;
+    }
+cleanup:
+    return st;
+}
+
 // Parameters and running statistics from "initial" or "step_TT/after".
 static cpa_status load_parameters(replay *r, const char *from)
 {
@@ -146,20 +183,34 @@ static int64_t optimizer_steps_before(const replay *r, int step)
     return taken;
 }
 
+static bool is_focal(const replay *r)
+{
+    return strcmp(r->f->train.adv_loss, "focal") == 0;
+}
+
+// Sum of the class weights of the batch.
+static double weight_of(const replay *r)
+{
+    double weight = 0;
+    for (int i = 0; i < r->batch->n_cells; i++) {
+        weight += r->label_weight[r->batch->label[i]];
+    }
+    return weight;
+}
+
 // Gradients and sums of a step from the parameters that are loaded.
 static cpa_status run_step(replay *r, int step, const cpa_phase *phase)
 {
     cpa_status st = CPA_OK;
-    cpa_masks masks = {recorded_mask, r};
+    cpa_draws draws = {recorded_mask, recorded_noise, r};
     cpa_lane_plan plan = {.update_autoencoder = phase->update_autoencoder, .update_adversary = phase->update_adversary,
                           .adversary_in_loss = phase->adversary_in_loss, .want_metrics = true, .adv_lambda = phase->adv_lambda,
-                          .pen_adv = r->f->train.pen_adv, .masks = &masks};
+                          .pen_adv = r->f->train.pen_adv, .kl_weight = phase->kl_weight, .focal_gamma = is_focal(r) ? 2 : 0, .draws = &draws};
     CPA_TRY(load_batch(r, step));
+    CPA_TRY(mix_batch(r, step));
     r->step = step;
     plan.n_cells = r->batch->n_cells;
-    for (int i = 0; i < r->batch->n_cells; i++) {
-        plan.label_weight += r->label_weight[r->batch->label[i]];
-    }
+    plan.label_weight = weight_of(r);
     CPA_TRY(cpa_model_lane(r->m, r->batch, &plan, r->sums));
 cleanup:
     return st;
@@ -181,10 +232,11 @@ static cpa_status put_latents(replay *r, const char *prefix, bool training)
         CPA_TRY(cpa_model_latent(r->m, latent[i].parts, r->host));
         CPA_TRY(put(r, 2, r->batch->n_cells, r->f->model.n_latent, r->host, "%s/%s", prefix, latent[i].name));
     }
-    for (int i = 0; training && i < r->batch->n_cells; i++) {
+    bool counts = strcmp(r->f->model.recon_loss, "gauss") != 0;
+    for (int i = 0; training && counts && i < r->batch->n_cells; i++) {
         r->host[i] = (cpa_real)log((double)r->batch->library[i]);
     }
-    if (training) {
+    if (training && counts) {
         CPA_TRY(put(r, 2, r->batch->n_cells, 1, r->host, "%s/library", prefix));
     }
 cleanup:
@@ -211,11 +263,8 @@ cleanup:
 static cpa_status put_results(replay *r, int step, const cpa_phase *phase)
 {
     cpa_status st = CPA_OK;
-    double n = r->batch->n_cells, weight = 0, adv, penalty;
-    for (int i = 0; i < r->batch->n_cells; i++) {
-        weight += r->label_weight[r->batch->label[i]];
-    }
-    adv = r->sums[CPA_SUM_ADV_PERT] / weight;
+    double n = r->batch->n_cells, adv, penalty;
+    adv = r->sums[CPA_SUM_ADV_PERT] / (is_focal(r) ? n : weight_of(r));
     penalty = phase->update_adversary ? r->sums[CPA_SUM_PENALTY_PERT] / n : 0;
     CPA_TRY(scalar(r, adv, "step_%02d/result/adv_perts", step));
     CPA_TRY(scalar(r, penalty, "step_%02d/result/penalty_perts", step));
@@ -226,8 +275,9 @@ static cpa_status put_results(replay *r, int step, const cpa_phase *phase)
     CPA_TRY(scalar(r, r->sums[CPA_SUM_RECON] / n, "step_%02d/result/recon_loss", step));
     CPA_TRY(scalar(r, r->sums[CPA_SUM_R2_MEAN], "step_%02d/result/r2_mean", step));
     CPA_TRY(scalar(r, r->sums[CPA_SUM_R2_VAR], "step_%02d/result/r2_var", step));
+    CPA_TRY(scalar(r, r->sums[CPA_SUM_KL] / n, "step_%02d/result/KL", step));
     // What upstream reports as 0 on training batches.
-    static const char *const zero[] = {"KL", "r2_mean_lfc", "r2_var_lfc", "cpa_metric", "disnt_basal", "disnt_after"};
+    static const char *const zero[] = {"r2_mean_lfc", "r2_var_lfc", "cpa_metric", "disnt_basal", "disnt_after"};
     for (size_t i = 0; i < sizeof zero / sizeof *zero; i++) {
         CPA_TRY(scalar(r, 0, "step_%02d/result/%s", step, zero[i]));
     }
@@ -257,6 +307,10 @@ static cpa_status put_gradients(replay *r, int step, const cpa_phase *phase)
         }
         char prefix[64];
         snprintf(prefix, sizeof prefix, "step_%02d/update_%d/grad", step, update++);
+        int64_t at = t->begin[g], n = t->begin[g + 1] - at;
+        if (r->f->train.do_clip_grad && n) {
+            CPA_TRY(cpa_op_clip(r->be, t->norm, cpa_mat_of(cpa_real_at(t->grad, at), 1, (int)n), r->f->train.gradient_clip_value));
+        }
         for (int i = 0; i < t->n; i++) {
             if (t->p[i].group == (cpa_group)g) {
                 CPA_TRY(put_tensor(r, t->grad, i, prefix));
@@ -295,7 +349,9 @@ static cpa_status put_unused(replay *r, const char *after)
     cpa_status st = CPA_OK;
     for (int i = 0; i < r->f->s.n; i++) {
         const tensor *x = &r->f->s.t[i];
-        if (strncmp(x->path, "initial/module/decoder.px_r_decoder", 35) == 0 || strncmp(x->path, "initial/module/decoder.px_dropout_decoder", 41) == 0) {
+        bool unused = strncmp(x->path, "initial/module/decoder.px_r_decoder", 35) == 0 ||
+                      strncmp(x->path, "initial/module/decoder.px_dropout_decoder", 41) == 0;
+        if (unused && cpa_params_find(cpa_model_params(r->m), x->path + 8) < 0) {
             for (int64_t e = 0; e < x->n; e++) {
                 r->host[e] = (cpa_real)x->v[e];
             }
@@ -363,7 +419,8 @@ static cpa_status put_validation(replay *r)
     CPA_TRY(scalar(r, basal, "evaluation/validation/disnt_basal"));
     CPA_TRY(scalar(r, after, "evaluation/validation/disnt_after"));
     CPA_TRY(scalar(r, s.r2_mean + 0.5 * s.r2_var + exp(after - basal), "evaluation/validation/cpa_metric"));
-    static const char *const zero[] = {"KL", "adv_loss", "cycle_loss", "penalty_adv", "adv_perts", "acc_perts", "penalty_perts"};
+    CPA_TRY(scalar(r, s.kl, "evaluation/validation/KL"));
+    static const char *const zero[] = {"adv_loss", "cycle_loss", "penalty_adv", "adv_perts", "acc_perts", "penalty_perts"};
     for (size_t i = 0; i < sizeof zero / sizeof *zero; i++) {
         CPA_TRY(scalar(r, 0, "evaluation/validation/%s", zero[i]));
     }
@@ -380,7 +437,7 @@ cleanup:
 static cpa_status put_pert_embeddings(replay *r, double dose, const char *path)
 {
     cpa_status st = CPA_OK;
-    cpa_batch *b = r->batch;
+    cpa_batch *b = r->batch = r->own;
     b->n_cells = r->f->n_perts;
     b->nnz = 0;
     for (int i = 0; i < b->n_cells; i++) {
@@ -428,6 +485,21 @@ cleanup:
     return st;
 }
 
+// External perturbation vectors, if the fixture has them.
+static cpa_status read_features(replay *r)
+{
+    cpa_status st = CPA_OK;
+    const tensor *t = r->f->n_pert_features ? store_find(&r->f->s, "initial/module/pert_network.pert_embedding.weight") : NULL;
+    if (t) {
+        CPA_TRY(cpa_alloc((size_t)t->n, sizeof *r->features, &r->features));
+        for (int64_t i = 0; i < t->n; i++) {
+            r->features[i] = (float)t->v[i];
+        }
+    }
+cleanup:
+    return st;
+}
+
 static cpa_status set_up(replay *r)
 {
     cpa_status st = CPA_OK;
@@ -439,8 +511,13 @@ static cpa_status set_up(replay *r)
     r->label_weight = w->v;
     cpa_shape s = {.n_genes = f->n_genes, .n_perts = f->n_perts, .n_labels = f->n_labels, .n_covs = f->n_covs, .max_comb_len = f->max_comb_len,
                    .cov_name = f->cov_name, .cov_size = f->cov_size, .batch_cov = f->batch_cov, .max_cells = cells,
-                   .max_nnz = (int64_t)cells * f->n_genes};
-    CPA_TRY(cpa_batch_create(cells, s.max_nnz, f->n_genes, f->n_covs, f->max_comb_len, &r->batch));
+                   .max_nnz = (int64_t)cells * f->n_genes, .mixup = true, .n_pert_features = f->n_pert_features};
+    CPA_TRY(read_features(r));
+    s.pert_features = r->features;
+    CPA_TRY(cpa_batch_create(cells, s.max_nnz, f->n_genes, f->n_covs, f->max_comb_len, &r->own));
+    CPA_TRY(cpa_batch_create_mixed(cells, s.max_nnz, f->n_genes, f->n_covs, f->max_comb_len, &r->mixed));
+    CPA_TRY(cpa_alloc((size_t)cells, sizeof *r->partner, &r->partner));
+    CPA_TRY(cpa_alloc((size_t)cells * (size_t)f->model.n_latent, sizeof *r->noise, &r->noise));
     CPA_TRY(cpa_backend_create("cpu", &r->be));
     CPA_TRY(cpa_model_create(r->be, &f->model, &s, true, w->v, NULL, &r->m));
     const cpa_params *t = cpa_model_params(r->m);
@@ -448,7 +525,10 @@ static cpa_status set_up(replay *r)
         largest = cpa_param_size(&t->p[i]) > largest ? cpa_param_size(&t->p[i]) : largest;
     }
     CPA_TRY(cpa_alloc((size_t)largest, sizeof *r->host, &r->host));
-    CPA_TRY(cpa_alloc((size_t)cells * (size_t)f->model.n_hidden_adv, sizeof *r->mask, &r->mask));
+    int widest = f->model.n_hidden_adv;
+    widest = f->model.n_hidden_encoder > widest ? f->model.n_hidden_encoder : widest;
+    widest = f->model.n_hidden_decoder > widest ? f->model.n_hidden_decoder : widest;
+    CPA_TRY(cpa_alloc((size_t)cells * (size_t)widest, sizeof *r->mask, &r->mask));
 cleanup:
     return st;
 }
@@ -462,12 +542,16 @@ cpa_status golden_replay(const fixture *f, store *out)
     CPA_TRY(replay_all_steps(&r));
     CPA_TRY(replay_evaluation(&r));
 cleanup:
-    cpa_batch_destroy(&r.batch);
+    cpa_batch_destroy(&r.own);
+    cpa_batch_destroy(&r.mixed);
     cpa_model_destroy(&r.m);
     if (r.be) {
         cpa_backend_destroy(&r.be);
     }
     cpa_free(&r.host);
     cpa_free(&r.mask);
+    cpa_free(&r.noise);
+    cpa_free(&r.partner);
+    cpa_free(&r.features);
     return st;
 }

@@ -26,11 +26,14 @@
 // test_ops_<list>.c has the function case_<operation>.
 #define OPS_MEMORY(X) X(alloc) X(release) X(upload) X(download) X(zero)
 #define OPS_DENSE(X)                                                                                                   \
-    X(gemm) X(add_row) X(col_sum) X(axpby) X(broadcast_row) X(log1p) X(square_sum_scale) X(nonfinite) X(adam)
+    X(gemm) X(add_row) X(col_sum) X(axpby) X(broadcast_row) X(log1p) X(square_sum_scale) X(nonfinite) X(clip) X(adam)
 #define OPS_SPARSE(X) X(sparse_linear) X(sparse_linear_grad) X(csr_expand)
 #define OPS_NORM(X) X(batch_norm) X(batch_norm_grad) X(batch_norm_grad2) X(batch_norm_eval) X(dropout_mask)
+#define OPS_LAYER(X) X(layer_norm) X(layer_norm_grad) X(layer_norm_grad2) X(activate) X(activate_grad)
 #define OPS_EMBED(X) X(doser) X(doser_grad) X(bag_add) X(bag_grad)
 #define OPS_LOSS(X) X(nb_loss) X(nb_mean_loss) X(softmax_scale) X(cross_entropy)
+#define OPS_LIKELIHOOD(X) X(zinb_loss) X(zinb_mean_loss) X(gauss_loss) X(gauss_mean_loss)
+#define OPS_LATENT(X) X(sample_latent) X(sample_latent_grad) X(normal_noise)
 #define OPS_SCORE(X) X(argmax) X(group_r2)
 
 // What a result may differ from its reference, relative to the reference's norm.
@@ -79,6 +82,14 @@ static inline int below(int n)
     return (int)(uniform(0, 1) * n);
 }
 
+// The number as the backend holds it. By way of a volatile, because gcc 12 at -O3 drops a conversion to float and back
+// in unrolled loops.
+static inline double rounded(double x)
+{
+    volatile cpa_real r = (cpa_real)x;
+    return (double)r;
+}
+
 // ---- matrices ----
 
 // A matrix on the backend, and the values that were put there.
@@ -98,9 +109,9 @@ static inline mat put_values(int rows, int cols, int pad, double *h)
         for (int j = 0; j < ld; j++) {
             raw[(size_t)i * (size_t)ld + (size_t)j] = j < cols ? (cpa_real)h[i * cols + j] : gap;
         }
-        for (int j = 0; j < cols; j++) {
-            h[i * cols + j] = (double)raw[(size_t)i * (size_t)ld + (size_t)j];
-        }
+    }
+    for (int i = 0; i < rows * cols; i++) {
+        h[i] = rounded(h[i]);
     }
     void *dev;
     OK(cpa_op_alloc(be, n * sizeof *raw, &dev));
@@ -212,10 +223,10 @@ static inline cells put_cells(int rows, int cols, double density, bool fractions
             double kind = uniform(0, 1);
             double x = kind < 0.7 ? 1 + below(4) : kind < 0.9 ? 5 + below(20) : kind < 0.98 ? below(3000) : 0;
             x += fractions && kind < 0.3 ? uniform(0.1, 0.9) : 0;
-            x = (double)(cpa_real)x;
+            x = rounded(x);
             c.gene[nnz] = j;
             c.count[nnz] = x;
-            c.log1p[nnz] = (double)(cpa_real)log1p(x);
+            c.log1p[nnz] = rounded(log1p(x));
             c.dense[(size_t)i * (size_t)cols + (size_t)j] = x;
             c.dense_log1p[(size_t)i * (size_t)cols + (size_t)j] = c.log1p[nnz];
             c.library[i] += x;

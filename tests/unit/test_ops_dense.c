@@ -229,6 +229,49 @@ static void adam_of(int n, double wd)
     DROP(p, m, v);
 }
 
+static void clip_of(int n, double max_norm)
+{
+    mat a = put_uniform(1, n, 0, -1, 1);
+    double *want = host((size_t)n, sizeof *want), norm = 0;
+    for (int i = 0; i < n; i++) {
+        norm += a.h[i] * a.h[i];
+    }
+    norm = sqrt(norm);
+    for (int i = 0; i < n; i++) {
+        want[i] = a.h[i] * fmin(1, max_norm / (norm + 1e-6));
+    }
+    cpa_dev_f64 *got = new_sums(1);
+    OK(cpa_op_clip(be, got, a.m, max_norm));
+    near("clip, norm", get_sums(got, 1), &norm, 1, 1e-12);
+    near("clip", get(a), want, n, tolerance);
+    drop(got);
+    DROP(a);
+}
+
+static void case_clip(void)
+{
+    clip_of(0, 1);
+    clip_of(1, 0.25);
+    clip_of(33, 3);
+    clip_of(33, 1e6); // short enough: stays as it is
+    clip_of(100000, 3);
+    clip_of(100000, 0);
+    // A broken vector must stay broken.
+    const double bad[] = {NAN, INFINITY};
+    for (int i = 0; i < 2; i++) {
+        mat a = put_uniform(1, 5, 0, -1, 1);
+        a.h[3] = bad[i];
+        mat broken = put_values(1, 5, 0, a.h);
+        cpa_dev_f64 *norm = new_sums(1);
+        OK(cpa_op_clip(be, norm, broken.m, 3));
+        assert_false(isfinite(get_sums(norm, 1)[0]));
+        assert_true(isnan(get(broken)[3]));
+        assert_true(isnan(get(broken)[0]) == (i == 0)); // a NaN norm spoils everything, as with torch
+        drop(norm);
+        DROP(a, broken);
+    }
+}
+
 static void case_adam(void)
 {
     for (int i = 0; i < N_SIZES; i++) {

@@ -9,6 +9,7 @@ enum { N_SIZES = sizeof sizes / sizeof *sizes };
 
 typedef struct bag {
     int rows, m, n, cols;
+    cpa_doser kind;
     int *ids;             // [rows * m]
     double *dose, *w, *c; // [rows * m], [n], [n]
     double *up;           // gradient that comes in
@@ -33,7 +34,11 @@ static double sigmoid(double x)
 static double dose_effect(const bag *s, int i)
 {
     int p = s->ids[i];
-    return p == 0 ? 0 : sigmoid(s->w[p] * log1p(s->dose[i]) + s->c[p]) - sigmoid(s->c[p]);
+    if (p == 0 || s->kind == CPA_DOSER_LINEAR) {
+        return p == 0 ? 0 : s->dose[i];
+    }
+    double x = s->kind == CPA_DOSER_LOGSIGM ? log1p(s->dose[i]) : s->dose[i];
+    return sigmoid(s->w[p] * x + s->c[p]) - sigmoid(s->c[p]);
 }
 
 static double doser_sum(void *arg)
@@ -46,13 +51,13 @@ static double doser_sum(void *arg)
     return p;
 }
 
-static void doser_of(const int *size, bool gradient)
+static void doser_of(const int *size, cpa_doser kind, bool gradient)
 {
-    bag s = {.rows = size[0], .m = size[1], .n = size[2]};
+    bag s = {.rows = size[0], .m = size[1], .n = size[2], .kind = kind};
     int n = s.rows * s.m;
     s.ids = random_ids(s.rows, s.m, s.n);
     cpa_dev_int *ids = put_ints(s.ids, n);
-    mat dose = put_uniform(s.rows, s.m, 1, 0, 100), w = put_uniform(1, s.n, 0, -2, 2),
+    mat dose = put_uniform(s.rows, s.m, 1, 0, kind == CPA_DOSER_SIGM ? 4 : 100), w = put_uniform(1, s.n, 0, -2, 2),
         c = put_uniform(1, s.n, 0, -2, 2);
     mat out = put_nan(s.rows, s.m, 2), up = put_uniform(s.rows, s.m, 0, -1, 1);
     mat dw = put_nan(1, s.n, 0), dc = put_nan(1, s.n, 0);
@@ -61,7 +66,7 @@ static void doser_of(const int *size, bool gradient)
     s.c = c.h;
     s.up = up.h;
     if (gradient) {
-        OK(cpa_op_doser_grad(be, dw.m, dc.m, up.m, ids, dose.m, w.m, c.m));
+        OK(cpa_op_doser_grad(be, dw.m, dc.m, up.m, ids, dose.m, w.m, c.m, kind));
         near("doser_grad, dw", get(dw), differences(doser_sum, &s, s.w, s.n, 1e-5), s.n, difference_tolerance);
         near("doser_grad, dc", get(dc), differences(doser_sum, &s, s.c, s.n, 1e-5), s.n, difference_tolerance);
     } else {
@@ -69,7 +74,7 @@ static void doser_of(const int *size, bool gradient)
         for (int i = 0; i < n; i++) {
             want[i] = dose_effect(&s, i);
         }
-        OK(cpa_op_doser(be, out.m, ids, dose.m, w.m, c.m));
+        OK(cpa_op_doser(be, out.m, ids, dose.m, w.m, c.m, kind));
         near("doser", get(out), want, n, tolerance);
     }
     drop(ids);
@@ -79,14 +84,18 @@ static void doser_of(const int *size, bool gradient)
 static void case_doser(void)
 {
     for (int i = 0; i < N_SIZES; i++) {
-        doser_of(sizes[i], false);
+        doser_of(sizes[i], CPA_DOSER_LOGSIGM, false);
+        doser_of(sizes[i], CPA_DOSER_SIGM, false);
+        doser_of(sizes[i], CPA_DOSER_LINEAR, false);
     }
 }
 
 static void case_doser_grad(void)
 {
     for (int i = 0; i < N_SIZES; i++) {
-        doser_of(sizes[i], true);
+        doser_of(sizes[i], CPA_DOSER_LOGSIGM, true);
+        doser_of(sizes[i], CPA_DOSER_SIGM, true);
+        doser_of(sizes[i], CPA_DOSER_LINEAR, true);
     }
 }
 

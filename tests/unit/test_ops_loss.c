@@ -203,8 +203,9 @@ static void case_softmax_scale(void)
 typedef struct classes {
     int rows, n;
     double *logits;
-    const double *weight; // or NULL
-    const int *label;
+    const double *weight;      // or NULL
+    const int *label, *label2; // the latter or NULL
+    double mix, gamma;
 } classes;
 
 static double cross_entropy_of(void *arg)
@@ -220,44 +221,86 @@ static double cross_entropy_of(void *arg)
         for (int j = 0; j < s->n; j++) {
             sum += exp(z[j] - top);
         }
-        loss += (s->weight != NULL ? s->weight[s->label[b]] : 1) * (log(sum) + top - z[s->label[b]]);
+        for (int i = 0; i < 2; i++) {
+            const int *label = i == 0 ? s->label : s->label2;
+            if (label != NULL) {
+                double log_p = z[label[b]] - top - log(sum), weight = s->weight != NULL ? s->weight[label[b]] : 1;
+                loss -= (i == 0 ? s->mix : 1 - s->mix) * weight * pow(1 - exp(log_p), s->gamma) * log_p;
+            }
+        }
     }
     return loss;
 }
 
-static void cross_entropy_case(int rows, int n, bool weighted, int pad)
+static int *draw_labels(int rows, int n)
 {
-    const double scale = 0.5;
     int *label = host((size_t)rows, sizeof *label);
     for (int b = 0; b < rows; b++) {
         label[b] = below(n);
     }
-    cpa_dev_int *labels = put_ints(label, rows);
+    return label;
+}
+
+static void cross_entropy_case(int rows, int n, bool weighted, int pad, bool mixed, double gamma)
+{
+    const double scale = 0.5;
     mat z = put_uniform(rows, n, pad, -4, 4), weight = put_uniform(1, n, 0, 0.1, 3);
     cpa_dev_f64 *sum = new_sums(1);
-    classes s = {rows, n, z.h, weighted ? weight.h : NULL, label};
+    classes s = {rows, n, z.h, weighted ? weight.h : NULL, draw_labels(rows, n), NULL, mixed ? 0.375 : 1, gamma};
+    s.label2 = mixed ? draw_labels(rows, n) : NULL;
+    cpa_dev_int *labels = put_ints(s.label, rows), *labels2 = mixed ? put_ints(s.label2, rows) : NULL;
     double want = cross_entropy_of(&s), *d = differences(cross_entropy_of, &s, s.logits, rows * n, 1e-5);
     for (int i = 0; i < rows * n; i++) {
         d[i] *= scale;
     }
-    OK(cpa_op_cross_entropy(be, sum, z.m, labels, weighted ? weight.m : CPA_NO_MAT, (cpa_real)scale));
+    OK(cpa_op_cross_entropy(be, sum, z.m, labels, labels2, (cpa_real)s.mix, weighted ? weight.m : CPA_NO_MAT,
+                            (cpa_real)gamma, (cpa_real)scale));
     near("cross_entropy", get_sums(sum, 1), &want, 1, loss_tolerance);
     if (n > 1) { // of one class, all is 0
         near("cross_entropy, d logits", get(z), d, rows * n, difference_tolerance);
     }
     drop(labels);
+    drop(labels2);
     drop(sum);
     DROP(z, weight);
 }
 
+// A class as good as certain: with little focus the textbook's derivative is infinity times 0.
+static void certain_class(double gamma)
+{
+    const double rest = exp(-12), want = pow(rest / (1 + rest), gamma) * log1p(rest);
+    mat z = put_values(3, 2, 0, memcpy(host(6, sizeof(double)), (double[]){12, 0, 200, 0, NAN, 0}, 6 * sizeof(double)));
+    const int label[] = {0, 0, 0};
+    cpa_dev_int *labels = put_ints(label, 3);
+    cpa_dev_f64 *sum = new_sums(1);
+    OK(cpa_op_cross_entropy(be, sum, cpa_mat_head(z.m, 2), labels, NULL, 1, CPA_NO_MAT, (cpa_real)gamma, 1));
+    near("cross_entropy, certain", get_sums(sum, 1), &want, 1, 1e-6);
+    const double *d = get(z);
+    double h = 1e-4, up = exp(-12 - h), down = exp(-12 + h);
+    double by_other = (pow(down / (1 + down), gamma) * log1p(down) - pow(up / (1 + up), gamma) * log1p(up)) / (2 * h);
+    near("cross_entropy, certain, d", d + 1, &by_other, 1, 1e-5);
+    assert_true(d[2] == 0 && d[3] == 0);
+    z.m.data = cpa_real_at(z.m.data, 4);
+    OK(cpa_op_cross_entropy(be, sum, cpa_mat_head(z.m, 1), labels, NULL, 1, CPA_NO_MAT, (cpa_real)gamma, 1));
+    assert_true(isnan(get_sums(sum, 1)[0]));
+    drop(labels);
+    drop(sum);
+    drop(cpa_real_at(z.m.data, -4));
+}
+
 static void case_cross_entropy(void)
 {
-    cross_entropy_case(0, 3, false, 0);
-    cross_entropy_case(1, 1, false, 0);
-    cross_entropy_case(2, 2, true, 1);
-    cross_entropy_case(31, 5, false, 2);
-    cross_entropy_case(33, 31, true, 0);
-    cross_entropy_case(40, 40, true, 1);
+    const double gammas[] = {0, 2, 0.5};
+    for (int i = 0; i < 6; i++) {
+        cross_entropy_case(0, 3, false, 0, i % 2, gammas[i / 2]);
+        cross_entropy_case(1, 1, false, 0, i % 2, gammas[i / 2]);
+        cross_entropy_case(2, 2, true, 1, i % 2, gammas[i / 2]);
+        cross_entropy_case(31, 5, false, 2, i % 2, gammas[i / 2]);
+        cross_entropy_case(33, 31, true, 0, i % 2, gammas[i / 2]);
+        cross_entropy_case(40, 40, true, 1, i % 2, gammas[i / 2]);
+    }
+    certain_class(2);
+    certain_class(0.5);
 }
 
 int main(void)

@@ -9,7 +9,8 @@
 // Does not compile when ops.def has an operation that no list of cases names.
 enum covered {
 #define X(op) COVERED_##op,
-    OPS_MEMORY(X) OPS_DENSE(X) OPS_SPARSE(X) OPS_NORM(X) OPS_EMBED(X) OPS_LOSS(X) OPS_SCORE(X)
+    OPS_MEMORY(X) OPS_DENSE(X) OPS_SPARSE(X) OPS_NORM(X) OPS_LAYER(X) OPS_EMBED(X) OPS_LOSS(X) OPS_SCORE(X)
+    OPS_LIKELIHOOD(X) OPS_LATENT(X)
 #undef X
         N_COVERED
 };
@@ -242,8 +243,8 @@ static void test_scratch(void **state)
     cpa_dev_f64 *sum = new_sums(1);
     long count = 0;
     for (int i = 0; i < 3; i++) {
-        OK(cpa_op_sparse_linear(be, y.m, c.x, wt.m));
-        OK(cpa_op_sparse_linear_grad(be, dwt.m, c.x, y.m));
+        OK(cpa_op_sparse_linear(be, y.m, c.x, wt.m, true));
+        OK(cpa_op_sparse_linear_grad(be, dwt.m, c.x, y.m, true));
         OK(cpa_op_nb_loss(be, sum, z.m, g.m, d.m, cpa_mat_row(z.m, 0), cpa_mat_row(z.m, 1), c.x, 1));
         if (i == 0) {
             count = cpa_alloc_count();

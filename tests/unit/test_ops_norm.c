@@ -9,10 +9,11 @@ enum { N_SIZES = sizeof sizes / sizeof *sizes };
 // Everything a batch norm has, in double; P is a scalar made of its results.
 typedef struct norm {
     int rows, cols;
+    bool relu;
     double keep;
     double *a, *gamma, *beta, *mask;      // inputs
     double *mean, *var, *rstd, *xhat, *y; // results
-    double *gate;                         // keep where the recorded Y > 0
+    double *gate;                         // keep where the recorded Y > 0; 1 everywhere without relu
     double *dy, *da, *v;                  // gradient in, gradient out, gradient of P by da
 } norm;
 
@@ -42,7 +43,8 @@ static void forward(norm *s)
         for (int i = 0; i < s->rows; i++) {
             int at = i * s->cols + j;
             s->xhat[at] = (s->a[at] - s->mean[j]) * s->rstd[j];
-            s->y[at] = s->mask[at] * fmax(0, s->gamma[j] * s->xhat[at] + s->beta[j]);
+            double t = s->gamma[j] * s->xhat[at] + s->beta[j];
+            s->y[at] = s->relu ? s->mask[at] * fmax(0, t) : t;
         }
     }
 }
@@ -95,16 +97,19 @@ typedef struct setting {
     mat a, gamma, beta, mask;
 } setting;
 
-static setting make(int rows, int cols, bool dropout, int pad)
+// What follows the norm: ReLU, ReLU and dropout, nothing. Without ReLU the keep that is given must not matter.
+enum { RELU, DROPOUT, LINEAR, N_MODES };
+
+static setting make(int rows, int cols, int mode, int pad)
 {
-    setting t = {.s = {.rows = rows, .cols = cols, .keep = dropout ? 1.25 : 1}};
+    setting t = {.s = {.rows = rows, .cols = cols, .relu = mode != LINEAR, .keep = mode == RELU ? 1 : 1.25}};
     int n = rows * cols;
     t.a = put_uniform(rows, cols, pad, -2, 3);
     t.gamma = put_uniform(1, cols, 0, -1.5, 1.5);
     t.beta = put_uniform(1, cols, 0, -0.5, 0.5);
     double *mask = doubles(n);
     for (int i = 0; i < n; i++) {
-        mask[i] = !dropout ? 1 : uniform(0, 1) < 0.2 ? 0 : 1.25;
+        mask[i] = mode != DROPOUT ? 1 : uniform(0, 1) < 0.2 ? 0 : 1.25;
     }
     t.mask = put_values(rows, cols, pad, mask);
     norm *s = &t.s;
@@ -121,7 +126,7 @@ static setting make(int rows, int cols, bool dropout, int pad)
     s->da = doubles(n);
     forward(s);
     for (int i = 0; i < n; i++) {
-        s->gate[i] = s->y[i] > 0 ? s->keep : 0;
+        s->gate[i] = !s->relu ? 1 : s->y[i] > 0 ? s->keep : 0;
     }
     return t;
 }
@@ -135,13 +140,13 @@ static double *copy_of(const double *x, int n)
 
 static void case_batch_norm(void)
 {
-    for (int i = 0; i < 2 * N_SIZES; i++) {
-        int rows = sizes[i / 2][0], cols = sizes[i / 2][1], n = rows * cols;
-        setting t = make(rows, cols, i % 2, i % 3);
+    for (int i = 0; i < N_MODES * N_SIZES; i++) {
+        int rows = sizes[i / N_MODES][0], cols = sizes[i / N_MODES][1], n = rows * cols;
+        setting t = make(rows, cols, i % N_MODES, i % 4);
         mat y = put_nan(rows, cols, 1), xhat = put_nan(rows, cols, 2);
         mat mean = put_nan(1, cols, 0), var = put_nan(1, cols, 0), rstd = put_nan(1, cols, 0);
         OK(cpa_op_batch_norm(be, y.m, xhat.m, mean.m, var.m, rstd.m, t.a.m, t.gamma.m, t.beta.m,
-                             i % 2 ? t.mask.m : CPA_NO_MAT));
+                             i % N_MODES == DROPOUT ? t.mask.m : CPA_NO_MAT, t.s.relu));
         near("batch_norm, mean", get(mean), t.s.mean, cols, tolerance);
         near("batch_norm, rstd", get(rstd), t.s.rstd, cols, tolerance);
         if (rows > 1) {
@@ -158,23 +163,27 @@ static void case_batch_norm(void)
     for (int j = 0; j < 5; j++) {
         column_statistics(&s, j);
     }
-    OK(cpa_op_batch_norm(be, out.m, xhat.m, mean.m, var.m, rstd.m, a.m, one.m, one.m, CPA_NO_MAT));
+    OK(cpa_op_batch_norm(be, out.m, xhat.m, mean.m, var.m, rstd.m, a.m, one.m, one.m, CPA_NO_MAT, true));
     near("batch_norm, var far from 0", get(var), s.var, 5, tolerance);
     a.h[7] = NAN;
     mat bad = put_values(33, 5, 0, a.h);
-    OK(cpa_op_batch_norm(be, out.m, xhat.m, mean.m, var.m, rstd.m, bad.m, one.m, one.m, CPA_NO_MAT));
-    assert_true(isnan(get(out)[2]));
+    for (int relu = 0; relu < 2; relu++) {
+        OK(cpa_op_batch_norm(be, out.m, xhat.m, mean.m, var.m, rstd.m, bad.m, one.m, one.m, CPA_NO_MAT, relu));
+        assert_true(isnan(get(out)[2]));
+    }
+    assert_int_equal(cpa_op_batch_norm(be, out.m, xhat.m, mean.m, var.m, rstd.m, a.m, one.m, one.m, a.m, false),
+                     CPA_INTERNAL);
     DROP(a, out, xhat, mean, var, rstd, one, bad);
 }
 
 static void case_batch_norm_grad(void)
 {
-    for (int i = 0; i < 2 * N_SIZES; i++) {
-        int rows = sizes[i / 2][0], cols = sizes[i / 2][1], n = rows * cols;
+    for (int i = 0; i < N_MODES * N_SIZES; i++) {
+        int rows = sizes[i / N_MODES][0], cols = sizes[i / N_MODES][1], n = rows * cols;
         if (rows * cols > 5000) {
             continue; // a difference for every element would take minutes
         }
-        setting t = make(rows, cols, i % 2, i % 3);
+        setting t = make(rows, cols, i % N_MODES, i % 4);
         mat y = put_values(rows, cols, 1, copy_of(t.s.y, n)), xhat = put_values(rows, cols, 2, copy_of(t.s.xhat, n));
         mat rstd = put_values(1, cols, 0, copy_of(t.s.rstd, cols)), dy = put_uniform(rows, cols, 1, -1, 1);
         mat da = put_nan(rows, cols, 3), dgamma = put_nan(1, cols, 0), dbeta = put_nan(1, cols, 0);
@@ -184,7 +193,7 @@ static void case_batch_norm_grad(void)
         double *want_gamma = differences(first_order, &t.s, t.s.gamma, cols, 1e-6);
         double *want_beta = differences(first_order, &t.s, t.s.beta, cols, 1e-6);
         OK(cpa_op_batch_norm_grad(be, da.m, dgamma.m, dbeta.m, dy.m, y.m, xhat.m, t.gamma.m, rstd.m, (cpa_real)t.s.keep,
-                                  CPA_NO_MAT));
+                                  CPA_NO_MAT, t.s.relu));
         if (rows > 1) { // of one cell, xhat is 0 and so is dA
             near("batch_norm_grad, dA", get(da), want, n, difference_tolerance);
             near("batch_norm_grad, dgamma", get(dgamma), want_gamma, cols, difference_tolerance);
@@ -196,7 +205,7 @@ static void case_batch_norm_grad(void)
             plain[k] += q.h[k];
         }
         OK(cpa_op_batch_norm_grad(be, dy.m, CPA_NO_MAT, CPA_NO_MAT, dy.m, y.m, xhat.m, t.gamma.m, rstd.m,
-                                  (cpa_real)t.s.keep, q.m));
+                                  (cpa_real)t.s.keep, q.m, t.s.relu));
         near("batch_norm_grad, with q", get(dy), plain, n, tolerance);
         DROP(y, xhat, rstd, dy, da, dgamma, dbeta, q, t.a, t.gamma, t.beta, t.mask);
     }
@@ -206,7 +215,7 @@ static void case_batch_norm_grad(void)
 static void large_gradient(void)
 {
     enum { ROWS = 130, COLS = 300 };
-    setting t = make(ROWS, COLS, true, 1);
+    setting t = make(ROWS, COLS, DROPOUT, 1);
     mat y = put_values(ROWS, COLS, 1, copy_of(t.s.y, ROWS * COLS));
     mat xhat = put_values(ROWS, COLS, 2, copy_of(t.s.xhat, ROWS * COLS));
     mat rstd = put_values(1, COLS, 0, copy_of(t.s.rstd, COLS)), dy = put_uniform(ROWS, COLS, 1, -1, 1);
@@ -214,7 +223,7 @@ static void large_gradient(void)
     t.s.dy = dy.h;
     backward(&t.s);
     OK(cpa_op_batch_norm_grad(be, da.m, CPA_NO_MAT, CPA_NO_MAT, dy.m, y.m, xhat.m, t.gamma.m, rstd.m,
-                              (cpa_real)t.s.keep, CPA_NO_MAT));
+                              (cpa_real)t.s.keep, CPA_NO_MAT, true));
     near("batch_norm_grad, large", get(da), t.s.da, ROWS * COLS, tolerance);
     DROP(y, xhat, rstd, dy, da, t.a, t.gamma, t.beta, t.mask);
 }
@@ -222,12 +231,12 @@ static void large_gradient(void)
 static void case_batch_norm_grad2(void)
 {
     large_gradient();
-    for (int i = 0; i < 2 * N_SIZES; i++) {
-        int rows = sizes[i / 2][0], cols = sizes[i / 2][1], n = rows * cols;
+    for (int i = 0; i < N_MODES * N_SIZES; i++) {
+        int rows = sizes[i / N_MODES][0], cols = sizes[i / N_MODES][1], n = rows * cols;
         if (rows < 3 || n > 5000) {
             continue;
         }
-        setting t = make(rows, cols, i % 2, i % 3);
+        setting t = make(rows, cols, i % N_MODES, i % 4);
         mat y = put_values(rows, cols, 1, copy_of(t.s.y, n)), xhat = put_values(rows, cols, 2, copy_of(t.s.xhat, n));
         mat rstd = put_values(1, cols, 0, copy_of(t.s.rstd, cols)), dy = put_uniform(rows, cols, 1, -1, 1);
         mat v = put_uniform(rows, cols, 2, -1, 1), q = put_nan(rows, cols, 1), dgamma = put_uniform(1, cols, 0, -1, 1);
@@ -240,7 +249,7 @@ static void case_batch_norm_grad2(void)
             want_gamma[j] += dgamma.h[j];
         }
         OK(cpa_op_batch_norm_grad2(be, v.m, dgamma.m, q.m, v.m, dy.m, y.m, xhat.m, t.gamma.m, rstd.m,
-                                   (cpa_real)t.s.keep));
+                                   (cpa_real)t.s.keep, t.s.relu));
         near("batch_norm_grad2, d(dY)", get(v), want_dy, n, difference_tolerance);
         near("batch_norm_grad2, dgamma", get(dgamma), want_gamma, cols, difference_tolerance);
         near("batch_norm_grad2, q", get(q), want_q, n, difference_tolerance);
@@ -250,8 +259,9 @@ static void case_batch_norm_grad2(void)
 
 static void case_batch_norm_eval(void)
 {
-    for (int i = 0; i <= N_SIZES; i++) {
-        int rows = i < N_SIZES ? sizes[i][0] : 0, cols = i < N_SIZES ? sizes[i][1] : 7, n = rows * cols;
+    for (int i = 0; i < 2 * N_SIZES + 2; i++) {
+        int rows = i / 2 < N_SIZES ? sizes[i / 2][0] : 0, cols = i / 2 < N_SIZES ? sizes[i / 2][1] : 7, n = rows * cols;
+        bool relu = i % 2 == 0;
         mat a = put_uniform(rows, cols, i % 3, -2, 2), y = put_nan(rows, cols, 1),
             bias = put_uniform(1, cols, 0, -1, 1);
         mat mean = put_uniform(1, cols, 0, -1, 1), var = put_uniform(1, cols, 0, 0, 2);
@@ -259,11 +269,12 @@ static void case_batch_norm_eval(void)
         double *want = doubles(n);
         for (int k = 0; k < n; k++) {
             int j = k % cols;
-            want[k] = fmax(0, gamma.h[j] * (a.h[k] + bias.h[j] - mean.h[j]) / sqrt(var.h[j] + eps) + beta.h[j]);
+            want[k] = gamma.h[j] * (a.h[k] + bias.h[j] - mean.h[j]) / sqrt(var.h[j] + eps) + beta.h[j];
+            want[k] = relu ? fmax(0, want[k]) : want[k];
         }
-        OK(cpa_op_batch_norm_eval(be, y.m, a.m, bias.m, mean.m, var.m, gamma.m, beta.m));
+        OK(cpa_op_batch_norm_eval(be, y.m, a.m, bias.m, mean.m, var.m, gamma.m, beta.m, relu));
         near("batch_norm_eval", get(y), want, n, tolerance);
-        OK(cpa_op_batch_norm_eval(be, a.m, a.m, bias.m, mean.m, var.m, gamma.m, beta.m));
+        OK(cpa_op_batch_norm_eval(be, a.m, a.m, bias.m, mean.m, var.m, gamma.m, beta.m, relu));
         near("batch_norm_eval in place", get(a), want, n, tolerance);
         DROP(a, y, bias, mean, var, gamma, beta);
     }

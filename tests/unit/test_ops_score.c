@@ -70,13 +70,14 @@ static void moments_of(mat a, const int *rows, int n, const int *mask, double *m
 }
 
 // Groups: an empty one first, one cell next, the rest dealt evenly over the others.
-static void group_r2_of(int rows, int genes, int groups, bool masked, double noise)
+// With `given`, the predicted variances come as a matrix of their own.
+static void group_r2_of(int rows, int genes, int groups, bool masked, bool given, double noise)
 {
     mat t = put_uniform(rows, genes, 1, 0, 3), p = put_uniform(rows, genes, 2, 0, 3);
     for (int i = 0; i < rows * genes; i++) {
         p.h[i] = t.h[i] + noise * (p.h[i] - 1.5);
     }
-    mat near_t = put_values(rows, genes, 2, p.h);
+    mat near_t = put_values(rows, genes, 2, p.h), pv = put_uniform(rows, genes, 1, 0, 1.5);
     int *order = host((size_t)rows, sizeof *order), *offset = host((size_t)groups + 1, sizeof *offset);
     for (int i = 0; i < rows; i++) {
         order[i] = (i * 7 + 3) % rows; // rows are no multiple of 7
@@ -90,8 +91,8 @@ static void group_r2_of(int rows, int genes, int groups, bool masked, double noi
         mask[i] = (int)uniform(-2e9, 2e9);
     }
     double *want = host(2 * (size_t)groups, sizeof *want);
-    double *m[4];
-    for (int i = 0; i < 4; i++) {
+    double *m[5];
+    for (int i = 0; i < 5; i++) {
         m[i] = host((size_t)genes, sizeof **m);
     }
     for (int k = 0; k < groups; k++) {
@@ -99,40 +100,46 @@ static void group_r2_of(int rows, int genes, int groups, bool masked, double noi
         const int *bits = masked ? mask + k * words : NULL;
         moments_of(near_t, order + offset[k], n, bits, m[0], m[1]);
         moments_of(t, order + offset[k], n, bits, m[2], m[3]);
+        if (given) {
+            moments_of(pv, order + offset[k], n, bits, m[1], m[4]);
+        }
         want[2 * k] = n > 0 ? r2_of(m[0], m[2], genes) : 0;
         want[2 * k + 1] = n > 1 ? r2_of(m[1], m[3], genes) : 0;
     }
     cpa_dev_int *dev_order = put_ints(order, rows), *dev_offset = put_ints(offset, groups + 1);
     cpa_dev_int *dev_mask = put_ints(mask, groups * words);
     cpa_dev_f64 *r2 = new_sums(2 * groups);
-    OK(cpa_op_group_r2(be, r2, near_t.m, t.m, dev_order, dev_offset, groups, masked ? dev_mask : NULL,
-                       masked ? words : 0));
+    OK(cpa_op_group_r2(be, r2, near_t.m, given ? pv.m : CPA_NO_MAT, t.m, dev_order, dev_offset, groups,
+                       masked ? dev_mask : NULL, masked ? words : 0));
     near("group_r2", get_sums(r2, 2 * groups), want, 2 * groups, 1e-9);
     drop(dev_order);
     drop(dev_offset);
     drop(dev_mask);
     drop(r2);
-    DROP(t, p, near_t);
+    DROP(t, p, near_t, pv);
 }
 
 static void case_group_r2(void)
 {
-    group_r2_of(2, 1, 3, false, 0.5);
-    group_r2_of(31, 33, 3, false, 0.3);
-    group_r2_of(33, 64, 5, true, 0.3);
-    group_r2_of(128, 700, 6, true, 2);
-    group_r2_of(128, 31, 4, false, 0); // a perfect prediction scores 1
-    group_r2_of(20, 40, 3, true, 1e-4);
+    group_r2_of(2, 1, 3, false, false, 0.5);
+    group_r2_of(31, 33, 3, false, false, 0.3);
+    group_r2_of(33, 64, 5, true, false, 0.3);
+    group_r2_of(128, 700, 6, true, false, 2);
+    group_r2_of(128, 31, 4, false, false, 0); // a perfect prediction scores 1
+    group_r2_of(20, 40, 3, true, false, 1e-4);
+    group_r2_of(2, 1, 3, false, true, 0.5);
+    group_r2_of(33, 64, 5, true, true, 0.3);
+    group_r2_of(128, 700, 6, false, true, 2);
     // Constant targets have no variance to explain, a broken prediction has no score.
     mat t = put_uniform(4, 8, 0, 1, 1), p = put_uniform(4, 8, 0, 2, 3), broken = put_nan(4, 8, 0);
     const int order[] = {0, 1, 2, 3}, offset[] = {0, 4};
     cpa_dev_int *dev_order = put_ints(order, 4), *dev_offset = put_ints(offset, 2);
     cpa_dev_f64 *r2 = new_sums(2);
-    OK(cpa_op_group_r2(be, r2, p.m, t.m, dev_order, dev_offset, 1, NULL, 0));
+    OK(cpa_op_group_r2(be, r2, p.m, CPA_NO_MAT, t.m, dev_order, dev_offset, 1, NULL, 0));
     assert_true(get_sums(r2, 2)[0] == 0);
-    OK(cpa_op_group_r2(be, r2, broken.m, t.m, dev_order, dev_offset, 1, NULL, 0));
+    OK(cpa_op_group_r2(be, r2, broken.m, CPA_NO_MAT, t.m, dev_order, dev_offset, 1, NULL, 0));
     assert_true(get_sums(r2, 2)[0] == 0 && get_sums(r2, 2)[1] == 0);
-    OK(cpa_op_group_r2(be, r2, t.m, t.m, dev_order, dev_offset, 1, NULL, 0));
+    OK(cpa_op_group_r2(be, r2, t.m, CPA_NO_MAT, t.m, dev_order, dev_offset, 1, NULL, 0));
     assert_true(get_sums(r2, 2)[0] == 1 && get_sums(r2, 2)[1] == 1);
     drop(dev_order);
     drop(dev_offset);

@@ -8,19 +8,21 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 static void case_sparse_linear(void)
 {
-    for (int i = 0; i < N_SHAPES; i++) {
-        int rows = shapes[i][0], genes = shapes[i][1], n = shapes[i][2];
-        cells c = put_cells(rows, genes, 0.3, false);
+    for (int i = 0; i < 2 * N_SHAPES; i++) {
+        int rows = shapes[i / 2][0], genes = shapes[i / 2][1], n = shapes[i / 2][2];
+        bool use_log1p = i % 2 == 0;
+        cells c = put_cells(rows, genes, 0.3, !use_log1p);
+        const double *x = use_log1p ? c.dense_log1p : c.dense;
         mat wt = put_uniform(genes, n, i % 3, -1, 1), y = put_nan(rows, n, i % 2);
         double *want = host((size_t)rows * (size_t)n, sizeof *want);
         for (int b = 0; b < rows; b++) {
             for (int g = 0; g < genes; g++) {
                 for (int j = 0; j < n; j++) {
-                    want[b * n + j] += c.dense_log1p[b * genes + g] * wt.h[g * n + j];
+                    want[b * n + j] += x[b * genes + g] * wt.h[g * n + j];
                 }
             }
         }
-        OK(cpa_op_sparse_linear(be, y.m, c.x, wt.m));
+        OK(cpa_op_sparse_linear(be, y.m, c.x, wt.m, use_log1p));
         near("sparse_linear", get(y), want, rows * n, tolerance);
         DROP(wt, y);
         drop_cells(c);
@@ -29,19 +31,21 @@ static void case_sparse_linear(void)
 
 static void case_sparse_linear_grad(void)
 {
-    for (int i = 0; i < N_SHAPES; i++) {
-        int rows = shapes[i][0], genes = shapes[i][1], n = shapes[i][2];
-        cells c = put_cells(rows, genes, 0.3, false);
+    for (int i = 0; i < 2 * N_SHAPES; i++) {
+        int rows = shapes[i / 2][0], genes = shapes[i / 2][1], n = shapes[i / 2][2];
+        bool use_log1p = i % 2 == 0;
+        cells c = put_cells(rows, genes, 0.3, !use_log1p);
+        const double *x = use_log1p ? c.dense_log1p : c.dense;
         mat dy = put_uniform(rows, n, i % 3, -1, 1), dwt = put_nan(genes, n, i % 2);
         double *want = host((size_t)genes * (size_t)n, sizeof *want);
         for (int b = 0; b < rows; b++) {
             for (int g = 0; g < genes; g++) {
                 for (int j = 0; j < n; j++) {
-                    want[g * n + j] += c.dense_log1p[b * genes + g] * dy.h[b * n + j];
+                    want[g * n + j] += x[b * genes + g] * dy.h[b * n + j];
                 }
             }
         }
-        OK(cpa_op_sparse_linear_grad(be, dwt.m, c.x, dy.m));
+        OK(cpa_op_sparse_linear_grad(be, dwt.m, c.x, dy.m, use_log1p));
         near("sparse_linear_grad", get(dwt), want, genes * n, tolerance);
         DROP(dy, dwt);
         drop_cells(c);

@@ -20,7 +20,10 @@
     X(predict, PREDICT, "RUN --data DATA.h5ad --out PRED.h5ad",                                                        \
       "writes counterfactual predictions, or reconstructions")                                                         \
     X(evaluate, EVALUATE, "RUN --data DATA.h5ad --out SCORES.csv", "scores held-out groups, beside the baselines")     \
-    X(import, IMPORT, "FILE.h5 --out RUN", "makes a run folder from weights trained by upstream")
+    X(latent, LATENT, "RUN --data DATA.h5ad --out LATENT.h5ad", "writes latent vectors of cells")                      \
+    X(embeddings, EMBEDDINGS, "RUN --out EMBEDDINGS.h5ad", "writes vectors of perturbations and covariate values")     \
+    X(import, IMPORT, "FILE.h5 --out RUN", "makes a run folder from weights trained by upstream")                      \
+    X(export, EXPORT, "RUN --out FILE.h5", "writes a run's weights as upstream's state dict")
 
 typedef enum cpa_command {
     CPA_COMMAND_NONE,
@@ -107,6 +110,7 @@ typedef struct cpa_options {
     char *cells, *grid;
     bool reconstruct;
     char *output;
+    cpa_strings which;
     unsigned char source[CPA_N_OPTIONS]; // cpa_source
 } cpa_options;
 

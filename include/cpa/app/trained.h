@@ -81,6 +81,10 @@ void cpa_target_fini(cpa_target *target);
  *  cell's own library size. Rank-local. */
 cpa_status cpa_trained_predict(cpa_trained *t, const int64_t *cell, const cpa_target *const *as, int n);
 
+/** Encodes at most CPA_BLOCK cells, each as its own target; cpa_model_latent then gives their latents. Never decodes.
+ *  Rank-local. */
+cpa_status cpa_trained_encode(cpa_trained *t, const int64_t *cell, const cpa_target *const *as, int n);
+
 /** The profile of all predictions of a target: fixed blocks of its cells, shared among the ranks, merged in order.
  *  The same bits at any number of ranks. Collective. */
 cpa_status cpa_trained_profile(cpa_trained *t, const cpa_target *target, cpa_scale scale, cpa_profile *out);

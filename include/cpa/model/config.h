@@ -7,10 +7,15 @@
 #include <stdint.h>
 
 typedef struct cpa_model_config {
-    char *recon_loss; // "nb"
-    char *doser_type; // "logsigm"
+    char *recon_loss; // "nb", "zinb" or "gauss"
+    char *doser_type; // "logsigm", "sigm" or "linear"
     int n_latent, n_hidden_encoder, n_layers_encoder, n_hidden_decoder, n_layers_decoder;
+    bool use_batch_norm_encoder, use_layer_norm_encoder, use_batch_norm_decoder, use_layer_norm_decoder;
+    double dropout_rate_encoder, dropout_rate_decoder; // the latter for gauss alone, as upstream
+    bool variational;
+    bool freeze_pert_projection; // of external embeddings, as upstream
     int n_hidden_adv, n_layers_adv;
+    bool use_batch_norm_adv, use_layer_norm_adv;
     double dropout_rate_adv;
     int64_t seed;
 } cpa_model_config;

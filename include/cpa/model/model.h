@@ -15,33 +15,41 @@ typedef struct cpa_shape {
     int batch_cov;               // which covariate is the batch key, -1: none
     int max_cells;               // largest batch
     int64_t max_nnz;             // most stored values of a batch
+    bool mixup;                  // batches may be mixed: twice the values and components
+    int n_pert_features;         // width of external perturbation vectors, 0: embeddings are learned
+    const float *pert_features;  // [n_perts, n_pert_features] those vectors, row 0 zero; borrowed by cpa_model_create
 } cpa_shape;
 
 typedef struct cpa_model cpa_model;
 
-// Recorded dropout masks to use in place of drawn ones: mask of classifier c (0 perturbation, 1 + position of the covariate),
-// hidden layer k, on the pass-th run of the adversaries in this step; 0 or 1 per [cell, unit], or NULL.
-typedef struct cpa_masks {
-    const cpa_real *(*get)(void *ctx, int classifier, int layer, int pass);
+// Parts of the model that have dropout: 0 the perturbation adversary, 1 + c that of covariate c, and these.
+enum { CPA_PART_ENCODER = 254, CPA_PART_DECODER = 255 };
+
+// Recorded draws to use in place of fresh ones: the mask of hidden layer k of a part on its pass-th run in this step, 0 or 1 per
+// [cell, unit], and the reparametrisation noise [cell, n_latent]; NULL where nothing was recorded.
+typedef struct cpa_draws {
+    const cpa_real *(*mask)(void *ctx, int part, int layer, int pass);
+    const cpa_real *(*noise)(void *ctx);
     void *ctx;
-} cpa_masks;
+} cpa_draws;
 
 // What one lane of a step has to do. Denominators are those of the global batch, so that lanes add up.
 typedef struct cpa_lane_plan {
     bool update_autoencoder, update_adversary;
     bool adversary_in_loss; // the autoencoder's loss contains the adversaries' (not while pretraining)
     bool want_metrics;      // R2 and accuracies of this batch, and the reconstruction loss also without an autoencoder update
-    double adv_lambda, pen_adv;
+    double adv_lambda, pen_adv, kl_weight;
+    double focal_gamma;     // of the adversaries' loss, 0: plain cross-entropy; focal losses are means over cells
     int64_t n_cells;        // of the global batch
     double label_weight;    // sum over the global batch of the class weights of its cells
     uint32_t epoch;
     uint64_t seed;
-    const cpa_masks *masks; // NULL: drawn
+    const cpa_draws *draws; // NULL: fresh ones
 } cpa_lane_plan;
 
 // Sums over cells (or, R2 and accuracies, over lanes that took metrics), added over lanes. A penalty is the mean over
 // the latent of the squared derivative. Three more per covariate follow.
-enum { CPA_SUM_RECON, CPA_SUM_ADV_PERT, CPA_SUM_PENALTY_PERT, CPA_SUM_R2_MEAN, CPA_SUM_R2_VAR, CPA_SUM_ACC_PERT, CPA_SUM_METRIC_LANES, CPA_SUM_COVS };
+enum { CPA_SUM_RECON, CPA_SUM_ADV_PERT, CPA_SUM_PENALTY_PERT, CPA_SUM_R2_MEAN, CPA_SUM_R2_VAR, CPA_SUM_ACC_PERT, CPA_SUM_METRIC_LANES, CPA_SUM_KL, CPA_SUM_COVS };
 enum { CPA_SUM_COV_ADV, CPA_SUM_COV_PENALTY, CPA_SUM_COV_ACC, CPA_SUMS_PER_COV };
 
 /** Builds the model: declares and places parameters (values undefined: cpa_params_init or a file fills them), sizes every
@@ -74,7 +82,7 @@ cpa_status cpa_model_infer(cpa_model *m, const cpa_batch *batch, bool decode);
 
 // Results of the last cpa_model_infer or cpa_model_lane of a batch with validation metrics.
 typedef struct cpa_scores {
-    double recon_loss, r2_mean, r2_var; // mean over cells; over the batch's categories
+    double recon_loss, kl, r2_mean, r2_var; // means over cells; over the batch's categories
 } cpa_scores;
 
 /** Evaluation forward with the validation metrics that need the decoder. */

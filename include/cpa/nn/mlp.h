@@ -1,4 +1,4 @@
-// Owns: a stack of hidden layers (linear, batch norm, ReLU, dropout) with an optional last linear layer: parameters, activations,
+// Owns: a stack of hidden layers (linear, batch and/or layer norm, ReLU, dropout) with an optional last linear layer: parameters, activations,
 // forward, backward and second-order backward, as compositions of operations.
 #ifndef CPA_NN_MLP_H
 #define CPA_NN_MLP_H
@@ -7,24 +7,35 @@
 
 enum { CPA_MAX_LAYERS = 8 };
 
-// The hidden layers' bias sits in front of a batch norm: it moves only the running mean, and its gradient is exactly 0.
+// A hidden layer: A = X W^T + b, then batch norm (affine), then layer norm (not affine), each if it is on, then ReLU and dropout: Y. In
+// front of a batch norm the bias moves only the running mean, and its gradient is exactly 0.
 typedef struct cpa_layer {
-    int weight, bias, gamma, beta, mean, var; // numbers in the parameter table
+    int weight, bias, gamma, beta, mean, var; // numbers in the parameter table; the last four only with batch norm
     int n_in, n_out;
-    cpa_mat xhat, y, rstd, mask; // activations of the last forward, [max_cells, n_out]; mask without data: no dropout
-    cpa_mat delta, e, q; // second order: d(sum of outputs)/dY and /dA, and dP/dA, [max_cells, n_out]
+    cpa_mat y, mask;        // [max_cells, n_out]; mask without data: no dropout
+    cpa_mat xhat, rstd;     // of the batch norm, [max_cells, n_out] and [n_out]
+    cpa_mat mid;            // between batch and layer norm when both are on, [max_cells, n_out]
+    cpa_mat lhat, lrstd;    // of the layer norm, [max_cells, n_out] and [max_cells]
+    cpa_mat delta, e, q;    // second order: d(sum of outputs)/dY and /dA, and dP/dA, [max_cells, n_out]
+    cpa_mat mid_delta, mid_q; // the same between the norms
 } cpa_layer;
+
+// Which norms the hidden layers of a stack have.
+typedef struct cpa_norms {
+    bool batch, layer;
+} cpa_norms;
 
 typedef struct cpa_mlp {
     cpa_params *t; // borrowed
     int n_layers, n_in, n_hidden, n_out; // n_out 0: no last linear layer
     cpa_layer layer[CPA_MAX_LAYERS];
     int out_weight, out_bias;
-    cpa_real keep; // 1/(1 - dropout rate)
+    cpa_norms norms;
+    cpa_real rate, keep; // of dropout, and 1/(1 - rate)
     cpa_dev_real *memory; // owned activations
     cpa_mat work[2];      // scratch [max_cells, n_hidden, and n_in of a dense input]
     cpa_mat row;          // scratch [n_hidden]
-    bool sparse;          // the first layer takes a cpa_csr
+    bool sparse, use_log1p; // the first layer takes a cpa_csr, its logarithms or its counts
     bool cancels;         // whatever reads the outputs batch-normalises them first, so their bias has an exactly zero gradient
 } cpa_mlp;
 
@@ -37,7 +48,7 @@ typedef struct cpa_input {
 /** Declares parameters: hidden layers under "<prefix>Layer k.0.weight" ..., the last linear layer as `out_name`.weight/.bias
  *  (n_out 0: none). USAGE when n_layers is not in 1..CPA_MAX_LAYERS. */
 cpa_status cpa_mlp_declare(cpa_mlp *mlp, cpa_params *t, cpa_group group, cpa_group stat_group, int n_in, int n_hidden, int n_layers, int n_out,
-                           bool sparse, const char *prefix, const char *out_name);
+                           cpa_norms norms, bool sparse, const char *prefix, const char *out_name);
 
 /** Allocates activations for up to max_cells cells (after cpa_params_place). `second_order`: also what cpa_mlp_penalty needs;
  *  dropout_rate > 0: masks. */

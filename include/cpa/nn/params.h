@@ -11,6 +11,7 @@ typedef enum cpa_group {
     CPA_GROUP_AUTOENCODER, // Adam 1: encoder, decoder, embeddings, px_r
     CPA_GROUP_DOSER,       // Adam 2
     CPA_GROUP_ADVERSARY,   // Adam 3
+    CPA_GROUP_FROZEN,      // of the model, but in no optimizer
     CPA_GROUP_STAT_MODULE, // running statistics of encoder and decoder; in the gradient arena: this batch's statistics
     CPA_GROUP_STAT_ADVERSARY,
     CPA_N_GROUPS
@@ -40,6 +41,7 @@ typedef struct cpa_params {
     int64_t begin[CPA_N_GROUPS + 1]; // group g spans [begin[g], begin[g+1])
     int64_t n_trained, n_value, n_grad;
     cpa_dev_real *value, *grad, *m, *v; // owned; m, v: n_trained, NULL without training
+    cpa_dev_f64 *norm;                  // owned, one number: the norm of a group's gradients
 } cpa_params;
 
 /** Adds a tensor to the table (before cpa_params_place); its number in *id. */

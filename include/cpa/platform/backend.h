@@ -21,6 +21,9 @@ cpa_status cpa_backend_destroy(cpa_backend **be);
 /** Its name. */
 const char *cpa_backend_name(const cpa_backend *be);
 
+// How a dose becomes the weight of a perturbation's embedding (operation doser).
+typedef enum cpa_doser { CPA_DOSER_LOGSIGM, CPA_DOSER_SIGM, CPA_DOSER_LINEAR } cpa_doser;
+
 // The operations: cpa_op_gemm(be, ...), ... Shapes are validated (INTERNAL, naming operation and shapes), then dispatched.
 #define CPA_OP(name, params, args) cpa_status cpa_op_##name params;
 #include "cpa/platform/ops.def"

@@ -1,5 +1,5 @@
-// Owns: the scalar formulas that every backend shares: exp and log that vectorise, the pieces of the negative binomial
-// likelihood, Adam. Never touches memory beyond its arguments.
+// Owns: the scalar formulas that every backend shares: exp and log that vectorise, sigmoid and softplus, the
+// gamma functions, Adam. Never touches memory beyond its arguments.
 #ifndef CPA_PLATFORM_MATH_INL_H
 #define CPA_PLATFORM_MATH_INL_H
 
@@ -15,6 +15,12 @@
 
 static inline double cpa_exp(double x)
 {
+    return exp(x);
+}
+
+static inline double cpa_exp_both(double x, double *less_1)
+{
+    *less_1 = expm1(x);
     return exp(x);
 }
 
@@ -52,26 +58,45 @@ static inline float cpa_from_bits(uint32_t u)
     return x;
 }
 
-/** exp(x), within 2 units in the last place; below 2^-125 it is 0. NaN stays NaN. */
-static inline float cpa_exp(float x)
+// Adding it leaves the nearest integer in the low bits.
+static const float cpa_round = 0x1.8p23f;
+
+// exp(x - n log(2)) - 1 for the integer n nearest to x / log(2).
+static inline float cpa_exp_core(float x, float n)
 {
-    const float round = 0x1.8p23f; // adding it leaves the nearest integer in the low bits
-    float c = x < -87.0f ? -87.0f : x;
-    c = c > 88.8f ? 88.8f : c;
-    float t = c * 1.44269504088896341f + round;
-    float n = t - round;
-    float r = c - n * 0.693359375f + n * 2.12194440e-4f;
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
+    return p * (r * r) + r;
+}
+
+/** exp(x), within 2 units in the last place; below 2^-125 it is 0. NaN stays NaN. */
+static inline float cpa_exp(float x)
+{
+    float c = x < -87.0f ? -87.0f : x;
+    c = c > 88.8f ? 88.8f : c;
+    float t = c * 1.44269504088896341f + cpa_round;
+    float p = cpa_exp_core(c, t - cpa_round) + 1.0f;
     // 2^n as 2 * 2^(n-1), so that n = 128 needs no special case.
-    float y = (p + p) * cpa_from_bits((cpa_bits(t) - cpa_bits(round) + 126u) << 23);
+    float y = (p + p) * cpa_from_bits((cpa_bits(t) - cpa_bits(cpa_round) + 126u) << 23);
     y = x < -86.6f ? 0.0f : y;
     return x > 88.72283f ? INFINITY : y;
+}
+
+/** exp(x) and in *less_1 exp(x) - 1, for x <= 0, each within 2 units in the last place, also where x is tiny. At least
+ *  exp(-87); NaN stays NaN. */
+static inline float cpa_exp_both(float x, float *less_1)
+{
+    float c = x < -87.0f ? -87.0f : x;
+    float t = c * 1.44269504088896341f + cpa_round;
+    float power = cpa_from_bits((cpa_bits(t) - cpa_bits(cpa_round) + 127u) << 23);
+    float p = cpa_exp_core(c, t - cpa_round);
+    *less_1 = power * p + (power - 1.0f);
+    return power * p + power;
 }
 
 // log(1 + f) for sqrt(1/2) <= 1 + f < sqrt(2), plus e log(2).
@@ -132,6 +157,21 @@ static inline float cpa_sqrt(float x)
 static inline double cpa_sigmoid(double x)
 {
     return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x));
+}
+
+// ---- logits ----
+
+/** sigmoid(x) without overflow, in a form that vectorises. NaN stays NaN. */
+static inline cpa_real cpa_logistic(cpa_real x)
+{
+    cpa_real e = cpa_exp(x < 0 ? x : -x), d = 1 / (1 + e);
+    return x < 0 ? e * d : d;
+}
+
+/** log(1 + exp(x)) without overflow, in a form that vectorises. NaN stays NaN. */
+static inline cpa_real cpa_softplus(cpa_real x)
+{
+    return (x > 0 ? x : 0) + cpa_log1p(cpa_exp(x < 0 ? x : -x));
 }
 
 // ---- gamma functions ----

@@ -39,6 +39,10 @@ cpa_status cpa_modelfile_meta(const char *path, cpa_model_meta *meta);
  *  sizes are inferred from the tensors. An optional attribute `command` (JSON) gives covariates, control, layer. */
 cpa_status cpa_modelfile_import_meta(const char *path, cpa_model_meta *meta);
 
+/** Writes an upstream export to `path`, created: every tensor of upstream's state dict, those that it never uses as
+ *  zeros; the encoders and var_names; `command` as it is. Rank 0 only. */
+cpa_status cpa_modelfile_export(const char *path, const cpa_params *t, const cpa_model_meta *meta, const char *command);
+
 /** Creates an inference model of the right sizes and fills it from the tensors of a model file or upstream export.
  *  Tensors without effect (unused decoder heads, num_batches_tracked) are ignored; a missing or misshapen one is
  *  BAD_DATA with its name. */

@@ -8,7 +8,8 @@
 typedef struct cpa_phase {
     bool update_autoencoder, update_adversary;
     bool adversary_in_loss; // false while the autoencoder is pretrained
-    double adv_lambda;
+    double adv_lambda, kl_weight, mixup_alpha;
+    double lr_factor; // of all learning rates
 } cpa_phase;
 
 /** The phase of batch `batch` (counted from 0 in its epoch). `optimizer_steps`: updates of single optimizers so far, upstream's

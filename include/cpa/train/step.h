@@ -24,7 +24,7 @@ typedef struct cpa_step_parts {
 typedef struct cpa_step_result {
     cpa_phase phase;
     int64_t n_cells;
-    double label_weight; // sum of the class weights of the cells
+    double adv_weight; // what the perturbation adversary's loss is divided by: its class weights, or (focal) the cells
     bool has_metrics, has_recon;
     const double *sums; // borrowed until the next step
 } cpa_step_result;

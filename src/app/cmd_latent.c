@@ -1,0 +1,274 @@
+// Owns: the command `latent`: which latents of which cells, and the file that holds them. Never runs the decoder, and
+// never leaves a file under the final name unless it is complete.
+#include <string.h>
+
+#include "cpa/app/commands.h"
+#include "cpa/app/rundir.h"
+#include "cpa/base/log.h"
+#include "cpa/data/h5ad_write.h"
+#include "output_impl.h"
+#include "predict_impl.h"
+
+// The latents by name, as sums of their parts.
+typedef struct latent_kind {
+    const char *name;
+    int parts;
+} latent_kind;
+
+static const latent_kind KINDS[] = {
+    {"basal", CPA_LATENT_BASAL},
+    {"after", CPA_LATENT_ALL},
+    {"corrected", CPA_LATENT_BASAL | CPA_LATENT_PERT | CPA_LATENT_COVS},
+    {"no_pert", CPA_LATENT_BASAL | CPA_LATENT_COVS | CPA_LATENT_BATCH},
+    {"no_pert_corrected", CPA_LATENT_BASAL | CPA_LATENT_COVS},
+    {"covs", CPA_LATENT_COVS | CPA_LATENT_BATCH},
+};
+enum { N_KINDS = sizeof KINDS / sizeof *KINDS };
+
+typedef struct latent_run {
+    cpa_trained t;
+    cpa_plan plan;    // one target: the cells, each as what it is
+    cpa_target plain; // no perturbation and the first value of every covariate: enough where neither is added
+    const cpa_target *as;
+    int n_kinds;
+    const latent_kind *kind[N_KINDS];
+    int64_t n_rows, n_latent;
+    cpa_row_file file;
+    int64_t offset_x, offset[N_KINDS];
+    cpa_real *value; // [CPA_BLOCK, n_latent]
+} latent_run;
+
+static cpa_status choose_kinds(const cpa_strings *which, latent_run *r)
+{
+    cpa_status st = CPA_OK;
+    for (int64_t i = 0; i < which->n; i++) {
+        const latent_kind *found = NULL;
+        for (int k = 0; k < N_KINDS; k++) {
+            found = strcmp(KINDS[k].name, which->s[i]) == 0 ? &KINDS[k] : found;
+        }
+        CPA_REQUIRE(found, CPA_USAGE,
+                    "--which: there is no latent '%s'; there are basal, after, corrected, no_pert, no_pert_corrected "
+                    "and covs",
+                    which->s[i]);
+        for (int k = 0; k < r->n_kinds; k++) {
+            CPA_REQUIRE(r->kind[k] != found, CPA_USAGE, "--which names '%s' twice", which->s[i]);
+        }
+        r->kind[r->n_kinds++] = found;
+    }
+    CPA_REQUIRE(r->n_kinds > 0, CPA_USAGE, "--which names no latent");
+cleanup:
+    return st;
+}
+
+static cpa_status check_options(const cpa_options *o, latent_run *r)
+{
+    cpa_status st = CPA_OK;
+    CPA_REQUIRE(!o->cells || !o->split, CPA_CONFIG, "--cells and --split contradict each other; give one of them");
+    CPA_TRY(choose_kinds(&o->which, r));
+    CPA_TRY(cpa_predict_check_place(o));
+cleanup:
+    return st;
+}
+
+// Which cells, and as what they go through the model: cells that it does not know have a basal latent all the same.
+static cpa_status make_plan(latent_run *r, const cpa_options *o)
+{
+    cpa_status st = CPA_OK;
+    cpa_target own = {.own = true, .category = -1};
+    bool basal = r->n_kinds == 1 && r->kind[0]->parts == CPA_LATENT_BASAL;
+    r->plan.mode = "latent";
+    CPA_TRY(cpa_choose_asked(&r->t, o, &r->plan.list));
+    own.n_cells = r->plan.list.n;
+    own.cell = r->plan.list.cell;
+    if (!basal) {
+        CPA_TRY(cpa_trained_check(&r->t, &own));
+    }
+    CPA_TRY(cpa_plan_add(&r->plan, &own));
+    CPA_TRY(cpa_plan_number_rows(&r->plan));
+    CPA_TRY(cpa_alloc((size_t)cpa_trained_n_covs(&r->t), sizeof *r->plain.cov, &r->plain.cov));
+    r->as = basal ? &r->plain : &r->plan.target[0];
+    r->n_rows = r->plan.list.n;
+    r->n_latent = cpa_model_n_latent(r->t.model);
+    CPA_TRY(cpa_alloc((size_t)(CPA_BLOCK * r->n_latent), sizeof *r->value, &r->value));
+cleanup:
+    return st;
+}
+
+// The split of every row: the column that the run's split is in, where the file has it; else the random split, where
+// cells were asked for by it.
+static cpa_status find_splits(const latent_run *r, const cpa_options *o, cpa_factor *out)
+{
+    cpa_status st = CPA_OK;
+    const cpa_registry *registry = r->t.registry;
+    cpa_data_spec spec = {0};
+    cpa_factor column = {0};
+    CPA_TRY(cpa_data_spec_copy(&r->t.meta.spec, &spec));
+    CPA_TRY(cpa_spec_override(o, &spec));
+    const char *key = spec.split_key ? spec.split_key : "split"; // which is what it is inferred to be
+    bool in_file = *key && cpa_h5ad_has_column(r->t.file, "obs", key);
+    if (!in_file && !o->split) {
+        goto cleanup;
+    }
+    CPA_TRY(cpa_alloc((size_t)r->n_rows, sizeof *out->code, &out->code));
+    out->n = r->n_rows;
+    if (in_file) {
+        CPA_TRY(cpa_h5ad_factor(r->t.file, "obs", key, &column));
+        CPA_TRY(cpa_strings_copy(&column.level, &out->level));
+    } else {
+        CPA_TRY(cpa_strings_add(&out->level, registry->spec.train_split));
+        CPA_TRY(cpa_strings_add(&out->level, registry->spec.valid_split));
+        CPA_TRY(cpa_strings_add(&out->level, registry->spec.test_split));
+    }
+    for (int64_t i = 0; i < r->n_rows; i++) {
+        int64_t cell = r->plan.list.cell[i];
+        out->code[i] = in_file ? column.code[cell] : registry->split[cell] - CPA_SPLIT_TRAIN;
+    }
+cleanup:
+    cpa_data_spec_fini(&spec);
+    cpa_factor_fini(&column);
+    return st;
+}
+
+static cpa_status write_obs(const latent_run *r, const cpa_options *o, cpa_h5 *f)
+{
+    cpa_status st = CPA_OK;
+    cpa_labels l = {0};
+    cpa_factor split = {0};
+    cpa_h5ad_column *column = NULL;
+    int n = 0;
+    CPA_TRY(cpa_labels_create(&r->t, &r->plan, true, &l));
+    CPA_TRY(cpa_labels_make_unique(&l.source)); // a file of cells may name one twice
+    CPA_TRY(find_splits(r, o, &split));
+    CPA_TRY(cpa_alloc((size_t)l.n_covs + 4, sizeof *column, &column));
+    column[n++] = (cpa_h5ad_column){.name = "perturbation", .factor = &l.pert};
+    column[n++] = (cpa_h5ad_column){.name = "dose", .factor = &l.dose};
+    for (int c = 0; c < l.n_covs; c++) {
+        column[n++] = (cpa_h5ad_column){.name = l.cov_name[c], .factor = &l.cov[c]};
+    }
+    if (split.n > 0) {
+        column[n++] = (cpa_h5ad_column){.name = "split", .factor = &split};
+    }
+    column[n++] = (cpa_h5ad_column){.name = "category", .factor = &l.group};
+    CPA_TRY(cpa_h5ad_write_frame(f, "obs", &l.source, column, n));
+cleanup:
+    cpa_labels_fini(&l);
+    cpa_factor_fini(&split);
+    cpa_free(&column);
+    return st;
+}
+
+static cpa_status write_notes(const latent_run *r, cpa_h5 *f)
+{
+    cpa_status st = CPA_OK;
+    cpa_strings which = {0};
+    const cpa_note note[] = {{"mode", r->plan.mode}, {"x", r->kind[0]->name}};
+    CPA_TRY(cpa_notes_write(f, &r->t.meta, &r->t.registry->spec, note, sizeof note / sizeof *note));
+    for (int k = 0; k < r->n_kinds; k++) {
+        CPA_TRY(cpa_strings_add(&which, r->kind[k]->name));
+    }
+    CPA_TRY(cpa_h5ad_write_list(f, "uns/cpa_hpc/which", &which));
+cleanup:
+    cpa_strings_fini(&which);
+    return st;
+}
+
+// Everything but the numbers: X is the first latent, obsm holds every one. Rank 0 only.
+static cpa_status write_skeleton(latent_run *r, const cpa_options *o)
+{
+    cpa_status st = CPA_OK;
+    cpa_h5 *f = NULL;
+    char *path = NULL;
+    CPA_TRY(cpa_h5_create(r->file.temporary, &f));
+    CPA_TRY(cpa_h5ad_write_root(f));
+    CPA_TRY(write_obs(r, o, f));
+    CPA_TRY(cpa_latent_write_var(f, r->n_latent));
+    CPA_TRY(write_notes(r, f));
+    CPA_TRY(cpa_h5ad_write_dict(f, "obsm"));
+    CPA_TRY(cpa_h5ad_write_matrix(f, "X", r->n_rows, r->n_latent, &r->offset_x));
+    for (int k = 0; k < r->n_kinds; k++) {
+        CPA_TRY(cpa_sprintf(&path, "obsm/latent_%s", r->kind[k]->name));
+        CPA_TRY(cpa_h5ad_write_matrix(f, path, r->n_rows, r->n_latent, &r->offset[k]));
+        cpa_free(&path);
+    }
+    CPA_TRY(cpa_h5_finish(&f));
+cleanup:
+    cpa_free(&path);
+    cpa_h5_close(&f);
+    return st;
+}
+
+// One block of rows, from `first` on.
+static cpa_status fill_block(latent_run *r, int64_t first, int n)
+{
+    cpa_status st = CPA_OK;
+    const cpa_target *as[CPA_BLOCK];
+    for (int i = 0; i < n; i++) {
+        as[i] = r->as;
+    }
+    CPA_TRY(cpa_trained_encode(&r->t, r->plan.list.cell + first, as, n));
+    for (int k = 0; k < r->n_kinds; k++) {
+        CPA_TRY(cpa_model_latent(r->t.model, r->kind[k]->parts, r->value));
+        CPA_TRY(cpa_row_file_write(&r->file, r->offset[k], first, n, r->n_latent, r->value));
+        if (k == 0) {
+            CPA_TRY(cpa_row_file_write(&r->file, r->offset_x, first, n, r->n_latent, r->value));
+        }
+    }
+cleanup:
+    return st;
+}
+
+// This rank's share of the blocks.
+static cpa_status fill(latent_run *r)
+{
+    cpa_status st = CPA_OK;
+    int64_t n_blocks = (r->n_rows + CPA_BLOCK - 1) / CPA_BLOCK, ranks = cpa_comm_size(r->t.comm),
+            rank = cpa_comm_rank(r->t.comm);
+    int64_t begin = n_blocks * rank / ranks, end = n_blocks * (rank + 1) / ranks;
+    for (int64_t b = begin; b < end; b++) {
+        int64_t first = b * CPA_BLOCK, left = r->n_rows - first;
+        CPA_TRY(fill_block(r, first, (int)(left < CPA_BLOCK ? left : CPA_BLOCK)));
+        cpa_progress(false, "encoded %lld of %lld blocks of rank 0", (long long)(b + 1 - begin),
+                     (long long)(end - begin));
+    }
+cleanup:
+    return st;
+}
+
+static cpa_status write_file(latent_run *r, const cpa_options *o)
+{
+    cpa_status st = CPA_OK;
+    cpa_comm *comm = r->t.comm;
+    bool writer = cpa_comm_rank(comm) == 0;
+    CPA_TRY(cpa_comm_agree(comm, cpa_output_begin(o->out, &r->file.temporary)));
+    CPA_TRY(cpa_comm_agree(comm, writer ? write_skeleton(r, o) : CPA_OK));
+    CPA_TRY(cpa_comm_bcast(comm, &r->offset_x, sizeof r->offset_x, 0));
+    CPA_TRY(cpa_comm_bcast(comm, r->offset, sizeof r->offset, 0));
+    CPA_TRY(cpa_comm_agree(comm, cpa_row_file_open(&r->file, CPA_BLOCK * r->n_latent)));
+    CPA_TRY(cpa_comm_agree(comm, fill(r)));
+    CPA_TRY(cpa_comm_agree(comm, cpa_row_file_close(&r->file)));
+    CPA_TRY(cpa_comm_agree(comm, writer ? cpa_output_commit(r->file.temporary, o->out) : CPA_OK));
+    cpa_info("%s: %lld cells x %lld dimensions, from model %s", o->out, (long long)r->n_rows, (long long)r->n_latent,
+             r->t.meta.digest);
+cleanup:
+    if (st != CPA_OK && writer) {
+        cpa_output_discard(r->file.temporary);
+    }
+    return st;
+}
+
+cpa_status cpa_cmd_latent(cpa_comm *comm, const cpa_options *o)
+{
+    cpa_status st = CPA_OK;
+    latent_run r = {.file = {.fd = -1}};
+    CPA_TRY(cpa_comm_agree(comm, check_options(o, &r)));
+    CPA_TRY(cpa_trained_open(comm, o, (cpa_trained_needs){.splits = o->split != NULL}, &r.t));
+    CPA_TRY(cpa_comm_agree(comm, make_plan(&r, o)));
+    CPA_TRY(write_file(&r, o));
+cleanup:
+    cpa_free(&r.value);
+    cpa_row_file_fini(&r.file);
+    cpa_target_fini(&r.plain);
+    cpa_plan_fini(&r.plan);
+    cpa_trained_close(&r.t);
+    return st;
+}
