@@ -21,8 +21,8 @@ static double divergence(const cpa_real *mean, const cpa_real *std, int n)
     return sum;
 }
 
-cpa_status cpa_cpu_sample_latent(cpa_backend *be, cpa_mat z, cpa_mat std, cpa_dev_f64 *kl_sum, cpa_mat mean, cpa_mat raw,
-                                 cpa_mat noise)
+cpa_status cpa_cpu_sample_latent(cpa_backend *be, cpa_mat z, cpa_mat std, cpa_dev_f64 *kl_sum, cpa_mat mean,
+                                 cpa_mat raw, cpa_mat noise)
 {
     double *kl;
     cpa_status st = cpa_cpu_scratch(be, (size_t)mean.rows * sizeof *kl, &kl);
@@ -52,8 +52,8 @@ cpa_status cpa_cpu_sample_latent(cpa_backend *be, cpa_mat z, cpa_mat std, cpa_de
     return CPA_OK;
 }
 
-cpa_status cpa_cpu_sample_latent_grad(cpa_backend *be, cpa_mat dmean, cpa_mat draw, cpa_mat dz, cpa_mat mean, cpa_mat raw,
-                                      cpa_mat std, cpa_mat noise, cpa_real kl_scale)
+cpa_status cpa_cpu_sample_latent_grad(cpa_backend *be, cpa_mat dmean, cpa_mat draw, cpa_mat dz, cpa_mat mean,
+                                      cpa_mat raw, cpa_mat std, cpa_mat noise, cpa_real kl_scale)
 {
     (void)be;
 #pragma omp parallel for schedule(static) if (cpa_parallel(mean))

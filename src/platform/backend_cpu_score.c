@@ -82,8 +82,8 @@ cpa_status cpa_cpu_cross_entropy(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat
         if (label2 != NULL) {
             t[1] = target_of(label2, b, weight, 1 - (double)mix);
         }
-        loss[b] = cross_entropy_row(cpa_row(logits, b), logits.cols, t, label2 != NULL ? 2 : 1, (double)gamma,
-                                    (double)scale);
+        loss[b] =
+            cross_entropy_row(cpa_row(logits, b), logits.cols, t, label2 != NULL ? 2 : 1, (double)gamma, (double)scale);
     }
     double sum = 0;
     for (int b = 0; b < logits.rows; b++) {

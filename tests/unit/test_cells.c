@@ -260,8 +260,8 @@ static void broken_structure_is_refused(void **state)
     check_refused("indptr_ends_short.h5ad", NULL, "X/indptr ends with");
     check_refused("indptr_ends_long.h5ad", NULL, "X/indptr points to");
     check_refused("indptr_overflow.h5ad", NULL, "32-bit overflow");
-    check_refused("corrupt_chunk.h5ad", NULL, "X/data cannot be read");
-    check_refused("corrupt_lzf.h5ad", NULL, "X/data cannot be read");
+    check_refused("corrupt_chunk.h5ad", NULL, "X/data: the chunk that begins with element 0 cannot be read");
+    check_refused("corrupt_lzf.h5ad", NULL, "X/data: the chunk that begins with element 0 cannot be read");
 }
 
 // Three million values: a copy of indices and data as they are in the file would take 24 MB, wider ones twice that.

@@ -54,6 +54,22 @@ static void test_log(void **state)
     assert_true(isinf(cpa_log(INFINITY)) && isinf(cpa_log1p(INFINITY)) && isnan(cpa_log1p((cpa_real)NAN)));
 }
 
+static void test_exp_both(void **state)
+{
+    (void)state;
+    double worst = 0;
+    cpa_real less_1;
+    for (double e = -30; e < 1.93; e += 0.00021) { // -1e-30 to -86
+        cpa_real x = (cpa_real)-pow(10, e);
+        worst = fmax(worst, ulps(cpa_exp_both(x, &less_1), expl((long double)x)));
+        worst = fmax(worst, ulps(less_1, expm1l((long double)x)));
+    }
+    assert_true(worst <= 2);
+    assert_true(cpa_exp_both(0, &less_1) == 1 && less_1 == 0);
+    assert_true(cpa_exp_both(-INFINITY, &less_1) < (cpa_real)1e-37 && less_1 == -1);
+    assert_true(isnan(cpa_exp_both((cpa_real)NAN, &less_1)) && isnan(less_1));
+}
+
 static void test_gamma(void **state)
 {
     (void)state;
@@ -86,6 +102,21 @@ static void test_sigmoid(void **state)
     assert_true(fabs(cpa_sigmoid(1.5) + cpa_sigmoid(-1.5) - 1) <= 1e-15);
 }
 
+static void test_logits(void **state)
+{
+    (void)state;
+    double worst = 0, worst_plus = 0;
+    for (double x = -80; x < 80; x += 0.00173) {
+        long double at = (long double)(cpa_real)x;
+        worst = fmax(worst, ulps(cpa_logistic((cpa_real)x), 1 / (1 + expl(-at))));
+        worst_plus = fmax(worst_plus, ulps(cpa_softplus((cpa_real)x), fmaxl(at, 0) + log1pl(expl(-fabsl(at)))));
+    }
+    assert_true(worst <= 4);
+    assert_true(worst_plus <= 4);
+    assert_true(cpa_logistic(INFINITY) == 1 && cpa_logistic(-INFINITY) == 0 && isnan(cpa_logistic((cpa_real)NAN)));
+    assert_true(isinf(cpa_softplus(INFINITY)) && cpa_softplus(-INFINITY) == 0 && isnan(cpa_softplus((cpa_real)NAN)));
+}
+
 // The first steps of torch.optim.Adam (2.0, lr 0.1, no decay) on one parameter 1.0 with gradients 0.5, -0.25.
 static void test_adam(void **state)
 {
@@ -106,8 +137,9 @@ static void test_adam(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exp),     cmocka_unit_test(test_log),  cmocka_unit_test(test_gamma),
-        cmocka_unit_test(test_sigmoid), cmocka_unit_test(test_adam),
+        cmocka_unit_test(test_exp),     cmocka_unit_test(test_log),      cmocka_unit_test(test_gamma),
+        cmocka_unit_test(test_sigmoid), cmocka_unit_test(test_exp_both), cmocka_unit_test(test_logits),
+        cmocka_unit_test(test_adam),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -209,8 +209,7 @@ static void zinb_far(double pi, double px_r)
     t.in[PX_R] = put_values(1, 2, 0, r);
     t.in[ZI] = put_values(1, 2, 0, i);
     t.in[ZI_BIAS] = put_values(1, 2, 0, none);
-    t.c.x = (cpa_csr){1,           2,          1, put_ints(indptr, 2), put_ints(gene, 1), counts.m.data, counts.m.data,
-                      libraries.m.data};
+    t.c.x = (cpa_csr){1, 2, 1, put_ints(indptr, 2), put_ints(gene, 1), counts.m.data, counts.m.data, libraries.m.data};
     double want = zinb_loss_of(&t.s), *numeric = differences(zinb_loss_of, &t.s, i, 2, 1e-4);
     double away = log(exp(px_r) + 1e6) - px_r, v = pi + exp(px_r) * away;
     d_reference[0] = -1 / (1 + exp(-v)) / (1 + exp(pi)); // what is left of it at such an L
@@ -227,12 +226,15 @@ static void zinb_far(double pi, double px_r)
 }
 
 // A NaN anywhere shows in the loss, and so does what makes one in its formula.
-static void zinb_spoilt(int which, double by)
+static void zinb_spoilt(int which, double by, bool where_counted)
 {
     zinb_case t = make(3, 40, -1, 1, 2, 0);
     double *d[ZINB_INPUTS], *h = t.in[which].h;
-    int n = inputs(&t.s, which);
-    h[n - 1] = by;
+    int n = inputs(&t.s, which), at = n - 1;
+    while (where_counted && t.s.x[at] == 0) {
+        at--;
+    }
+    h[at] = by;
     drop(t.in[which].m.data);
     t.in[which] = put_values(n / 40, 40, 0, h);
     assert_true(isnan(zinb_gradients(&t, 1, d)[0]));
@@ -245,9 +247,9 @@ static void case_zinb_loss(void)
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         zinb_elementwise(sizes[i][0], sizes[i][1], -2, 2, 3, (int)i);
     }
-    zinb_elementwise(4, 30, 5, 9, 3, 0);   // nearly Poisson
+    zinb_elementwise(4, 30, 5, 9, 3, 0);    // nearly Poisson
     zinb_elementwise(4, 30, -12, -6, 3, 1); // very dispersed
-    zinb_elementwise(4, 30, -2, 2, 30, 0); // inflation certain, or impossible
+    zinb_elementwise(4, 30, -2, 2, 30, 0);  // inflation certain, or impossible
     zinb_elementwise(4, 30, -2, 2, 300, 0);
     zinb_directional(33, 700);
     zinb_directional(128, 1999);
@@ -256,9 +258,11 @@ static void case_zinb_loss(void)
     zinb_far(-139, 2.5);
     zinb_far(100, 2.5);
     for (int i = 0; i < ZINB_INPUTS; i++) {
-        zinb_spoilt(i, NAN);
+        zinb_spoilt(i, NAN, false);
     }
-    zinb_spoilt(ZI, -INFINITY);
+    zinb_spoilt(ZI, NAN, true);
+    zinb_spoilt(ZI, -INFINITY, false);
+    zinb_spoilt(ZI, -INFINITY, true);
 }
 
 static void case_zinb_mean_loss(void)

@@ -199,7 +199,7 @@ static void test_value_errors(void **state)
     BAD("--dropout-rate-adv", "1", "0 to below 1");
     BAD("--seed", "-1", "an integer, 0 to 9007199254740991");
     BAD("--shuffle", "ful", "one of auto, full, block");
-    BAD("--recon-loss", "zinb", "wants nb, not 'zinb'");
+    BAD("--recon-loss", "poisson", "one of nb, zinb, gauss");
     BAD("--shuffle", "", "one of auto, full, block");
     BAD("--quiet=maybe", "x", "true or false");
     BAD("--categorical-covariate-keys", "a,,b", "one is empty");
