@@ -182,7 +182,9 @@ static cpa_status take_option(cpa_options *o, int argc, char **argv, int *at)
         goto cleanup;
     }
     if (text == NULL && table[i].type == CPA_OPTION_BOOL) {
-        text = "true";
+        // The next word is the value when it can be nothing else; a path of that name goes behind --.
+        bool value, has_value = *at + 1 < argc && cpa_option_is_truth(argv[*at + 1], &value);
+        text = has_value ? argv[++*at] : "true";
     } else if (text == NULL) {
         bool is_there = *at + 1 < argc && strncmp(argv[*at + 1], "--", 2) != 0;
         CPA_REQUIRE(is_there, CPA_USAGE, "--%s needs a value", name);

@@ -16,6 +16,9 @@ const char *cpa_option_nearest(const char *name, unsigned commands);
  *  "wants ..., not '...'" as the message. */
 cpa_status cpa_option_assign(cpa_options *o, int i, const char *text, cpa_source source);
 
+/** Whether a text is true, yes, 1, false, no or 0, in any case, and which into *value (untouched otherwise). */
+bool cpa_option_is_truth(const char *text, bool *value);
+
 /** Sets a list from its items, else the same. */
 cpa_status cpa_option_assign_list(cpa_options *o, int i, const cpa_strings *items, cpa_source source);
 

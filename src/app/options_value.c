@@ -116,14 +116,21 @@ static cpa_status set_number(cpa_options *o, const cpa_option *p, const char *te
     return CPA_OK;
 }
 
+bool cpa_option_is_truth(const char *text, bool *value)
+{
+    static const char *const texts[] = {"false", "true", "no", "yes", "0", "1"}; // by turns
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        if (strcasecmp(text, texts[i]) == 0) {
+            *value = i % 2 == 1;
+            return true;
+        }
+    }
+    return false;
+}
+
 static cpa_status set_bool(cpa_options *o, const cpa_option *p, const char *text)
 {
-    bool yes = strcasecmp(text, "true") == 0 || strcasecmp(text, "yes") == 0;
-    if (!yes && strcasecmp(text, "false") != 0 && strcasecmp(text, "no") != 0) {
-        return refuse(p, text);
-    }
-    *CPA_MEMBER(o, p, bool) = yes;
-    return CPA_OK;
+    return cpa_option_is_truth(text, CPA_MEMBER(o, p, bool)) ? CPA_OK : refuse(p, text);
 }
 
 // Whether `text` is one of "a|b|c".

@@ -4,7 +4,7 @@
 
 static const double eps = 1e-5;
 static const int sizes[][2] = {{0, 7}, {1, 3}, {2, 1}, {3, 65}, {31, 33}, {33, 64}, {128, 31}, {130, 300}};
-enum { N_SIZES = sizeof sizes / sizeof *sizes, SMALL = 5000 }; // a difference for every element of more takes minutes
+enum { N_SIZES = sizeof sizes / sizeof *sizes, SMALL = 2500 }; // a difference for every element of more takes minutes
 
 // Which of the optional inputs there are.
 enum { BARE, BIAS, DROPOUT, BOTH, N_MODES };

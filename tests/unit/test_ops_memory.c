@@ -10,9 +10,9 @@
 enum covered {
 #define X(op) COVERED_##op,
     OPS_MEMORY(X) OPS_DENSE(X) OPS_SPARSE(X) OPS_NORM(X) OPS_LAYER(X) OPS_EMBED(X) OPS_LOSS(X) OPS_SCORE(X)
-    OPS_LIKELIHOOD(X) OPS_LATENT(X)
+        OPS_LIKELIHOOD(X) OPS_LATENT(X)
 #undef X
-        N_COVERED
+            N_COVERED
 };
 enum in_ops_def {
 #define CPA_OP(name, params, args) IN_OPS_DEF_##name = COVERED_##name + 0 * N_COVERED,

@@ -136,6 +136,27 @@ static void test_command_line(void **state)
     cpa_options_fini(&o);
 }
 
+// A flag's value may be the next word, when that is one.
+static void test_flags(void **state)
+{
+    (void)state;
+    cpa_options o;
+    assert_int_equal(PARSE(&o, "train", "--variational", "true", "--use-batch-norm-encoder", "False", "--do-clip-grad", "a",
+                           "--use-layer-norm-decoder", "1", "--use-batch-norm-decoder", "0", "--use-batch-norm-adv",
+                           "no", "--out", "r", "--use-layer-norm-adv"),
+                     CPA_OK);
+    assert_true(o.model.variational && o.train.do_clip_grad && o.model.use_layer_norm_decoder);
+    assert_false(o.model.use_batch_norm_encoder || o.model.use_batch_norm_decoder || o.model.use_batch_norm_adv);
+    assert_true(o.model.use_layer_norm_adv);
+    assert_string_equal(o.path, "a");
+    cpa_options_fini(&o);
+    assert_int_equal(PARSE(&o, "train", "--out", "r", "--quiet", "--", "yes"), CPA_OK);
+    assert_true(o.quiet);
+    assert_string_equal(o.path, "yes");
+    cpa_options_fini(&o);
+    REFUSES(CPA_USAGE, "'maybe' is one path too many after 'a'", "train", "a", "--out", "r", "--quiet", "maybe");
+}
+
 static void test_requests(void **state)
 {
     (void)state;
@@ -438,7 +459,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table_is_sound), cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_command_line),   cmocka_unit_test(test_requests),
+        cmocka_unit_test(test_command_line),   cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_requests),
         cmocka_unit_test(test_usage_errors),   cmocka_unit_test(test_value_errors),
         cmocka_unit_test(test_yaml),           cmocka_unit_test(test_yaml_errors),
         cmocka_unit_test(test_run_remembers),  cmocka_unit_test(test_none_is_remembered),
