@@ -17,12 +17,12 @@ cleanup:
 }
 
 // Rank 0 only.
-static cpa_status show(const cpa_options *o, const cpa_group_scores *g, int64_t n)
+static cpa_status show(const cpa_options *o, const cpa_group_scores *g, int64_t n, cpa_scale scale)
 {
     cpa_status st = CPA_OK;
     cpa_text csv = {0}, table = {0};
     CPA_TRY(cpa_scores_csv(g, n, &csv));
-    CPA_TRY(cpa_scores_table(g, n, &table));
+    CPA_TRY(cpa_scores_table(g, n, scale, &table));
     CPA_TRY(cpa_output_write(o->out, cpa_text_str(&csv), csv.n));
     fputs(cpa_text_str(&table), stdout);
     cpa_info("%s: scores of %lld held-out groups", o->out, (long long)n);
@@ -52,7 +52,7 @@ cpa_status cpa_cmd_evaluate(cpa_comm *comm, const cpa_options *o)
     CPA_TRY(cpa_trained_open(comm, o, (cpa_trained_needs){.splits = true, .degs = true}, &t));
     CPA_TRY(cpa_comm_agree(comm, make_plan(&t, o, &plan)));
     CPA_TRY(cpa_evaluate_groups(&t, &plan, &plan.list, &g, &n));
-    CPA_TRY(cpa_comm_agree(comm, cpa_comm_rank(comm) == 0 ? show(o, g, n) : CPA_OK));
+    CPA_TRY(cpa_comm_agree(comm, cpa_comm_rank(comm) == 0 ? show(o, g, n, cpa_evaluate_scale(&t)) : CPA_OK));
 cleanup:
     cpa_free(&g);
     cpa_plan_fini(&plan);

@@ -22,6 +22,11 @@ static int compare_cells(const void *x, const void *y)
     return (a->row > b->row) - (a->row < b->row);
 }
 
+cpa_scale cpa_evaluate_scale(const cpa_trained *t)
+{
+    return strcmp(t->meta.config.recon_loss, "gauss") == 0 ? CPA_SCALE_GIVEN : CPA_SCALE_LOG;
+}
+
 void cpa_components_of(const cpa_condition *c, int *component, int *n)
 {
     *n = 0;
@@ -65,6 +70,7 @@ cleanup:
 typedef struct workspace {
     cpa_profile condition, control;
     double *bulk, *control_bulk;
+    cpa_scale scale;
 } workspace;
 
 static cpa_status add_condition(const cpa_trained *t, const int64_t *row, int64_t n, int context, workspace *w,
@@ -77,8 +83,8 @@ static cpa_status add_condition(const cpa_trained *t, const int64_t *row, int64_
     CPA_TRY(cpa_alloc((size_t)c->n, sizeof *component, &component));
     cpa_components_of(c, component, &n_components);
     int alone = n_components == 1 ? component[0] : -1;
-    cpa_profile_of_cells(&w->condition, t->cells, row, n, CPA_SCALE_LOG);
-    cpa_profile_pseudobulk(&w->condition, w->bulk);
+    cpa_profile_of_cells(&w->condition, t->cells, row, n, w->scale);
+    cpa_profile_pseudobulk(&w->condition, w->scale, w->bulk);
     CPA_TRY(cpa_effects_add(b->log, context, alone, w->condition.mean, w->control.mean));
     CPA_TRY(cpa_effects_add(b->bulk, context, alone, w->bulk, w->control_bulk));
 cleanup:
@@ -106,7 +112,7 @@ cpa_status cpa_baselines_create(const cpa_trained *t, const cpa_plan *plan, cpa_
 {
     cpa_status st = CPA_OK;
     const cpa_registry *r = t->registry;
-    workspace w = {0};
+    workspace w = {.scale = cpa_evaluate_scale(t)};
     trained_cell *cell = NULL;
     unsigned char *wanted = NULL;
     int64_t *row = NULL, n;
@@ -128,8 +134,8 @@ cpa_status cpa_baselines_create(const cpa_trained *t, const cpa_plan *plan, cpa_
         if (cell[i].context != context) {
             context = cell[i].context;
             const cpa_cell_list *control = &plan->contexts.control[context];
-            cpa_profile_of_cells(&w.control, t->cells, control->cell, control->n, CPA_SCALE_LOG);
-            cpa_profile_pseudobulk(&w.control, w.control_bulk);
+            cpa_profile_of_cells(&w.control, t->cells, control->cell, control->n, w.scale);
+            cpa_profile_pseudobulk(&w.control, w.scale, w.control_bulk);
         }
         CPA_TRY(add_condition(t, row + i, end - i, context, &w, out));
     }

@@ -22,6 +22,7 @@ typedef struct scorer {
     cpa_cell_list held; // real cells of the current group; room for all chosen ones
     view real, control, predicted[N_PREDICTORS];
     double *a, *b; // [n_genes] differences
+    cpa_scale scale;
     int n_genes;
 } scorer;
 
@@ -42,11 +43,11 @@ static void free_view(view *v)
     cpa_free(&v->bulk);
 }
 
-static void look_at(const cpa_profile *p, view *v)
+static void look_at(const cpa_profile *p, cpa_scale scale, view *v)
 {
     memcpy(v->mean, p->mean, (size_t)p->n_genes * sizeof *p->mean);
     cpa_profile_variance(p, v->var);
-    cpa_profile_pseudobulk(p, v->bulk);
+    cpa_profile_pseudobulk(p, scale, v->bulk);
 }
 
 // All real cells of a group: those chosen that have its category and context.
@@ -67,11 +68,11 @@ static cpa_status predict_group(scorer *s, const cpa_target *target, int64_t n)
     cpa_status st = CPA_OK;
     cpa_profile_clear(&s->profile);
     for (int64_t i = 0; i < n; i++) {
-        CPA_TRY(cpa_trained_profile(s->t, &target[i], CPA_SCALE_LOG, &s->part));
+        CPA_TRY(cpa_trained_profile(s->t, &target[i], s->scale, &s->part));
         cpa_profile_reweigh(&s->part, (double)target[i].n_held);
         cpa_profile_merge(&s->profile, s->part.v);
     }
-    look_at(&s->profile, &s->predicted[BY_MODEL]);
+    look_at(&s->profile, s->scale, &s->predicted[BY_MODEL]);
 cleanup:
     return st;
 }
@@ -155,10 +156,10 @@ static cpa_status score_group(scorer *s, const cpa_target *target, int64_t n, cp
     list_held(s, target->category, context);
     *out = (cpa_group_scores){s->t->registry->category.s[target->category], s->held.n, target->n_control, {{{0}}}};
     CPA_TRY(predict_group(s, target, n));
-    cpa_profile_of_cells(&s->profile, s->t->cells, s->held.cell, s->held.n, CPA_SCALE_LOG);
-    look_at(&s->profile, &s->real);
-    cpa_profile_of_cells(&s->profile, s->t->cells, target->control, target->n_control, CPA_SCALE_LOG);
-    look_at(&s->profile, &s->control);
+    cpa_profile_of_cells(&s->profile, s->t->cells, s->held.cell, s->held.n, s->scale);
+    look_at(&s->profile, s->scale, &s->real);
+    cpa_profile_of_cells(&s->profile, s->t->cells, target->control, target->n_control, s->scale);
+    look_at(&s->profile, s->scale, &s->control);
     CPA_TRY(cpa_comm_agree(s->t->comm, predict_simply(s, context, known)));
     cpa_genes genes[N_GENE_SETS] = {{NULL, s->n_genes}, {top, top_genes(s, target->category, top)}};
     for (int k = 0; k < N_PREDICTORS; k++) {
@@ -213,7 +214,8 @@ cpa_status cpa_evaluate_groups(cpa_trained *t, const cpa_plan *plan, const cpa_c
                                cpa_group_scores **out, int64_t *n)
 {
     cpa_status st = CPA_OK;
-    scorer s = {.t = t, .plan = plan, .chosen = chosen, .n_genes = t->registry->n_genes};
+    scorer s = {.t = t, .plan = plan, .chosen = chosen, .n_genes = t->registry->n_genes,
+                .scale = cpa_evaluate_scale(t)};
     *n = 0;
     st = cpa_alloc((size_t)plan->n, sizeof **out, out);
     CPA_TRY(cpa_comm_agree(t->comm, st == CPA_OK ? prepare(&s) : st));

@@ -19,10 +19,14 @@ typedef struct cpa_group_scores {
     double score[N_PREDICTORS][N_GENE_SETS][N_SCORES];
 } cpa_group_scores;
 
-// Effects on both scales: of the mean of log1p(CP10k), and of the log1p of the mean CP10k.
+// Effects on both scales: of the mean of log1p(CP10k), and of the log1p of the mean CP10k; of log-normalised data both
+// are effects on the mean.
 typedef struct cpa_baselines {
     cpa_effects *log, *bulk;
 } cpa_baselines;
+
+/** The scale on which a model is scored: the given one where it predicts log-normalised values (gauss). */
+cpa_scale cpa_evaluate_scale(const cpa_trained *t);
 
 /** Effects of all conditions from the training cells, for the components of the plan's targets. Identical on every
  *  rank. */
@@ -42,7 +46,7 @@ cpa_status cpa_evaluate_groups(cpa_trained *t, const cpa_plan *plan, const cpa_c
 /** The file: a header and a row per group. */
 cpa_status cpa_scores_csv(const cpa_group_scores *g, int64_t n, cpa_text *out);
 
-/** What people read: the main scores beside the baselines, and a sentence a group. */
-cpa_status cpa_scores_table(const cpa_group_scores *g, int64_t n, cpa_text *out);
+/** What people read: the main scores, of that scale, beside the baselines, and a sentence a group. */
+cpa_status cpa_scores_table(const cpa_group_scores *g, int64_t n, cpa_scale scale, cpa_text *out);
 
 #endif

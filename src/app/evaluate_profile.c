@@ -36,9 +36,9 @@ void cpa_profile_clear(cpa_profile *p)
     memset(p->v, 0, (size_t)cpa_profile_length(p->n_genes) * sizeof *p->v);
 }
 
-static double factor_of(double library)
+static double factor_of(double library, cpa_scale scale)
 {
-    return TEN_THOUSAND / (library > LEAST_SUM ? library : LEAST_SUM);
+    return scale == CPA_SCALE_GIVEN ? 1 : TEN_THOUSAND / (library > LEAST_SUM ? library : LEAST_SUM);
 }
 
 static double on_scale(double count, double factor, cpa_scale scale)
@@ -82,7 +82,7 @@ cpa_status cpa_profile_of_rows(cpa_profile *p, const cpa_real *x, int n, cpa_sca
         for (int g = 0; g < p->n_genes; g++) {
             sum += (double)x[(int64_t)r * p->n_genes + g];
         }
-        factor[r] = factor_of(sum);
+        factor[r] = factor_of(sum, scale);
     }
     cpa_profile_clear(p);
     p->v[0] = n;
@@ -102,7 +102,7 @@ void cpa_profile_of_cells(cpa_profile *p, const cpa_cells *cells, const int64_t 
         return;
     }
     for (int64_t i = 0; i < n; i++) {
-        double factor = factor_of(cells->library[cell[i]]);
+        double factor = factor_of(cells->library[cell[i]], scale);
         for (int64_t k = cells->indptr[cell[i]]; k < cells->indptr[cell[i] + 1]; k++) {
             int64_t g = cells->gene16 ? (int64_t)cells->gene16[k] : (int64_t)cells->gene32[k];
             double count = cells->count16 ? (double)cells->count16[k] : (double)cells->count32[k];
@@ -153,9 +153,9 @@ void cpa_profile_variance(const cpa_profile *p, double *var)
     }
 }
 
-void cpa_profile_pseudobulk(const cpa_profile *p, double *out)
+void cpa_profile_pseudobulk(const cpa_profile *p, cpa_scale scale, double *out)
 {
     for (int g = 0; g < p->n_genes; g++) {
-        out[g] = log1p(p->cp10k[g]);
+        out[g] = scale == CPA_SCALE_GIVEN ? p->cp10k[g] : log1p(p->cp10k[g]);
     }
 }

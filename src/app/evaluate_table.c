@@ -100,15 +100,15 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_scores_table(const cpa_group_scores *g, int64_t n, cpa_text *out)
+cpa_status cpa_scores_table(const cpa_group_scores *g, int64_t n, cpa_scale scale, cpa_text *out)
 {
     cpa_status st = CPA_OK;
     int width = 5;
     for (int64_t i = 0; i < n; i++) {
         width = (int)strlen(g[i].group) > width ? (int)strlen(g[i].group) : width;
     }
-    CPA_TRY(cpa_text_add(
-        out, "Held-out groups, predicted from control cells of the same covariates; log1p of the mean CP10k.\n\n"));
+    CPA_TRY(cpa_text_add(out, "Held-out groups, predicted from control cells of the same covariates; %s.\n\n",
+                         scale == CPA_SCALE_GIVEN ? "means of the values as they are" : "log1p of the mean CP10k"));
     CPA_TRY(cpa_text_add(out, "%-*s %7s  %-6s %-14s", width, "group", "cells", "genes", "score"));
     for (int k = 0; k < N_PREDICTORS; k++) {
         CPA_TRY(cpa_text_add(out, " %11s", PREDICTOR[k]));

@@ -308,6 +308,7 @@ cpa_status cpa_options_parse(int argc, char **argv, cpa_options *o)
         if (o->config != NULL) {
             CPA_TRY(cpa_options_read(o, o->config, CPA_SOURCE_CONFIG));
         }
+        CPA_TRY(cpa_preset_apply(o));
         CPA_TRY(check_complete(o));
     }
     o->model.seed = o->data.seed;

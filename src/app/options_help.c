@@ -21,12 +21,11 @@ static const struct {
 
 enum { N_SECTIONS = sizeof headings / sizeof headings[0], N_COMMANDS = sizeof commands / sizeof commands[0] };
 
-// The name as it is typed: "--n-latent".
-static cpa_status add_flag(const cpa_option *p, cpa_text *t)
+cpa_status cpa_option_flag(const char *name, cpa_text *t)
 {
     cpa_status st;
     CPA_TRY(cpa_text_add(t, "--"));
-    for (const char *c = p->name; *c != '\0'; c++) {
+    for (const char *c = name; *c != '\0'; c++) {
         CPA_TRY(cpa_text_add(t, "%c", *c == '_' ? '-' : *c));
     }
 cleanup:
@@ -80,7 +79,7 @@ static cpa_status add_option(const cpa_option *p, cpa_text *t)
     cpa_status st;
     cpa_text left = {0}, details = {0};
     CPA_TRY(cpa_text_add(&left, "  "));
-    CPA_TRY(add_flag(p, &left));
+    CPA_TRY(cpa_option_flag(p->name, &left));
     CPA_TRY(cpa_text_add(&left, " %s", value_name(p)));
     CPA_TRY(add_details(p, &details));
     // A long left column gets a line of its own.
@@ -115,6 +114,9 @@ static cpa_status help_of_command(cpa_command command, cpa_text *t)
             }
             CPA_TRY(add_option(p, t));
         }
+    }
+    if (command == CPA_COMMAND_TRAIN) {
+        CPA_TRY(cpa_presets_help(t));
     }
 cleanup:
     return st;
@@ -174,7 +176,7 @@ static cpa_status add_row(const cpa_option *p, cpa_text *t)
 {
     cpa_status st;
     CPA_TRY(cpa_text_add(t, "| `"));
-    CPA_TRY(add_flag(p, t));
+    CPA_TRY(cpa_option_flag(p->name, t));
     CPA_TRY(cpa_text_add(t, "%s", *value_name(p) != '\0' ? " " : ""));
     CPA_TRY(add_cell(value_name(p), t));
     CPA_TRY(cpa_text_add(t, "` | %s | ", p->help));
@@ -203,6 +205,7 @@ cpa_status cpa_options_page(cpa_text *t)
             }
         }
     }
+    CPA_TRY(cpa_presets_page(t));
 cleanup:
     return st;
 }

@@ -31,6 +31,18 @@ cpa_status cpa_option_number(double x, cpa_text *t);
 /** Copies one option's value from `from` to `to`, freeing what was there. */
 cpa_status cpa_option_copy(const cpa_options *from, cpa_options *to, int i);
 
+/** Sets what the preset says of the options that nothing else has set; nothing without a preset. */
+cpa_status cpa_preset_apply(cpa_options *o);
+
+/** Appends the presets as `train --help` shows them. */
+cpa_status cpa_presets_help(cpa_text *t);
+
+/** Appends the presets as a section of docs/options.md. */
+cpa_status cpa_presets_page(cpa_text *t);
+
+/** Appends an option's name as it is typed: "--n-latent". */
+cpa_status cpa_option_flag(const char *name, cpa_text *t);
+
 /** Frees one option's value. */
 void cpa_option_fini(cpa_options *o, int i);
 

@@ -57,15 +57,26 @@ static void flag_random(const cpa_registry *r, const cpa_strings *value, uint8_t
     }
 }
 
+// By the column's values, but cells that the run holds out otherwise go by the names of its test split.
 static cpa_status flag_by_column(const cpa_trained *t, const cpa_strings *value, uint8_t *flag)
 {
     cpa_status st = CPA_OK;
+    const cpa_registry *r = t->registry;
     cpa_factor split = {0};
+    cpa_strings test = {0};
+    bool tests_asked = false;
+    CPA_TRY(cpa_strings_split(&test, r->spec.test_split, ','));
+    for (int64_t k = 0; k < test.n; k++) {
+        tests_asked = tests_asked || cpa_strings_find(value, test.s[k]) >= 0;
+    }
     CPA_TRY(cpa_h5ad_factor(t->file, "obs", t->registry->spec.split_key, &split));
     for (int64_t i = 0; i < split.n; i++) {
-        flag[i] = split.code[i] >= 0 && cpa_strings_find(value, split.level.s[split.code[i]]) >= 0;
+        const char *name = split.code[i] >= 0 ? split.level.s[split.code[i]] : "";
+        bool held_out = r->split[i] == CPA_SPLIT_TEST && cpa_strings_find(&test, name) < 0;
+        flag[i] = held_out ? tests_asked : split.code[i] >= 0 && cpa_strings_find(value, name) >= 0;
     }
 cleanup:
+    cpa_strings_fini(&test);
     cpa_factor_fini(&split);
     return st;
 }

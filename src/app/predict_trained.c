@@ -49,6 +49,7 @@ static cpa_status read_registry(cpa_trained *t, const cpa_options *o, cpa_traine
     CPA_TRY(cpa_spec_override(o, &spec));
     if (!needs.splits) {
         CPA_TRY(replace(&spec.split_key, ""));
+        cpa_strings_fini(&spec.holdout);
     }
     if (!needs.degs) {
         CPA_TRY(replace(&spec.deg_uns_key, ""));

@@ -22,6 +22,7 @@ void cpa_data_spec_fini(cpa_data_spec *spec)
     cpa_free(&spec->train_split);
     cpa_free(&spec->valid_split);
     cpa_free(&spec->test_split);
+    cpa_strings_fini(&spec->holdout);
     cpa_free(&spec->deg_uns_key);
     cpa_free(&spec->deg_uns_cat_key);
 }
@@ -42,6 +43,7 @@ cpa_status cpa_data_spec_copy(const cpa_data_spec *spec, cpa_data_spec *out)
     CPA_TRY(cpa_strdup(spec->train_split, &out->train_split));
     CPA_TRY(cpa_strdup(spec->valid_split, &out->valid_split));
     CPA_TRY(cpa_strdup(spec->test_split, &out->test_split));
+    CPA_TRY(cpa_strings_copy(&spec->holdout, &out->holdout));
     CPA_TRY(cpa_strdup(spec->deg_uns_key, &out->deg_uns_key));
     CPA_TRY(cpa_strdup(spec->deg_uns_cat_key, &out->deg_uns_cat_key));
 cleanup:

@@ -1,4 +1,5 @@
-// Owns: which cells train, validate and test: by a column, or at random by the seed. Never the order in which they come.
+// Owns: which cells train, validate and test: by a column, or at random by the seed, but
+// for the groups held out. Never the order in which they come.
 #include <math.h>
 #include <string.h>
 
@@ -90,6 +91,80 @@ cleanup:
     return st;
 }
 
+// Clears the flags of cells without the value; `pair` is "column=value". What does not occur is a problem for training.
+static cpa_status keep_value(cpa_registry_build *b, const char *rule, const char *pair, uint8_t *flag, bool *noted)
+{
+    cpa_status st = CPA_OK;
+    cpa_factor factor = {0};
+    cpa_text near = {0};
+    char *column = NULL;
+    const char *equals = strchr(pair, '=');
+    CPA_REQUIRE(equals != NULL && equals > pair, CPA_USAGE, "--holdout %s: write COLUMN=VALUE[,COLUMN=VALUE...]", rule);
+    CPA_TRY(cpa_sprintf(&column, "%.*s", (int)(equals - pair), pair));
+    if (b->need_training || cpa_strings_find(&b->columns, column) >= 0) {
+        CPA_TRY(cpa_registry_column(b, column, true, &factor));
+    }
+    int64_t level = factor.code != NULL ? cpa_sorted_find(&factor.level, 0, equals + 1) : -1;
+    if (factor.code != NULL && level < 0 && b->need_training) {
+        CPA_TRY(cpa_text_add_near(&near, &factor.level, 0, equals + 1));
+        CPA_TRY(cpa_problems_add(&b->problems,
+                                 "%s: obs/%s: no cell has the value '%s' of --holdout %s; nearest of %lld values: %s",
+                                 b->path, column, equals + 1, rule, (long long)factor.level.n, cpa_text_str(&near)));
+    }
+    *noted = *noted || level < 0;
+    for (int64_t i = 0; i < b->r->n_cells; i++) {
+        flag[i] = flag[i] && level >= 0 && factor.code[i] == level;
+    }
+cleanup:
+    cpa_factor_fini(&factor);
+    cpa_text_fini(&near);
+    cpa_free(&column);
+    return st;
+}
+
+// Gives the cells that match all pairs of the rule to the test split.
+static cpa_status hold_out(cpa_registry_build *b, const char *rule, uint8_t *flag)
+{
+    cpa_status st;
+    cpa_strings pair = {0};
+    bool noted = false;
+    int64_t n_held = 0;
+    memset(flag, 1, (size_t)b->r->n_cells);
+    CPA_TRY(cpa_strings_split(&pair, rule, ','));
+    for (int64_t k = 0; k < pair.n; k++) {
+        CPA_TRY(keep_value(b, rule, pair.s[k], flag, &noted));
+    }
+    for (int64_t i = 0; i < b->r->n_cells; i++) {
+        if (flag[i]) {
+            b->r->split[i] = CPA_SPLIT_TEST;
+            n_held++;
+        }
+    }
+    if (n_held == 0 && !noted && b->need_training) {
+        CPA_TRY(cpa_problems_add(&b->problems, "%s: no cell has all the values of --holdout %s; leave it out", b->path,
+                                 rule));
+    }
+cleanup:
+    cpa_strings_fini(&pair);
+    return st;
+}
+
+static cpa_status hold_out_groups(cpa_registry_build *b)
+{
+    cpa_status st = CPA_OK;
+    const cpa_strings *rule = &b->r->spec.holdout;
+    uint8_t *flag = NULL;
+    CPA_TRY(cpa_alloc((size_t)b->r->n_cells, sizeof *flag, &flag));
+    for (int64_t k = 0; k < rule->n; k++) {
+        if (rule->s[k][0] != '\0') {
+            CPA_TRY(hold_out(b, rule->s[k], flag));
+        }
+    }
+cleanup:
+    cpa_free(&flag);
+    return st;
+}
+
 cpa_status cpa_registry_split(cpa_registry_build *b)
 {
     cpa_status st;
@@ -105,6 +180,7 @@ cpa_status cpa_registry_split(cpa_registry_build *b)
     } else { // already a problem
         goto cleanup;
     }
+    CPA_TRY(hold_out_groups(b));
     for (int64_t i = 0; i < r->n_cells; i++) {
         r->n_train += r->split[i] == CPA_SPLIT_TRAIN;
         r->n_valid += r->split[i] == CPA_SPLIT_VALID;

@@ -172,6 +172,9 @@ static cpa_status write_rows(cpa_h5 *f, const cpa_model_meta *meta)
         CPA_TRY(cpa_h5_write_attr_strings(f, "options", "categorical_covariate_keys",
                                           &meta->spec.categorical_covariate_keys));
     }
+    if (meta->spec.holdout.n > 0) {
+        CPA_TRY(cpa_h5_write_attr_strings(f, "options", "holdout", &meta->spec.holdout));
+    }
 cleanup:
     return st;
 }
@@ -276,6 +279,9 @@ static cpa_status read_rows(const cpa_h5 *f, cpa_model_meta *meta)
     if (cpa_h5_has_attr(f, "options", "categorical_covariate_keys")) {
         CPA_TRY(
             cpa_h5_attr_strings(f, "options", "categorical_covariate_keys", &meta->spec.categorical_covariate_keys));
+    }
+    if (cpa_h5_has_attr(f, "options", "holdout")) {
+        CPA_TRY(cpa_h5_attr_strings(f, "options", "holdout", &meta->spec.holdout));
     }
 cleanup:
     return st;

@@ -47,6 +47,7 @@ static cpa_model_meta make_meta(void)
     assert_int_equal(cpa_strdup("condition", &m.spec.perturbation_key), CPA_OK);
     assert_int_equal(cpa_strdup("", &m.spec.split_key), CPA_OK); // resolved to none: not the same as left out
     assert_int_equal(cpa_strdup("donor", &m.spec.batch_key), CPA_OK);
+    fill(&m.spec.holdout, (const char *[]){"donor=d1,condition=A", "donor=d2"}, 2);
     m.spec.train_size = 0.8;
     m.spec.max_comb_len = 2;
     m.spec.seed = 9;
@@ -101,6 +102,7 @@ static void test_round_trip(void **state)
     assert_same_strings(&back.cov_value[0], &meta.cov_value[0]);
     assert_same_strings(&back.cov_value[1], &meta.cov_value[1]);
     assert_same_strings(&back.spec.categorical_covariate_keys, &meta.spec.categorical_covariate_keys);
+    assert_same_strings(&back.spec.holdout, &meta.spec.holdout);
     assert_string_equal(back.spec.perturbation_key, "condition");
     assert_string_equal(back.spec.split_key, "");
     assert_string_equal(back.spec.batch_key, "donor");

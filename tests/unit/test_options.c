@@ -272,6 +272,47 @@ static void test_yaml_errors(void **state)
     REFUSES(CPA_NO_INPUT, "cannot read the configuration 'nowhere.yaml'", "train", "a", "--config", "nowhere.yaml");
 }
 
+// A preset beats the defaults, a configuration beats the preset, the command line beats both.
+static void test_presets(void **state)
+{
+    (void)state;
+    cpa_options o, again, run = {0};
+    const char *path = write_file("preset.yaml", "preset: kang\nbatch_size: 64\nn_latent: 9\n");
+    assert_int_equal(PARSE(&o, "train", "a", "--config", (char *)path, "--n-latent", "10", "--adv-steps", "3", "--out",
+                           "r"),
+                     CPA_OK);
+    assert_int_equal(o.model.n_latent, 10);
+    assert_int_equal(o.train.batch_size, 64);
+    assert_int_equal(o.train.adv_steps, 3); // also what is the default, when it was typed
+    assert_string_equal(o.model.doser_type, "linear");
+    assert_true(o.model.n_hidden_encoder == 128 && o.model.n_layers_encoder == 2 && o.model.n_hidden_decoder == 512);
+    assert_true(o.model.use_batch_norm_encoder && !o.model.use_batch_norm_decoder && o.model.use_layer_norm_decoder);
+    assert_true(o.train.n_epochs_pretrain_ae == 30 && o.train.n_epochs_adv_warmup == 50 && o.train.step_size_lr == 10);
+    assert_true(o.train.reg_adv == 20 && o.train.pen_adv == 5 && o.train.lr == 3e-4 && o.model.dropout_rate_adv == 0.3);
+    assert_true(o.train.do_clip_grad && o.train.gradient_clip_value == 1);
+    assert_true(o.data.seed == 6977 && o.model.seed == 6977);
+    // The run remembers what came of it, not the preset.
+    char config[256];
+    snprintf(config, sizeof config, "%s/config.yaml", folder);
+    assert_int_equal(cpa_options_write(&o, config), CPA_OK);
+    assert_int_equal(PARSE(&again, "predict", folder, "--data", "d", "--out", "p"), CPA_OK);
+    assert_int_equal(cpa_options_of_run(&again, folder, &run), CPA_OK);
+    assert_null(run.preset);
+    assert_true(run.model.n_hidden_decoder == 512 && run.model.n_latent == 10 && run.train.pen_adv == 5);
+    cpa_options_fini(&run);
+    cpa_options_fini(&again);
+    cpa_options_fini(&o);
+    assert_int_equal(PARSE(&o, "train", "a", "--preset", "norman", "--out", "r"), CPA_OK);
+    assert_true(o.model.n_latent == 32 && o.train.batch_size == 2048 && o.train.doser_lr == 3e-4 && o.model.seed == 8206);
+    cpa_options_fini(&o);
+    assert_int_equal(PARSE(&o, "train", "a", "--preset", "combosciplex", "--seed", "1", "--out", "r"), CPA_OK);
+    assert_true(o.model.n_latent == 128 && o.train.adv_steps == 2 && o.model.seed == 1);
+    assert_string_equal(o.model.doser_type, "logsigm");
+    cpa_options_fini(&o);
+    REFUSES(CPA_USAGE, "one of kang, norman, combosciplex", "train", "a", "--out", "r", "--preset", "pbmc");
+    REFUSES(CPA_USAGE, "predict takes no --preset", "predict", "a", "--preset", "kang");
+}
+
 static void test_run_remembers(void **state)
 {
     (void)state;
@@ -463,7 +504,8 @@ int main(void)
         cmocka_unit_test(test_requests),
         cmocka_unit_test(test_usage_errors),   cmocka_unit_test(test_value_errors),
         cmocka_unit_test(test_yaml),           cmocka_unit_test(test_yaml_errors),
-        cmocka_unit_test(test_run_remembers),  cmocka_unit_test(test_none_is_remembered),
+        cmocka_unit_test(test_presets),        cmocka_unit_test(test_run_remembers),
+        cmocka_unit_test(test_none_is_remembered),
         cmocka_unit_test(test_help),           cmocka_unit_test(test_page_is_up_to_date),
         cmocka_unit_test(test_run_folder),
     };

@@ -438,6 +438,55 @@ static void test_random_split(void **state)
     assert_in_range(n_same, 0, 1);
 }
 
+// Groups are held out on top of a column and on top of a random split, which stays as it is for all other cells.
+static void test_holdout(void **state)
+{
+    (void)state;
+    static const table t = {.obs = {{"condition", "STIM,ctrl,STIM,ctrl,STIM,STIM,ctrl,A"},
+                                    {"cell_type", "B,B,B,NK,NK,NK,T,T"},
+                                    {"donor", "1,1,2,?,1,2,2,1"},
+                                    {"fold", "train,train,test,train,train,test,train,ood"}}};
+    cpa_registry *r = NULL, *plain = NULL;
+    char *groups[] = {"cell_type=B, condition=STIM", "donor=2,cell_type=T", ""};
+    cpa_data_spec spec = {.split_key = "fold", .holdout = {3, groups}};
+    assert_int_equal(registry_of(&t, &spec, true, &r), CPA_OK);
+    assert_memory_equal(r->split, ((uint8_t[]){3, 1, 3, 1, 1, 2, 3, 3}), 8);
+    assert_true(r->n_train == 3 && r->n_valid == 1 && r->n_test == 4);
+    check_strings(&r->spec.holdout, "cell_type=B, condition=STIM,donor=2,cell_type=T,");
+    cpa_registry_destroy(&r);
+    spec.split_key = "";
+    assert_int_equal(registry_of(&t, &spec, true, &r), CPA_OK);
+    spec.holdout.n = 0;
+    assert_int_equal(registry_of(&t, &spec, true, &plain), CPA_OK);
+    assert_int_equal(r->n_test, 3);
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(r->split[i], i == 0 || i == 2 || i == 6 ? CPA_SPLIT_TEST : plain->split[i]);
+    }
+    cpa_registry_destroy(&r);
+    cpa_registry_destroy(&plain);
+    static const struct {
+        const char *group, *says;
+        cpa_status st;
+    } wrong[] = {
+        {"cel_type=B", "obs has no column 'cel_type'", CPA_BAD_DATA},
+        {"cel_type=B", "cell_type", CPA_BAD_DATA},
+        {"condition=STM", "no cell has the value 'STM' of --holdout condition=STM; nearest of 3 values: 'STIM'", CPA_BAD_DATA},
+        {"cell_type=B,condition=A", "no cell has all the values of --holdout cell_type=B,condition=A", CPA_BAD_DATA},
+        {"cell_type", "write COLUMN=VALUE", CPA_USAGE},
+        {"=B", "write COLUMN=VALUE", CPA_USAGE},
+    };
+    for (size_t k = 0; k < sizeof wrong / sizeof *wrong; k++) {
+        char *one[] = {(char *)wrong[k].group};
+        spec = (cpa_data_spec){.split_key = "fold", .holdout = {1, one}};
+        check_refused(&t, &spec, wrong[k].st, wrong[k].says);
+        if (wrong[k].st == CPA_BAD_DATA) { // another file than the one trained on need not have the group
+            assert_int_equal(registry_of(&t, &spec, false, &r), CPA_OK);
+            assert_int_equal(r->n_test, 1);
+            cpa_registry_destroy(&r);
+        }
+    }
+}
+
 static void test_deg(void **state)
 {
     (void)state;
@@ -465,7 +514,7 @@ static void test_spec_copy(void **state)
 {
     (void)state;
     long balance = cpa_alloc_balance();
-    char *keys[] = {"a", "b"};
+    char *keys[] = {"a", "b"}, *groups[] = {"x=1", "y=2"};
     const cpa_data_spec spec = {.perturbation_key = "p",
                                 .control_group = "c",
                                 .dosage_key = "d",
@@ -476,6 +525,7 @@ static void test_spec_copy(void **state)
                                 .train_split = "t",
                                 .valid_split = "v",
                                 .test_split = "w",
+                                .holdout = {2, groups},
                                 .train_size = 0.25,
                                 .deg_uns_key = "u",
                                 .deg_uns_cat_key = "k",
@@ -492,6 +542,7 @@ static void test_spec_copy(void **state)
         assert_true(text[i][0] == want[i] && text[i][1] == '\0');
     }
     check_strings(&copy.categorical_covariate_keys, "a,b");
+    check_strings(&copy.holdout, "x=1,y=2");
     assert_true(copy.train_size == 0.25 && copy.max_comb_len == 3 && copy.seed == 11);
     cpa_data_spec_fini(&copy);
     assert_int_equal(cpa_alloc_balance(), balance);
@@ -536,6 +587,7 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_splits),
         cmocka_unit_test(test_random_split),
+        cmocka_unit_test(test_holdout),
         cmocka_unit_test(test_deg),
         cmocka_unit_test(test_spec_copy),
         cmocka_unit_test(test_sample),

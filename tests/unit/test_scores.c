@@ -68,18 +68,19 @@ static void sparse(cpa_cells *cells, int64_t *indptr, uint16_t *gene, uint16_t *
 static void test_profile(void **state)
 {
     (void)state;
-    for (int scale = CPA_SCALE_COUNTS; scale <= CPA_SCALE_LOG; scale++) {
+    for (int scale = CPA_SCALE_COUNTS; scale <= CPA_SCALE_GIVEN; scale++) {
         cpa_profile p;
         double var[G], bulk[G];
         assert_int_equal(cpa_profile_init(&p, G), CPA_OK);
         assert_int_equal(cpa_profile_of_rows(&p, rows, N, (cpa_scale)scale), CPA_OK);
         cpa_profile_variance(&p, var);
-        cpa_profile_pseudobulk(&p, bulk);
+        cpa_profile_pseudobulk(&p, (cpa_scale)scale, bulk);
         for (int g = 0; g < G; g++) {
             double sum = 0, squares = 0, cp = 0;
             for (int i = 0; i < N; i++) {
                 double library = (double)(rows[i * G] + rows[i * G + 1] + rows[i * G + 2]);
                 double part = library > 0 ? (double)rows[i * G + g] / library * 1e4 : 0;
+                part = scale == CPA_SCALE_GIVEN ? (double)rows[i * G + g] : part;
                 double y = scale == CPA_SCALE_LOG ? log1p(part) : (double)rows[i * G + g];
                 cp += part / N;
                 sum += y;
@@ -88,7 +89,7 @@ static void test_profile(void **state)
             assert_near(p.mean[g], sum / N);
             assert_near(var[g], squares / N - sum / N * (sum / N));
             assert_near(p.cp10k[g], cp);
-            assert_near(bulk[g], log1p(cp));
+            assert_near(bulk[g], scale == CPA_SCALE_GIVEN ? cp : log1p(cp));
         }
         cpa_profile_fini(&p);
     }
@@ -108,10 +109,12 @@ static void test_profile_of_cells(void **state)
     }
     assert_int_equal(cpa_profile_init(&dense, G), CPA_OK);
     assert_int_equal(cpa_profile_init(&real, G), CPA_OK);
-    assert_int_equal(cpa_profile_of_rows(&dense, rows, N, CPA_SCALE_LOG), CPA_OK);
-    cpa_profile_of_cells(&real, &cells, all, N, CPA_SCALE_LOG);
-    for (int i = 0; i < cpa_profile_length(G); i++) {
-        assert_near(real.v[i], dense.v[i]);
+    for (int scale = CPA_SCALE_COUNTS; scale <= CPA_SCALE_GIVEN; scale++) {
+        assert_int_equal(cpa_profile_of_rows(&dense, rows, N, (cpa_scale)scale), CPA_OK);
+        cpa_profile_of_cells(&real, &cells, all, N, (cpa_scale)scale);
+        for (int i = 0; i < cpa_profile_length(G); i++) {
+            assert_near(real.v[i], dense.v[i]);
+        }
     }
     cpa_profile_of_cells(&real, &cells, all, 0, CPA_SCALE_LOG);
     for (int i = 0; i < cpa_profile_length(G); i++) {
@@ -215,7 +218,7 @@ static void test_csv_and_table(void **state)
         commas += *c == ',';
     }
     assert_int_equal(commas, 1 + 2 + N_GENE_SETS * N_SCORES * N_PREDICTORS);
-    assert_int_equal(cpa_scores_table(&g, 1, &table), CPA_OK);
+    assert_int_equal(cpa_scores_table(&g, 1, CPA_SCALE_LOG, &table), CPA_OK);
     assert_non_null(strstr(cpa_text_str(&table), "the model does not beat no change on all genes (R2 0.000 against "
                                                  "0.250); best on all genes: additive (0.750)."));
     assert_null(strstr(cpa_text_str(&table), "nan"));

@@ -64,7 +64,13 @@ typedef enum cpa_option_section {
 } cpa_option_section;
 
 // Where a value came from; a later one beats an earlier one.
-typedef enum cpa_source { CPA_SOURCE_DEFAULT, CPA_SOURCE_RUN, CPA_SOURCE_CONFIG, CPA_SOURCE_COMMAND_LINE } cpa_source;
+typedef enum cpa_source {
+    CPA_SOURCE_DEFAULT,
+    CPA_SOURCE_PRESET,
+    CPA_SOURCE_RUN,
+    CPA_SOURCE_CONFIG,
+    CPA_SOURCE_COMMAND_LINE,
+} cpa_source;
 
 enum {
 #define CPA_OPTION(...) +1
@@ -101,6 +107,7 @@ typedef struct cpa_options {
     cpa_model_config model; // model.seed and data.seed are the one option `seed`
     cpa_train_config train;
     char *out, *config;
+    char *preset; // NULL: none
     char *data_path; // --data
     char *backend;
     int threads; // 0: as OpenMP finds
@@ -126,7 +133,7 @@ const char *cpa_command_name(cpa_command command);
 /** Every option at its default. `o` is overwritten; free it with cpa_options_fini. */
 cpa_status cpa_options_init(cpa_options *o);
 
-/** Reads the command line, and the file that --config names, into `o` (overwritten; cpa_options_fini also after a
+/** Reads the command line, and the file that --config names, and last what --preset sets of the rest, into `o` (overwritten; cpa_options_fini also after a
  *  failure). USAGE: an unknown command or option (with the nearest name), one that the command does not take, a
  *  malformed or out-of-range value, a missing path or required option. NO_INPUT, CONFIG: as cpa_options_read.
  *  Rank-local. */

@@ -9,14 +9,15 @@
 // What `mean` and `m2` of a profile are taken of.
 typedef enum cpa_scale {
     CPA_SCALE_COUNTS,
-    CPA_SCALE_LOG // log(1 + CP10k), CP10k by the cell's own sum
+    CPA_SCALE_LOG,  // log(1 + CP10k), CP10k by the cell's own sum
+    CPA_SCALE_GIVEN // the values as they are, also in cp10k and the pseudobulk: data that are log-normalised already
 } cpa_scale;
 
 // Gene by gene over n_cells cells. A weight rather than a count in mixtures. The arrays point into `v`.
 typedef struct cpa_profile {
     int n_genes;
     double *v;     // [1 + 3 n_genes], owned: n_cells, cp10k, mean, m2
-    double *cp10k; // [n_genes] mean CP10k
+    double *cp10k; // [n_genes] mean CP10k, or mean value where the scale is the given one
     double *mean;  // [n_genes]
     double *m2;    // [n_genes] sum of squared deviations from the mean
 } cpa_profile;
@@ -33,7 +34,7 @@ void cpa_profile_fini(cpa_profile *p);
 /** Sets it to no cells. */
 void cpa_profile_clear(cpa_profile *p);
 
-/** Overwrites `p` with the profile of `n` dense rows of counts x [n, n_genes]. Two passes, the same bits at any
+/** Overwrites `p` with the profile of `n` dense rows x [n, n_genes]. Two passes, the same bits at any
  *  number of threads. */
 cpa_status cpa_profile_of_rows(cpa_profile *p, const cpa_real *x, int n, cpa_scale scale);
 
@@ -49,7 +50,8 @@ void cpa_profile_reweigh(cpa_profile *p, double weight);
 /** Population variance of each gene into var[n_genes]; zero for no cells. */
 void cpa_profile_variance(const cpa_profile *p, double *var);
 
-/** log(1 + mean CP10k) of each gene into out[n_genes]: the pseudobulk. */
-void cpa_profile_pseudobulk(const cpa_profile *p, double *out);
+/** The pseudobulk of a profile of that scale into out[n_genes]: log(1 + mean CP10k) of each gene, or the mean value where the
+ *  scale is the given one. */
+void cpa_profile_pseudobulk(const cpa_profile *p, cpa_scale scale, double *out);
 
 #endif

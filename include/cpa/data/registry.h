@@ -21,6 +21,8 @@ typedef struct cpa_data_spec {
     char *split_key;                          // default "split" when there is such a column; else a random split
     char *train_split, *valid_split, *test_split; // default "train", "test", "ood"; several separated by commas
     double train_size;                        // of a random split, default 0.9
+    cpa_strings holdout;                      // "column=value,column=value" each: cells with all of them are test cells, whatever
+                                              // the split says; "" holds nothing out
     char *deg_uns_key, *deg_uns_cat_key;      // default "rank_genes_groups_cov" and "cov_cond" when both are there
     int max_comb_len;                         // 0: the longest combination there is
     int64_t seed;                             // of a random split
@@ -77,7 +79,7 @@ typedef struct cpa_registry {
 /** Reads the columns and builds the tables; everything wrong in the metadata is reported at once (BAD_DATA, a line each,
  *  with names and numbers of cells): missing columns, unknown control, unparsable, negative or non-finite doses, doses that do not
  *  match the components, the same component twice, more components than max_comb_len, missing values, an empty training split,
- *  no control cell, split values that do not occur.
+ *  no control cell, split values that do not occur, groups to hold out that do not occur. USAGE: a holdout that is not of its form.
  *
  *  Left-out covariates are inferred: none of the spec's own columns, but a categorical `deg_uns_cat_key` of the form
  *  "<covariate>_<condition>" names its column; else "cell_type" if there; else none. What was inferred is said with cpa_info.
