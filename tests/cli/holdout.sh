@@ -17,7 +17,7 @@ grep -q "^holdout: \[\"patient_id=$held,condition=panobinostat\", \"patient_id=P
 "$CPA_HPC" evaluate plain --data "$data" --out plain.csv --quiet >/dev/null
 "$CPA_HPC" evaluate run --data "$data" --out run.csv --quiet >/dev/null
 [ "$(cut -d, -f1 plain.csv | tail -n +2)" = PW040_panobinostat ] || fail "groups of the plain run: $(cat plain.csv)"
-[ "$(cut -d, -f1 run.csv | tail -n +2 | sort | xargs)" = "$(printf '%s\n' "${held}_panobinostat" PW040_panobinostat | sort | xargs)" ] ||
+[ "$(cut -d, -f1 run.csv | tail -n +2 | sort | xargs)" = "$(printf '%s\n' "${held}_panobinostat" PW040_ctrl PW040_panobinostat | sort | xargs)" ] ||
     fail "groups of the run: $(cut -d, -f1 run.csv)"
 # The group is no longer among the training cells, unless the command line says so.
 "$CPA_HPC" evaluate run --data "$data" --out train.csv --split train --quiet >/dev/null
