@@ -12,7 +12,7 @@
 
 // Everything a training run holds.
 typedef struct train_run {
-    cpa_comm *comm; // borrowed
+    cpa_comm *comm;      // borrowed
     cpa_options options; // resolved
     cpa_h5ad *file;
     cpa_registry *registry;
@@ -56,7 +56,8 @@ static cpa_status make_sampler(train_run *t)
             cell[n++] = i;
         }
     }
-    st = cpa_sampler_create(cell, n, c->lanes, c->batch_size, block, window, (uint64_t)t->options.model.seed, &t->sampler);
+    st = cpa_sampler_create(cell, n, c->lanes, c->batch_size, block, window, (uint64_t)t->options.model.seed,
+                            &t->sampler);
     CPA_REQUIRE(st == CPA_OK, st, "%s: %s", cpa_h5ad_path(t->file), cpa_message());
 cleanup:
     cpa_free(&cell);
@@ -69,9 +70,14 @@ static cpa_status make_model(train_run *t)
     const cpa_registry *r = t->registry;
     const char **name = NULL;
     int *size = NULL;
-    cpa_shape s = {.n_genes = r->n_genes, .n_perts = (int)r->pert.n, .n_labels = (int)r->label.n, .n_covs = r->n_covs,
-                   .max_comb_len = r->max_comb_len, .batch_cov = r->spec.batch_key && r->spec.batch_key[0] ? r->n_covs - 1 : -1,
-                   .max_cells = t->options.train.batch_size + 2, .mixup = t->options.train.mixup_alpha > 0};
+    cpa_shape s = {.n_genes = r->n_genes,
+                   .n_perts = (int)r->pert.n,
+                   .n_labels = (int)r->label.n,
+                   .n_covs = r->n_covs,
+                   .max_comb_len = r->max_comb_len,
+                   .batch_cov = r->spec.batch_key && r->spec.batch_key[0] ? r->n_covs - 1 : -1,
+                   .max_cells = t->options.train.batch_size + 2,
+                   .mixup = t->options.train.mixup_alpha > 0};
     CPA_TRY(cpa_alloc((size_t)r->n_covs, sizeof *name, &name));
     CPA_TRY(cpa_alloc((size_t)r->n_covs, sizeof *size, &size));
     for (int c = 0; c < r->n_covs; c++) {
@@ -93,24 +99,28 @@ cleanup:
 static void describe(const train_run *t)
 {
     const cpa_registry *r = t->registry;
-    cpa_info("%lld cells x %d genes, %lld values in %.1f MB; %lld train, %lld validate, %lld held out", (long long)r->n_cells, r->n_genes,
-             (long long)t->cells->nnz, (double)t->cells->bytes / 1e6, (long long)r->n_train, (long long)r->n_valid, (long long)r->n_test);
-    cpa_info("%d perturbations, %d conditions, %d covariates, %d categories; %lld steps an epoch; %d rank%s (%s), %d lane%s of %d cells",
+    cpa_info("%lld cells x %d genes, %lld values in %.1f MB; %lld train, %lld validate, %lld held out",
+             (long long)r->n_cells, r->n_genes, (long long)t->cells->nnz, (double)t->cells->bytes / 1e6,
+             (long long)r->n_train, (long long)r->n_valid, (long long)r->n_test);
+    cpa_info("%d perturbations, %d conditions, %d covariates, %d categories; %lld steps an epoch; %d rank%s (%s), %d "
+             "lane%s of %d cells",
              (int)r->pert.n - 2, r->n_conditions, r->n_covs, r->n_categories, (long long)cpa_sampler_steps(t->sampler),
-             cpa_comm_size(t->comm), cpa_comm_size(t->comm) == 1 ? "" : "s", cpa_comm_name(t->comm), t->options.train.lanes,
-             t->options.train.lanes == 1 ? "" : "s", t->options.train.batch_size);
+             cpa_comm_size(t->comm), cpa_comm_size(t->comm) == 1 ? "" : "s", cpa_comm_name(t->comm),
+             t->options.train.lanes, t->options.train.lanes == 1 ? "" : "s", t->options.train.batch_size);
 }
 
 static cpa_status report_epoch(void *ctx, const cpa_epoch_report *e)
 {
     train_run *t = ctx;
-    double elapsed = cpa_seconds() - t->started, left = elapsed / (double)(e->epoch + 1) * (double)(e->n_epochs - e->epoch - 1);
+    double elapsed = cpa_seconds() - t->started,
+           left = elapsed / (double)(e->epoch + 1) * (double)(e->n_epochs - e->epoch - 1);
     char metric[64] = "";
     if (e->validated) {
         snprintf(metric, sizeof metric, ", cpa_metric %.4f%s", e->cpa_metric, e->is_best ? " (best)" : "");
     }
-    cpa_progress(e->validated || e->epoch == 0, "epoch %lld/%lld: recon_loss %.4f, r2_mean %.4f%s; %.0f cells/s, %.0f s left",
-                 (long long)e->epoch + 1, (long long)e->n_epochs, e->recon_loss, e->r2_mean, metric, (double)e->cells / e->seconds, left);
+    cpa_progress(e->validated || e->epoch == 0,
+                 "epoch %lld/%lld: recon_loss %.4f, r2_mean %.4f%s; %.0f cells/s, %.0f s left", (long long)e->epoch + 1,
+                 (long long)e->n_epochs, e->recon_loss, e->r2_mean, metric, (double)e->cells / e->seconds, left);
     const cpa_runlog_field fields[] = {{.name = "epoch", .number = (double)e->epoch},
                                        {.name = "recon_loss", .number = e->recon_loss},
                                        {.name = "cpa_metric", .number = e->validated ? e->cpa_metric : NAN},
@@ -175,11 +185,11 @@ static void report_end(const train_run *t, const cpa_train_summary *s)
 {
     if (s->best_epoch >= 0) {
         cpa_info("%s after %lld epochs, %.0f cells/s; best epoch %lld, cpa_metric %.4f; model in %s/model.h5",
-                 s->stopped_early ? "stopped early" : "done", (long long)s->epochs, (double)s->cells / s->seconds, (long long)s->best_epoch + 1,
-                 s->best_metric, cpa_rundir_path(t->dir));
+                 s->stopped_early ? "stopped early" : "done", (long long)s->epochs, (double)s->cells / s->seconds,
+                 (long long)s->best_epoch + 1, s->best_metric, cpa_rundir_path(t->dir));
     } else {
-        cpa_info("done after %lld epochs, %.0f cells/s; no validation cells, so the last state; model in %s/model.h5", (long long)s->epochs,
-                 (double)s->cells / s->seconds, cpa_rundir_path(t->dir));
+        cpa_info("done after %lld epochs, %.0f cells/s; no validation cells, so the last state; model in %s/model.h5",
+                 (long long)s->epochs, (double)s->cells / s->seconds, cpa_rundir_path(t->dir));
     }
 }
 
@@ -205,8 +215,14 @@ cpa_status cpa_cmd_train(cpa_comm *comm, const cpa_options *o)
     cpa_train_summary summary;
     CPA_TRY(set_up(&t, o));
     t.started = cpa_seconds();
-    cpa_step_parts parts = {.comm = comm, .be = t.be, .model = t.model, .cells = t.cells, .registry = t.registry, .sampler = t.sampler,
-                            .config = &t.options.train, .seed = (uint64_t)t.options.model.seed};
+    cpa_step_parts parts = {.comm = comm,
+                            .be = t.be,
+                            .model = t.model,
+                            .cells = t.cells,
+                            .registry = t.registry,
+                            .sampler = t.sampler,
+                            .config = &t.options.train,
+                            .seed = (uint64_t)t.options.model.seed};
     CPA_TRY(cpa_train(&parts, t.history, &(cpa_train_hooks){report_epoch, &t}, &summary));
     CPA_TRY(cpa_comm_agree(comm, write_results(&t)));
     CPA_TRY(cpa_runlog_stage(t.log, comm, "trained"));

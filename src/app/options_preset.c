@@ -109,9 +109,10 @@ cleanup:
 cpa_status cpa_presets_page(cpa_text *t)
 {
     cpa_status st;
-    CPA_TRY(cpa_text_add(t, "\n## Presets\n\nThe hyper-parameters of upstream's tutorials. `--preset` sets what the command "
-                            "line and `--config` leave open;\n`config.yaml` remembers each option as it was resolved.\n\n"
-                            "| option | kang | norman | combosciplex |\n|---|---|---|---|\n"));
+    CPA_TRY(cpa_text_add(
+        t, "\n## Presets\n\nThe hyper-parameters of upstream's tutorials. `--preset` sets what the command "
+           "line and `--config` leave open;\n`config.yaml` remembers each option as it was resolved.\n\n"
+           "| option | kang | norman | combosciplex |\n|---|---|---|---|\n"));
     for (int r = 0; r < N_ROWS; r++) {
         CPA_TRY(cpa_text_add(t, "| `"));
         CPA_TRY(cpa_option_flag(rows[r].option, t));

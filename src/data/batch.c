@@ -36,7 +36,8 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_batch_create_mixed(int max_cells, int64_t max_nnz, int n_genes, int n_covs, int max_comb_len, cpa_batch **out)
+cpa_status cpa_batch_create_mixed(int max_cells, int64_t max_nnz, int n_genes, int n_covs, int max_comb_len,
+                                  cpa_batch **out)
 {
     cpa_status st;
     cpa_batch *b = NULL;

@@ -41,7 +41,8 @@ static double log_gamma_draw(draws *d, double alpha)
     }
 }
 
-void cpa_mixup_draw(uint64_t seed, int64_t epoch, int lane, int64_t step, double alpha, int n, double *lambda, int32_t *partner)
+void cpa_mixup_draw(uint64_t seed, int64_t epoch, int lane, int64_t step, double alpha, int n, double *lambda,
+                    int32_t *partner)
 {
     draws d = {seed, (uint32_t)epoch, (uint32_t)lane, (uint32_t)step, 0};
     double x = log_gamma_draw(&d, alpha), y = log_gamma_draw(&d, alpha);
@@ -99,8 +100,8 @@ static void mix_meaning(const cpa_batch *b, int i, int j, cpa_batch *out)
 cpa_status cpa_mixup_apply(const cpa_batch *b, double lambda, const int32_t *partner, cpa_batch *out)
 {
     if (b->n_cells > out->max_cells || 2 * b->nnz > out->max_nnz || out->max_comb_len != 2 * b->max_comb_len) {
-        return cpa_fail(CPA_INTERNAL, "mixing %d cells with %lld values does not fit into a batch made for %d and %lld", b->n_cells,
-                        (long long)b->nnz, out->max_cells, (long long)out->max_nnz);
+        return cpa_fail(CPA_INTERNAL, "mixing %d cells with %lld values does not fit into a batch made for %d and %lld",
+                        b->n_cells, (long long)b->nnz, out->max_cells, (long long)out->max_nnz);
     }
     out->n_cells = b->n_cells;
     out->nnz = 0;

@@ -14,7 +14,8 @@ static int number_of(const cpa_adversary *a)
 }
 
 // Logits of the classifier in training mode; the weighted cross-entropy into its sum; logits become scale * gradient.
-static cpa_status classify(cpa_model *m, cpa_adversary *a, const cpa_lane_plan *plan, int pass, bool inside_autoencoder, double factor)
+static cpa_status classify(cpa_model *m, cpa_adversary *a, const cpa_lane_plan *plan, int pass, bool inside_autoencoder,
+                           double factor)
 {
     cpa_status st = CPA_OK;
     cpa_mat logits = cpa_mat_head(a->logits, m->n);
@@ -28,8 +29,8 @@ static cpa_status classify(cpa_model *m, cpa_adversary *a, const cpa_lane_plan *
         CPA_TRY(cpa_op_argmax(m->be, cpa_int_at(m->best, (int64_t)number_of(a) * m->shape.max_cells), logits));
     }
     CPA_TRY(cpa_op_cross_entropy(m->be, cpa_f64_at(m->sums, a->sum_adv), logits, labels_of(m, a), label2,
-                                 (cpa_real)(m->batch.mixed ? m->batch.lambda : 1), a->class_weight, (cpa_real)plan->focal_gamma,
-                                 denominator > 0 ? (cpa_real)(factor / denominator) : 0));
+                                 (cpa_real)(m->batch.mixed ? m->batch.lambda : 1), a->class_weight,
+                                 (cpa_real)plan->focal_gamma, denominator > 0 ? (cpa_real)(factor / denominator) : 0));
 cleanup:
     return st;
 }
@@ -61,10 +62,12 @@ cpa_status cpa_adversary_train(cpa_model *m, const cpa_lane_plan *plan)
         cpa_mat dh = cpa_mlp_dhidden(&a->mlp, m->n);
         CPA_TRY(classify(m, a, plan, pass, false, 1));
         CPA_TRY(cpa_mlp_sum_gradient(&a->mlp, g, m->n));
-        CPA_TRY(cpa_op_square_sum_scale(m->be, cpa_f64_at(m->sums, a->sum_penalty), g, (cpa_real)(2 * plan->pen_adv / elements)));
+        CPA_TRY(cpa_op_square_sum_scale(m->be, cpa_f64_at(m->sums, a->sum_penalty), g,
+                                        (cpa_real)(2 * plan->pen_adv / elements)));
         CPA_TRY(cpa_mlp_penalty(&a->mlp, g, m->n));
         CPA_TRY(cpa_mlp_output_grad(&a->mlp, dh, cpa_mat_head(a->logits, m->n), true, true));
-        CPA_TRY(cpa_mlp_grad(&a->mlp, (cpa_input){.x = cpa_mat_head(m->z_basal, m->n)}, dh, true, true, true, CPA_NO_MAT));
+        CPA_TRY(
+            cpa_mlp_grad(&a->mlp, (cpa_input){.x = cpa_mat_head(m->z_basal, m->n)}, dh, true, true, true, CPA_NO_MAT));
     }
 cleanup:
     return st;

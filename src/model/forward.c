@@ -18,7 +18,8 @@ static cpa_status load_partners(cpa_model *m, const cpa_batch *b)
             m->host_cov[2 * i] = b->cov[(int64_t)c * b->max_cells + i];
             m->host_cov[2 * i + 1] = b->cov2[(int64_t)c * b->max_cells + i];
         }
-        CPA_TRY(cpa_op_upload(m->be, cpa_int_at(d->cov, (int64_t)c * m->shape.max_cells * 2), m->host_cov, 2 * (size_t)n * 4));
+        CPA_TRY(cpa_op_upload(m->be, cpa_int_at(d->cov, (int64_t)c * m->shape.max_cells * 2), m->host_cov,
+                              2 * (size_t)n * 4));
     }
 cleanup:
     return st;
@@ -29,9 +30,11 @@ cpa_status cpa_model_load(cpa_model *m, const cpa_batch *b)
     cpa_status st = CPA_OK;
     cpa_device_batch *d = &m->batch;
     int n = b->n_cells, twice = m->shape.mixup ? 2 : 1;
-    CPA_REQUIRE(n <= m->shape.max_cells && b->nnz <= twice * m->shape.max_nnz && b->max_comb_len <= twice * m->shape.max_comb_len, CPA_INTERNAL,
-                "a batch of %d cells, %lld values, %d components in a model sized for %d, %lld and %d", n, (long long)b->nnz, b->max_comb_len,
-                m->shape.max_cells, (long long)m->shape.max_nnz, m->shape.max_comb_len);
+    CPA_REQUIRE(n <= m->shape.max_cells && b->nnz <= twice * m->shape.max_nnz &&
+                    b->max_comb_len <= twice * m->shape.max_comb_len,
+                CPA_INTERNAL, "a batch of %d cells, %lld values, %d components in a model sized for %d, %lld and %d", n,
+                (long long)b->nnz, b->max_comb_len, m->shape.max_cells, (long long)m->shape.max_nnz,
+                m->shape.max_comb_len);
     m->n = n;
     d->comb = b->max_comb_len;
     d->mixed = b->label2 != NULL;
@@ -47,7 +50,8 @@ cpa_status cpa_model_load(cpa_model *m, const cpa_batch *b)
     CPA_TRY(cpa_op_upload(m->be, d->label, b->label, (size_t)n * 4));
     CPA_TRY(cpa_op_upload(m->be, d->cell, b->cell, (size_t)n * 4));
     for (int c = 0; c < b->n_covs; c++) {
-        CPA_TRY(cpa_op_upload(m->be, cpa_int_at(d->cov_own, (int64_t)c * m->shape.max_cells), b->cov + (int64_t)c * b->max_cells, (size_t)n * 4));
+        CPA_TRY(cpa_op_upload(m->be, cpa_int_at(d->cov_own, (int64_t)c * m->shape.max_cells),
+                              b->cov + (int64_t)c * b->max_cells, (size_t)n * 4));
     }
     if (d->mixed) {
         CPA_TRY(load_partners(m, b));
@@ -64,7 +68,8 @@ cpa_status cpa_model_masks(cpa_model *m, cpa_mlp *mlp, int part, const cpa_lane_
         cpa_mat mask = cpa_mat_head(mlp->layer[k].mask, m->n);
         if (plan->draws) {
             const cpa_real *recorded = plan->draws->mask(plan->draws->ctx, part, k, pass);
-            CPA_REQUIRE(recorded, CPA_BAD_DATA, "no recorded dropout mask for part %d, layer %d, pass %d", part, k, pass);
+            CPA_REQUIRE(recorded, CPA_BAD_DATA, "no recorded dropout mask for part %d, layer %d, pass %d", part, k,
+                        pass);
             CPA_TRY(cpa_op_upload(m->be, mask.data, recorded, (size_t)m->n * (size_t)mask.cols * sizeof(cpa_real)));
             CPA_TRY(cpa_op_axpby(m->be, mask, 0, mask, mlp->keep));
         } else {

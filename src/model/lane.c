@@ -3,7 +3,6 @@
 
 #include "model_impl.h"
 
-
 cpa_status cpa_model_autoencoder_grad(cpa_model *m, const cpa_lane_plan *plan)
 {
     cpa_status st = CPA_OK;

@@ -37,8 +37,8 @@ cpa_status cpa_latent_doses(cpa_model *m)
 {
     cpa_status st = CPA_OK;
     cpa_mat s = components(m, m->s);
-    CPA_TRY(cpa_op_doser(m->be, s, m->batch.pert, components(m, (cpa_mat){.data = m->batch.dose}), cpa_value(&m->t, m->doser_w),
-                         cpa_value(&m->t, m->doser_b), m->doser));
+    CPA_TRY(cpa_op_doser(m->be, s, m->batch.pert, components(m, (cpa_mat){.data = m->batch.dose}),
+                         cpa_value(&m->t, m->doser_w), cpa_value(&m->t, m->doser_b), m->doser));
     CPA_TRY(weight_halves(m, s));
 cleanup:
     return st;
@@ -92,7 +92,8 @@ static cpa_status variational_outputs(cpa_model *m)
 {
     cpa_status st = CPA_OK;
     CPA_TRY(cpa_mlp_output(&m->encoder, rows(m, m->z_mean)));
-    CPA_TRY(cpa_op_gemm(m->be, rows(m, m->z_raw), cpa_mlp_hidden(&m->encoder, m->n), false, cpa_value(&m->t, m->var_weight), true, 1, 0));
+    CPA_TRY(cpa_op_gemm(m->be, rows(m, m->z_raw), cpa_mlp_hidden(&m->encoder, m->n), false,
+                        cpa_value(&m->t, m->var_weight), true, 1, 0));
     CPA_TRY(cpa_op_add_row(m->be, rows(m, m->z_raw), cpa_value(&m->t, m->var_bias)));
 cleanup:
     return st;
@@ -100,8 +101,8 @@ cleanup:
 
 static cpa_status sample(cpa_model *m, cpa_mat noise)
 {
-    return cpa_op_sample_latent(m->be, rows(m, m->z_basal), rows(m, m->z_std), cpa_f64_at(m->sums, CPA_SUM_KL), rows(m, m->z_mean),
-                                rows(m, m->z_raw), noise);
+    return cpa_op_sample_latent(m->be, rows(m, m->z_basal), rows(m, m->z_std), cpa_f64_at(m->sums, CPA_SUM_KL),
+                                rows(m, m->z_mean), rows(m, m->z_raw), noise);
 }
 
 cpa_status cpa_latent_eval(cpa_model *m)
@@ -159,8 +160,8 @@ static cpa_status variational_grad(cpa_model *m, const cpa_lane_plan *plan, cpa_
     cpa_status st = CPA_OK;
     cpa_params *t = &m->t;
     cpa_mat dz = rows(m, m->dz_basal), draw = rows(m, m->dz_raw);
-    CPA_TRY(cpa_op_sample_latent_grad(m->be, dz, draw, dz, rows(m, m->z_mean), rows(m, m->z_raw), rows(m, m->z_std), rows(m, m->noise),
-                                      (cpa_real)(plan->kl_weight / (double)plan->n_cells)));
+    CPA_TRY(cpa_op_sample_latent_grad(m->be, dz, draw, dz, rows(m, m->z_mean), rows(m, m->z_raw), rows(m, m->z_std),
+                                      rows(m, m->noise), (cpa_real)(plan->kl_weight / (double)plan->n_cells)));
     CPA_TRY(cpa_mlp_output_grad(&m->encoder, dh, dz, true, false));
     CPA_TRY(cpa_op_gemm(m->be, cpa_grad(t, m->var_weight), draw, true, cpa_mlp_hidden(&m->encoder, m->n), false, 1, 0));
     CPA_TRY(cpa_op_col_sum(m->be, cpa_grad(t, m->var_bias), draw, 0));
@@ -193,7 +194,8 @@ static cpa_status vector_grad(cpa_model *m, cpa_mat dz, cpa_mat ds)
     cpa_mat dvectors = external ? m->dvectors : cpa_grad(t, m->pert_embedding);
     CPA_TRY(cpa_op_bag_grad(m->be, dvectors, ds, dz, vectors, m->batch.pert, m->batch.comb, components(m, m->s), 1));
     if (external && !m->config.freeze_pert_projection) {
-        CPA_TRY(cpa_op_gemm(m->be, cpa_grad(t, m->project_weight), dvectors, true, cpa_value(t, m->pert_embedding), false, 1, 0));
+        CPA_TRY(cpa_op_gemm(m->be, cpa_grad(t, m->project_weight), dvectors, true, cpa_value(t, m->pert_embedding),
+                            false, 1, 0));
         CPA_TRY(cpa_op_col_sum(m->be, cpa_grad(t, m->project_bias), dvectors, 0));
     }
 cleanup:
@@ -209,7 +211,8 @@ cpa_status cpa_latent_embedding_grad(cpa_model *m, cpa_mat dz)
     if (m->doser != CPA_DOSER_LINEAR) {
         CPA_TRY(weight_halves(m, ds));
         CPA_TRY(cpa_op_doser_grad(m->be, cpa_grad(t, m->doser_w), cpa_grad(t, m->doser_b), ds, m->batch.pert,
-                                  components(m, (cpa_mat){.data = m->batch.dose}), cpa_value(t, m->doser_w), cpa_value(t, m->doser_b), m->doser));
+                                  components(m, (cpa_mat){.data = m->batch.dose}), cpa_value(t, m->doser_w),
+                                  cpa_value(t, m->doser_b), m->doser));
     }
     for (int c = 0; c < m->shape.n_covs; c++) {
         int width;
@@ -218,8 +221,8 @@ cpa_status cpa_latent_embedding_grad(cpa_model *m, cpa_mat dz)
         if (m->shape.cov_size[c] < 2 && m->config.use_batch_norm_decoder) {
             continue; // a constant in front of the decoder's batch norm: its gradient is exactly 0, and stays so
         }
-        CPA_TRY(cpa_op_bag_grad(m->be, cpa_grad(t, m->cov_embedding[c]), CPA_NO_MAT, dz, cpa_value(t, m->cov_embedding[c]), code, width, weight,
-                                0));
+        CPA_TRY(cpa_op_bag_grad(m->be, cpa_grad(t, m->cov_embedding[c]), CPA_NO_MAT, dz,
+                                cpa_value(t, m->cov_embedding[c]), code, width, weight, 0));
     }
 cleanup:
     return st;

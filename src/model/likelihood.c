@@ -18,14 +18,17 @@ cpa_status cpa_likelihood_declare(cpa_model *m)
     if (!gauss) {
         CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, 1, genes, 1, CPA_INIT_NORMAL, 0, &m->px_r, "module/px_r"));
     }
-    CPA_TRY(cpa_mlp_declare(&m->decoder, t, CPA_GROUP_AUTOENCODER, CPA_GROUP_STAT_MODULE, c->n_latent, hidden, c->n_layers_decoder, genes,
+    CPA_TRY(cpa_mlp_declare(&m->decoder, t, CPA_GROUP_AUTOENCODER, CPA_GROUP_STAT_MODULE, c->n_latent, hidden,
+                            c->n_layers_decoder, genes,
                             (cpa_norms){c->use_batch_norm_decoder, c->use_layer_norm_decoder}, false,
                             gauss ? "module/decoder.encoder.fc_layers." : "module/decoder.px_decoder.fc_layers.",
                             gauss ? "module/decoder.mean_encoder" : "module/decoder.px_scale_decoder.0"));
     if (m->likelihood != CPA_NB) {
         const char *name = gauss ? "module/decoder.var_encoder" : "module/decoder.px_dropout_decoder";
-        CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, genes, hidden, 2, CPA_INIT_UNIFORM, bound, &m->head2_weight, "%s.weight", name));
-        CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, 1, genes, 1, CPA_INIT_UNIFORM, bound, &m->head2_bias, "%s.bias", name));
+        CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, genes, hidden, 2, CPA_INIT_UNIFORM, bound, &m->head2_weight,
+                               "%s.weight", name));
+        CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, 1, genes, 1, CPA_INIT_UNIFORM, bound, &m->head2_bias,
+                               "%s.bias", name));
     }
 cleanup:
     return st;
@@ -48,15 +51,18 @@ cpa_status cpa_likelihood_loss(cpa_model *m, cpa_real scale)
 {
     cpa_params *t = &m->t;
     cpa_dev_f64 *sum = cpa_f64_at(m->sums, CPA_SUM_RECON);
-    cpa_mat a = head(m, m->logits), b = head(m, m->head2), bias = cpa_value(t, m->decoder.out_bias), dbias = cpa_grad(t, m->decoder.out_bias);
+    cpa_mat a = head(m, m->logits), b = head(m, m->head2), bias = cpa_value(t, m->decoder.out_bias),
+            dbias = cpa_grad(t, m->decoder.out_bias);
     switch (m->likelihood) {
     case CPA_NB:
-        return cpa_op_nb_loss(m->be, sum, a, cpa_grad(t, m->px_r), dbias, bias, cpa_value(t, m->px_r), m->batch.x, scale);
+        return cpa_op_nb_loss(m->be, sum, a, cpa_grad(t, m->px_r), dbias, bias, cpa_value(t, m->px_r), m->batch.x,
+                              scale);
     case CPA_ZINB:
-        return cpa_op_zinb_loss(m->be, sum, a, cpa_grad(t, m->px_r), dbias, b, cpa_grad(t, m->head2_bias), bias, cpa_value(t, m->head2_bias),
-                                cpa_value(t, m->px_r), m->batch.x, scale);
+        return cpa_op_zinb_loss(m->be, sum, a, cpa_grad(t, m->px_r), dbias, b, cpa_grad(t, m->head2_bias), bias,
+                                cpa_value(t, m->head2_bias), cpa_value(t, m->px_r), m->batch.x, scale);
     case CPA_GAUSS:
-        return cpa_op_gauss_loss(m->be, sum, a, b, dbias, cpa_grad(t, m->head2_bias), bias, cpa_value(t, m->head2_bias), m->batch.x, scale);
+        return cpa_op_gauss_loss(m->be, sum, a, b, dbias, cpa_grad(t, m->head2_bias), bias, cpa_value(t, m->head2_bias),
+                                 m->batch.x, scale);
     }
     return CPA_INTERNAL;
 }
@@ -85,7 +91,8 @@ cpa_status cpa_likelihood_mean_loss(cpa_model *m, cpa_mat means, cpa_mat second)
     case CPA_NB:
         return cpa_op_nb_mean_loss(m->be, sum, means, bias, cpa_value(t, m->px_r), m->batch.x);
     case CPA_ZINB:
-        return cpa_op_zinb_mean_loss(m->be, sum, means, second, bias, cpa_value(t, m->head2_bias), cpa_value(t, m->px_r), m->batch.x);
+        return cpa_op_zinb_mean_loss(m->be, sum, means, second, bias, cpa_value(t, m->head2_bias),
+                                     cpa_value(t, m->px_r), m->batch.x);
     case CPA_GAUSS:
         return cpa_op_gauss_mean_loss(m->be, sum, means, second, bias, cpa_value(t, m->head2_bias), m->batch.x);
     }
@@ -95,6 +102,7 @@ cpa_status cpa_likelihood_mean_loss(cpa_model *m, cpa_mat means, cpa_mat second)
 cpa_status cpa_likelihood_means(cpa_model *m)
 {
     cpa_mat bias = cpa_value(&m->t, m->decoder.out_bias);
-    return m->likelihood == CPA_GAUSS ? cpa_op_add_row(m->be, head(m, m->logits), bias)
-                                      : cpa_op_softmax_scale(m->be, head(m, m->logits), bias, cpa_mat_of(m->batch.library, 1, m->n));
+    return m->likelihood == CPA_GAUSS
+               ? cpa_op_add_row(m->be, head(m, m->logits), bias)
+               : cpa_op_softmax_scale(m->be, head(m, m->logits), bias, cpa_mat_of(m->batch.library, 1, m->n));
 }

@@ -31,8 +31,8 @@ static cpa_status declare_encoder(cpa_model *m)
     const cpa_model_config *c = &m->config;
     bool v = c->variational;
     cpa_norms norms = {c->use_batch_norm_encoder, c->use_layer_norm_encoder};
-    CPA_TRY(cpa_mlp_declare(&m->encoder, &m->t, CPA_GROUP_AUTOENCODER, CPA_GROUP_STAT_MODULE, m->shape.n_genes, c->n_hidden_encoder,
-                            c->n_layers_encoder, c->n_latent, norms, true,
+    CPA_TRY(cpa_mlp_declare(&m->encoder, &m->t, CPA_GROUP_AUTOENCODER, CPA_GROUP_STAT_MODULE, m->shape.n_genes,
+                            c->n_hidden_encoder, c->n_layers_encoder, c->n_latent, norms, true,
                             v ? "module/encoder.encoder.fc_layers." : "module/encoder.network.fc_layers.",
                             v ? "module/encoder.mean_encoder" : "module/encoder.z"));
     m->encoder.use_log1p = m->likelihood != CPA_GAUSS;
@@ -40,8 +40,8 @@ static cpa_status declare_encoder(cpa_model *m)
     m->encoder.cancels = !v && c->use_batch_norm_decoder && c->use_batch_norm_adv;
     if (v) {
         double bound = 1.0 / __builtin_sqrt(c->n_hidden_encoder);
-        CPA_TRY(cpa_params_add(&m->t, CPA_GROUP_AUTOENCODER, c->n_latent, c->n_hidden_encoder, 2, CPA_INIT_UNIFORM, bound, &m->var_weight,
-                               "module/encoder.var_encoder.weight"));
+        CPA_TRY(cpa_params_add(&m->t, CPA_GROUP_AUTOENCODER, c->n_latent, c->n_hidden_encoder, 2, CPA_INIT_UNIFORM,
+                               bound, &m->var_weight, "module/encoder.var_encoder.weight"));
         CPA_TRY(cpa_params_add(&m->t, CPA_GROUP_AUTOENCODER, 1, c->n_latent, 1, CPA_INIT_UNIFORM, bound, &m->var_bias,
                                "module/encoder.var_encoder.bias"));
     }
@@ -57,8 +57,8 @@ static cpa_status declare_perturbations(cpa_model *m)
     const cpa_shape *s = &m->shape;
     int latent = m->config.n_latent;
     if (!s->n_pert_features) {
-        return cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->n_perts, latent, 2, CPA_INIT_NORMAL_PAD, 0, &m->pert_embedding,
-                              "module/pert_network.pert_embedding.weight");
+        return cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->n_perts, latent, 2, CPA_INIT_NORMAL_PAD, 0,
+                              &m->pert_embedding, "module/pert_network.pert_embedding.weight");
     }
     cpa_group group = m->config.freeze_pert_projection ? CPA_GROUP_FROZEN : CPA_GROUP_AUTOENCODER;
     double bound = 1.0 / __builtin_sqrt(s->n_pert_features);
@@ -66,7 +66,8 @@ static cpa_status declare_perturbations(cpa_model *m)
                            "module/pert_network.pert_embedding.weight"));
     CPA_TRY(cpa_params_add(t, group, latent, s->n_pert_features, 2, CPA_INIT_UNIFORM, bound, &m->project_weight,
                            "module/pert_network.pert_transformation.weight"));
-    CPA_TRY(cpa_params_add(t, group, 1, latent, 1, CPA_INIT_UNIFORM, bound, &m->project_bias, "module/pert_network.pert_transformation.bias"));
+    CPA_TRY(cpa_params_add(t, group, 1, latent, 1, CPA_INIT_UNIFORM, bound, &m->project_bias,
+                           "module/pert_network.pert_transformation.bias"));
 cleanup:
     return st;
 }
@@ -81,13 +82,15 @@ static cpa_status declare_autoencoder(cpa_model *m)
     CPA_TRY(declare_perturbations(m));
     CPA_TRY(cpa_alloc((size_t)s->n_covs, sizeof *m->cov_embedding, &m->cov_embedding));
     for (int i = 0; i < s->n_covs; i++) {
-        CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->cov_size[i], m->config.n_latent, 2, CPA_INIT_NORMAL, 0, &m->cov_embedding[i],
-                               "module/covars_embeddings.%s.weight", s->cov_name[i]));
+        CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->cov_size[i], m->config.n_latent, 2, CPA_INIT_NORMAL, 0,
+                               &m->cov_embedding[i], "module/covars_embeddings.%s.weight", s->cov_name[i]));
     }
     // A linear dose response has parameters that do nothing.
     cpa_group doser = m->doser == CPA_DOSER_LINEAR ? CPA_GROUP_FROZEN : CPA_GROUP_DOSER;
-    CPA_TRY(cpa_params_add(t, doser, 1, s->n_perts, 2, CPA_INIT_ONE, 0, &m->doser_w, "module/pert_network.dosers.beta"));
-    CPA_TRY(cpa_params_add(t, doser, 1, s->n_perts, 2, CPA_INIT_ZERO, 0, &m->doser_b, "module/pert_network.dosers.bias"));
+    CPA_TRY(
+        cpa_params_add(t, doser, 1, s->n_perts, 2, CPA_INIT_ONE, 0, &m->doser_w, "module/pert_network.dosers.beta"));
+    CPA_TRY(
+        cpa_params_add(t, doser, 1, s->n_perts, 2, CPA_INIT_ZERO, 0, &m->doser_b, "module/pert_network.dosers.bias"));
 cleanup:
     return st;
 }
@@ -109,11 +112,13 @@ static cpa_status declare_adversaries(cpa_model *m)
         a->sum_penalty = cov < 0 ? CPA_SUM_PENALTY_PERT : at + CPA_SUM_COV_PENALTY;
         a->sum_acc = cov < 0 ? CPA_SUM_ACC_PERT : at + CPA_SUM_COV_ACC;
         char prefix[400], out[400];
-        snprintf(prefix, sizeof prefix, cov < 0 ? "perturbation_classifier/" : "covars_classifiers/%s.", cov < 0 ? "" : m->shape.cov_name[cov]);
+        snprintf(prefix, sizeof prefix, cov < 0 ? "perturbation_classifier/" : "covars_classifiers/%s.",
+                 cov < 0 ? "" : m->shape.cov_name[cov]);
         snprintf(out, sizeof out, "%.300sclassifier.1", prefix);
         strncat(prefix, "classifier.0.fc_layers.", sizeof prefix - strlen(prefix) - 1);
-        CPA_TRY(cpa_mlp_declare(&a->mlp, &m->t, CPA_GROUP_ADVERSARY, CPA_GROUP_STAT_ADVERSARY, c->n_latent, c->n_hidden_adv, c->n_layers_adv,
-                                a->classes, (cpa_norms){c->use_batch_norm_adv, c->use_layer_norm_adv}, false, prefix, out));
+        CPA_TRY(cpa_mlp_declare(&a->mlp, &m->t, CPA_GROUP_ADVERSARY, CPA_GROUP_STAT_ADVERSARY, c->n_latent,
+                                c->n_hidden_adv, c->n_layers_adv, a->classes,
+                                (cpa_norms){c->use_batch_norm_adv, c->use_layer_norm_adv}, false, prefix, out));
     }
 cleanup:
     return st;
@@ -186,7 +191,8 @@ static cpa_status place_activations(cpa_model *m)
     int b = m->shape.max_cells;
     CPA_TRY(cpa_mlp_place(&m->encoder, b, m->training, false, m->config.dropout_rate_encoder));
     // Only the gauss decoder has dropout; upstream's count decoders do without, whatever the option says.
-    CPA_TRY(cpa_mlp_place(&m->decoder, b, m->training, false, m->likelihood == CPA_GAUSS ? m->config.dropout_rate_decoder : 0));
+    CPA_TRY(cpa_mlp_place(&m->decoder, b, m->training, false,
+                          m->likelihood == CPA_GAUSS ? m->config.dropout_rate_decoder : 0));
     for (int i = 0; i < m->n_adversaries; i++) {
         CPA_TRY(cpa_mlp_place(&m->adversary[i].mlp, b, true, true, m->config.dropout_rate_adv));
     }
@@ -351,8 +357,9 @@ void cpa_model_destroy(cpa_model **out)
         cpa_mlp_fini(&m->adversary[i].mlp);
     }
     cpa_device_batch *d = &m->batch;
-    void *device[] = {m->memory, m->class_weights, m->sums, m->r2, m->order, m->offsets, m->mask, m->best, d->indptr, d->gene,
-                      d->count, d->log1p, d->library, d->pert, d->dose, d->label, d->cell, d->cov, d->cov_own, d->label2, d->cov_weight};
+    void *device[] = {m->memory, m->class_weights, m->sums, m->r2,    m->order,   m->offsets, m->mask,
+                      m->best,   d->indptr,        d->gene, d->count, d->log1p,   d->library, d->pert,
+                      d->dose,   d->label,         d->cell, d->cov,   d->cov_own, d->label2,  d->cov_weight};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
         if (device[i]) {
             cpa_op_release(m->be, device[i]);
@@ -363,8 +370,18 @@ void cpa_model_destroy(cpa_model **out)
         char *name = (char *)(uintptr_t)m->shape.cov_name[c];
         cpa_free(&name);
     }
-    void *host[] = {(void *)(uintptr_t)m->shape.cov_name, (void *)(uintptr_t)m->shape.cov_size, m->cov_embedding, m->adversary, m->host_order,
-                    m->host_offsets, m->host_mask, m->host_best, m->host_r2, m->host_hits, m->host_cov, m->host_weight};
+    void *host[] = {(void *)(uintptr_t)m->shape.cov_name,
+                    (void *)(uintptr_t)m->shape.cov_size,
+                    m->cov_embedding,
+                    m->adversary,
+                    m->host_order,
+                    m->host_offsets,
+                    m->host_mask,
+                    m->host_best,
+                    m->host_r2,
+                    m->host_hits,
+                    m->host_cov,
+                    m->host_weight};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++) {
         cpa_free(&host[i]);
     }

@@ -13,7 +13,7 @@ typedef struct cpa_device_batch {
     cpa_csr x;
     cpa_dev_int *indptr, *gene, *pert, *label, *label2, *cov, *cov_own, *cell;
     cpa_dev_real *count, *log1p, *library, *dose, *cov_weight;
-    int comb;     // components a cell
+    int comb; // components a cell
     bool mixed;
     double lambda; // weight of the cell itself
 } cpa_device_batch;
@@ -37,8 +37,8 @@ struct cpa_model {
     cpa_likelihood likelihood;
     cpa_doser doser;
     cpa_mlp encoder, decoder;
-    int var_weight, var_bias;         // second output of a variational encoder
-    int head2_weight, head2_bias;     // second head of the decoder: zero inflation or variance
+    int var_weight, var_bias;     // second output of a variational encoder
+    int head2_weight, head2_bias; // second head of the decoder: zero inflation or variance
     int px_r, pert_embedding, doser_w, doser_b, *cov_embedding;
     int project_weight, project_bias; // of external perturbation vectors
     int n_adversaries;
@@ -48,18 +48,18 @@ struct cpa_model {
     bool has_mask; // some group of the prepared batch has a list of genes
 
     cpa_device_batch batch;
-    int n; // cells of the batch that is loaded
-    cpa_mat z_basal, z, dz, dz_basal, g;          // [max_cells, n_latent]
-    cpa_mat z_mean, z_raw, z_std, noise, dz_raw;  // the same, of a variational encoder
-    cpa_mat s, ds;                                // scaled doses [max_cells, components]
-    cpa_mat vectors, dvectors;                    // projected external vectors and their gradient [n_perts, n_latent]
-    cpa_mat logits, head2;                        // [max_cells, n_genes]; without bias until the loss
-    cpa_mat means, means2, target;                // the same, for metrics
-    cpa_dev_real *memory;                // owned: all of the above
-    cpa_dev_real *class_weights;         // owned
-    cpa_dev_f64 *sums, *r2;              // [n_sums], [2 max_cells]
-    cpa_dev_int *order, *offsets, *mask; // [max_cells], [max_cells+1], [max_cells, mask_words]
-    cpa_dev_int *best;                   // [1 + n_covs, max_cells] class that each adversary found likeliest
+    int n;                                       // cells of the batch that is loaded
+    cpa_mat z_basal, z, dz, dz_basal, g;         // [max_cells, n_latent]
+    cpa_mat z_mean, z_raw, z_std, noise, dz_raw; // the same, of a variational encoder
+    cpa_mat s, ds;                               // scaled doses [max_cells, components]
+    cpa_mat vectors, dvectors;                   // projected external vectors and their gradient [n_perts, n_latent]
+    cpa_mat logits, head2;                       // [max_cells, n_genes]; without bias until the loss
+    cpa_mat means, means2, target;               // the same, for metrics
+    cpa_dev_real *memory;                        // owned: all of the above
+    cpa_dev_real *class_weights;                 // owned
+    cpa_dev_f64 *sums, *r2;                      // [n_sums], [2 max_cells]
+    cpa_dev_int *order, *offsets, *mask;         // [max_cells], [max_cells+1], [max_cells, mask_words]
+    cpa_dev_int *best;                           // [1 + n_covs, max_cells] class that each adversary found likeliest
     int32_t *host_order, *host_offsets, *host_mask, *host_best; // [max_cells ...]
     int32_t *host_cov;                                          // [2 max_cells]
     cpa_real *host_weight;                                      // [2 max_cells]

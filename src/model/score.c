@@ -58,8 +58,8 @@ cpa_status cpa_score_r2(cpa_model *m, cpa_mat means, cpa_mat variances, int n_gr
     if (!gauss) {
         CPA_TRY(cpa_op_log1p(m->be, means, means));
     }
-    CPA_TRY(cpa_op_group_r2(m->be, m->r2, means, gauss ? variances : CPA_NO_MAT, cpa_mat_head(m->target, m->n), m->order, m->offsets, n_groups, m->has_mask ? m->mask : NULL,
-                            m->mask_words));
+    CPA_TRY(cpa_op_group_r2(m->be, m->r2, means, gauss ? variances : CPA_NO_MAT, cpa_mat_head(m->target, m->n),
+                            m->order, m->offsets, n_groups, m->has_mask ? m->mask : NULL, m->mask_words));
     CPA_TRY(cpa_op_download(m->be, m->host_r2, m->r2, 2 * (size_t)n_groups * sizeof(double)));
     *r2_mean = *r2_var = 0;
     for (int k = 0; k < n_groups; k++) {
@@ -95,10 +95,12 @@ cpa_status cpa_score_accuracy(cpa_model *m, const cpa_adversary *a, const cpa_ba
     cpa_status st = CPA_OK;
     bool pert = a->cov < 0;
     const int32_t *label = pert ? batch->label : batch->cov + (int64_t)a->cov * batch->max_cells;
-    CPA_TRY(cpa_op_download(m->be, m->host_best, cpa_int_at(m->best, (int64_t)(a->cov + 1) * m->shape.max_cells), (size_t)m->n * 4));
+    CPA_TRY(cpa_op_download(m->be, m->host_best, cpa_int_at(m->best, (int64_t)(a->cov + 1) * m->shape.max_cells),
+                            (size_t)m->n * 4));
     *accuracy = accuracy_of(m, label, a->classes, pert);
     if (pert && batch->label2) {
-        *accuracy = batch->mixup_lambda * *accuracy + (1 - batch->mixup_lambda) * accuracy_of(m, batch->label2, a->classes, true);
+        *accuracy = batch->mixup_lambda * *accuracy +
+                    (1 - batch->mixup_lambda) * accuracy_of(m, batch->label2, a->classes, true);
     }
 cleanup:
     return st;

@@ -3,12 +3,13 @@
 
 #include <stdio.h>
 
-cpa_status cpa_mlp_declare(cpa_mlp *mlp, cpa_params *t, cpa_group group, cpa_group stat_group, int n_in, int n_hidden, int n_layers, int n_out,
-                           cpa_norms norms, bool sparse, const char *prefix, const char *out_name)
+cpa_status cpa_mlp_declare(cpa_mlp *mlp, cpa_params *t, cpa_group group, cpa_group stat_group, int n_in, int n_hidden,
+                           int n_layers, int n_out, cpa_norms norms, bool sparse, const char *prefix,
+                           const char *out_name)
 {
     cpa_status st = CPA_OK;
-    CPA_REQUIRE(n_layers >= 1 && n_layers <= CPA_MAX_LAYERS, CPA_USAGE, "%s: %d hidden layers; 1 to %d are possible", prefix, n_layers,
-                CPA_MAX_LAYERS);
+    CPA_REQUIRE(n_layers >= 1 && n_layers <= CPA_MAX_LAYERS, CPA_USAGE, "%s: %d hidden layers; 1 to %d are possible",
+                prefix, n_layers, CPA_MAX_LAYERS);
     mlp->t = t;
     mlp->n_layers = n_layers;
     mlp->n_in = n_in;
@@ -22,19 +23,26 @@ cpa_status cpa_mlp_declare(cpa_mlp *mlp, cpa_params *t, cpa_group group, cpa_gro
         l->n_in = k ? n_hidden : n_in;
         l->n_out = n_hidden;
         double bound = 1.0 / __builtin_sqrt(l->n_in);
-        CPA_TRY(cpa_params_add(t, group, n_hidden, l->n_in, 2, CPA_INIT_UNIFORM, bound, &l->weight, "%sLayer %d.0.weight", prefix, k));
+        CPA_TRY(cpa_params_add(t, group, n_hidden, l->n_in, 2, CPA_INIT_UNIFORM, bound, &l->weight,
+                               "%sLayer %d.0.weight", prefix, k));
         t->p[l->weight].transposed = sparse && k == 0;
-        CPA_TRY(cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_UNIFORM, bound, &l->bias, "%sLayer %d.0.bias", prefix, k));
+        CPA_TRY(cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_UNIFORM, bound, &l->bias, "%sLayer %d.0.bias", prefix,
+                               k));
         if (norms.batch) {
-            CPA_TRY(cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_ONE, 0, &l->gamma, "%sLayer %d.1.weight", prefix, k));
-            CPA_TRY(cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_ZERO, 0, &l->beta, "%sLayer %d.1.bias", prefix, k));
-            CPA_TRY(cpa_params_add(t, stat_group, 1, n_hidden, 1, CPA_INIT_ZERO, 0, &l->mean, "%sLayer %d.1.running_mean", prefix, k));
-            CPA_TRY(cpa_params_add(t, stat_group, 1, n_hidden, 1, CPA_INIT_ONE, 0, &l->var, "%sLayer %d.1.running_var", prefix, k));
+            CPA_TRY(
+                cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_ONE, 0, &l->gamma, "%sLayer %d.1.weight", prefix, k));
+            CPA_TRY(
+                cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_ZERO, 0, &l->beta, "%sLayer %d.1.bias", prefix, k));
+            CPA_TRY(cpa_params_add(t, stat_group, 1, n_hidden, 1, CPA_INIT_ZERO, 0, &l->mean,
+                                   "%sLayer %d.1.running_mean", prefix, k));
+            CPA_TRY(cpa_params_add(t, stat_group, 1, n_hidden, 1, CPA_INIT_ONE, 0, &l->var, "%sLayer %d.1.running_var",
+                                   prefix, k));
         }
     }
     if (n_out) {
         double bound = 1.0 / __builtin_sqrt(n_hidden);
-        CPA_TRY(cpa_params_add(t, group, n_out, n_hidden, 2, CPA_INIT_UNIFORM, bound, &mlp->out_weight, "%s.weight", out_name));
+        CPA_TRY(cpa_params_add(t, group, n_out, n_hidden, 2, CPA_INIT_UNIFORM, bound, &mlp->out_weight, "%s.weight",
+                               out_name));
         CPA_TRY(cpa_params_add(t, group, 1, n_out, 1, CPA_INIT_UNIFORM, bound, &mlp->out_bias, "%s.bias", out_name));
     }
 cleanup:
@@ -50,8 +58,8 @@ static cpa_mat take(cpa_dev_real *arena, int64_t *used, int rows, int cols)
 }
 
 // Activations of one layer.
-static void lay_out_layer(const cpa_mlp *mlp, cpa_layer *l, cpa_dev_real *arena, int64_t *used, int cells, bool training, bool second_order,
-                          bool dropout)
+static void lay_out_layer(const cpa_mlp *mlp, cpa_layer *l, cpa_dev_real *arena, int64_t *used, int cells,
+                          bool training, bool second_order, bool dropout)
 {
     bool both = mlp->norms.batch && mlp->norms.layer;
     l->y = take(arena, used, cells, l->n_out);
@@ -169,8 +177,8 @@ static cpa_status layer_forward(cpa_mlp *mlp, cpa_layer *l, cpa_mat a, bool insi
         cpa_mat mean = cpa_stat(t, l->mean, inside_autoencoder);
         bool last = !mlp->norms.layer;
         CPA_TRY(cpa_op_batch_norm(t->be, last ? y : cpa_mat_head(l->mid, n), cpa_mat_head(l->xhat, n), mean,
-                                  cpa_stat(t, l->var, inside_autoencoder), l->rstd, a, cpa_value(t, l->gamma), cpa_value(t, l->beta),
-                                  last ? mask : CPA_NO_MAT, last));
+                                  cpa_stat(t, l->var, inside_autoencoder), l->rstd, a, cpa_value(t, l->gamma),
+                                  cpa_value(t, l->beta), last ? mask : CPA_NO_MAT, last));
         // The bias cancels in the normalised values; only the mean that is remembered feels it.
         CPA_TRY(cpa_op_axpby(t->be, mean, 1, bias, 1));
         a = cpa_mat_head(l->mid, n);
@@ -205,13 +213,14 @@ static cpa_status layer_eval(cpa_mlp *mlp, cpa_layer *l, cpa_mat a)
     cpa_mat y = cpa_mat_head(l->y, a.rows), bias = cpa_value(t, l->bias);
     if (mlp->norms.batch) {
         cpa_mat to = mlp->norms.layer ? cpa_mat_head(l->mid, a.rows) : y;
-        CPA_TRY(cpa_op_batch_norm_eval(t->be, to, a, bias, cpa_value(t, l->mean), cpa_value(t, l->var), cpa_value(t, l->gamma),
-                                       cpa_value(t, l->beta), !mlp->norms.layer));
+        CPA_TRY(cpa_op_batch_norm_eval(t->be, to, a, bias, cpa_value(t, l->mean), cpa_value(t, l->var),
+                                       cpa_value(t, l->gamma), cpa_value(t, l->beta), !mlp->norms.layer));
         a = to;
         bias = CPA_NO_MAT;
     }
     if (mlp->norms.layer) {
-        CPA_TRY(cpa_op_layer_norm(t->be, y, cpa_mat_head(l->lhat, a.rows), vector(l->lrstd, a.rows), a, bias, CPA_NO_MAT));
+        CPA_TRY(
+            cpa_op_layer_norm(t->be, y, cpa_mat_head(l->lhat, a.rows), vector(l->lrstd, a.rows), a, bias, CPA_NO_MAT));
     } else if (!mlp->norms.batch) {
         CPA_TRY(cpa_op_activate(t->be, y, a, bias, CPA_NO_MAT));
     }
@@ -246,7 +255,8 @@ cpa_status cpa_mlp_output_grad(cpa_mlp *mlp, cpa_mat dh, cpa_mat dout, bool para
     cpa_status st = CPA_OK;
     cpa_params *t = mlp->t;
     if (params) {
-        CPA_TRY(cpa_op_gemm(t->be, cpa_grad(t, mlp->out_weight), dout, true, cpa_mlp_hidden(mlp, dout.rows), false, 1, add));
+        CPA_TRY(cpa_op_gemm(t->be, cpa_grad(t, mlp->out_weight), dout, true, cpa_mlp_hidden(mlp, dout.rows), false, 1,
+                            add));
     }
     if (params && !mlp->cancels) {
         CPA_TRY(cpa_op_col_sum(t->be, cpa_grad(t, mlp->out_bias), dout, 0));
@@ -282,8 +292,9 @@ static cpa_status layer_grad(cpa_mlp *mlp, cpa_layer *l, cpa_mat d, bool params,
     }
     if (batch) {
         cpa_mat dgamma = params ? (add ? mlp->row : cpa_grad(t, l->gamma)) : CPA_NO_MAT;
-        CPA_TRY(cpa_op_batch_norm_grad(t->be, d, dgamma, params ? cpa_grad(t, l->beta) : CPA_NO_MAT, d, y, cpa_mat_head(l->xhat, n),
-                                       cpa_value(t, l->gamma), l->rstd, mlp->keep, q, !layer));
+        CPA_TRY(cpa_op_batch_norm_grad(t->be, d, dgamma, params ? cpa_grad(t, l->beta) : CPA_NO_MAT, d, y,
+                                       cpa_mat_head(l->xhat, n), cpa_value(t, l->gamma), l->rstd, mlp->keep, q,
+                                       !layer));
         if (params && add) {
             CPA_TRY(cpa_op_axpby(t->be, cpa_grad(t, l->gamma), 1, mlp->row, 1));
         }
@@ -328,12 +339,13 @@ static cpa_status layer_sum_gradient(cpa_mlp *mlp, cpa_layer *l, int n)
     cpa_mat from = cpa_mat_head(l->delta, n), e = cpa_mat_head(l->e, n), y = cpa_mat_head(l->y, n);
     if (layer) {
         cpa_mat to = batch ? cpa_mat_head(l->mid_delta, n) : e;
-        CPA_TRY(cpa_op_layer_norm_grad(t->be, to, from, y, cpa_mat_head(l->lhat, n), vector(l->lrstd, n), mlp->keep, CPA_NO_MAT));
+        CPA_TRY(cpa_op_layer_norm_grad(t->be, to, from, y, cpa_mat_head(l->lhat, n), vector(l->lrstd, n), mlp->keep,
+                                       CPA_NO_MAT));
         from = to;
     }
     if (batch) {
-        CPA_TRY(cpa_op_batch_norm_grad(t->be, e, CPA_NO_MAT, CPA_NO_MAT, from, y, cpa_mat_head(l->xhat, n), cpa_value(t, l->gamma), l->rstd,
-                                       mlp->keep, CPA_NO_MAT, !layer));
+        CPA_TRY(cpa_op_batch_norm_grad(t->be, e, CPA_NO_MAT, CPA_NO_MAT, from, y, cpa_mat_head(l->xhat, n),
+                                       cpa_value(t, l->gamma), l->rstd, mlp->keep, CPA_NO_MAT, !layer));
     } else if (!layer) {
         CPA_TRY(cpa_op_activate_grad(t->be, e, from, y, mlp->keep, CPA_NO_MAT));
     }
@@ -367,12 +379,13 @@ static cpa_status layer_penalty(cpa_mlp *mlp, cpa_layer *l, cpa_mat v)
     cpa_mat y = cpa_mat_head(l->y, n), q = cpa_mat_head(l->q, n), delta = cpa_mat_head(l->delta, n);
     if (batch) {
         CPA_TRY(cpa_op_zero(t->be, cpa_grad(t, l->gamma).data, (size_t)l->n_out * sizeof(cpa_real)));
-        CPA_TRY(cpa_op_batch_norm_grad2(t->be, v, cpa_grad(t, l->gamma), q, v, layer ? cpa_mat_head(l->mid_delta, n) : delta, y,
-                                        cpa_mat_head(l->xhat, n), cpa_value(t, l->gamma), l->rstd, mlp->keep, !layer));
+        CPA_TRY(cpa_op_batch_norm_grad2(t->be, v, cpa_grad(t, l->gamma), q, v,
+                                        layer ? cpa_mat_head(l->mid_delta, n) : delta, y, cpa_mat_head(l->xhat, n),
+                                        cpa_value(t, l->gamma), l->rstd, mlp->keep, !layer));
     }
     if (layer) {
-        CPA_TRY(cpa_op_layer_norm_grad2(t->be, v, batch ? cpa_mat_head(l->mid_q, n) : q, v, delta, y, cpa_mat_head(l->lhat, n),
-                                        vector(l->lrstd, n), mlp->keep));
+        CPA_TRY(cpa_op_layer_norm_grad2(t->be, v, batch ? cpa_mat_head(l->mid_q, n) : q, v, delta, y,
+                                        cpa_mat_head(l->lhat, n), vector(l->lrstd, n), mlp->keep));
     } else if (!batch) {
         CPA_TRY(cpa_op_activate_grad(t->be, v, v, y, mlp->keep, CPA_NO_MAT));
     }

@@ -8,8 +8,8 @@
 
 #include "cpa/base/rng.h"
 
-cpa_status cpa_params_add(cpa_params *t, cpa_group group, int rows, int cols, int rank, cpa_init init, double bound, int *id,
-                          const char *fmt, ...)
+cpa_status cpa_params_add(cpa_params *t, cpa_group group, int rows, int cols, int rank, cpa_init init, double bound,
+                          int *id, const char *fmt, ...)
 {
     cpa_status st = CPA_OK;
     char name[512];
@@ -158,7 +158,8 @@ cpa_status cpa_params_get(const cpa_params *t, const cpa_dev_real *arena, int id
     if (p->transposed) {
         CPA_TRY(cpa_alloc((size_t)cpa_param_size(p), sizeof *turned, &turned));
     }
-    CPA_TRY(cpa_op_download(t->be, turned ? turned : torch, cpa_real_at(arena, p->at), (size_t)cpa_param_size(p) * sizeof(cpa_real)));
+    CPA_TRY(cpa_op_download(t->be, turned ? turned : torch, cpa_real_at(arena, p->at),
+                            (size_t)cpa_param_size(p) * sizeof(cpa_real)));
     if (turned) {
         transpose(torch, turned, p->cols, p->rows);
     }

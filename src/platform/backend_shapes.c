@@ -184,8 +184,7 @@ cleanup:
 }
 
 cpa_status cpa_shape_batch_norm_grad(cpa_backend *be, cpa_mat da, cpa_mat dgamma, cpa_mat dbeta, cpa_mat dy, cpa_mat y,
-                                     cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep, cpa_mat q,
-                                     bool relu)
+                                     cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep, cpa_mat q, bool relu)
 {
     cpa_status st;
     SENSIBLE(y.rows > 0, "[%d, %d]: no cells have no statistics", OP, y.rows, y.cols);

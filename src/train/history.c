@@ -14,8 +14,9 @@ struct cpa_history {
 };
 
 // Columns that every data set has, in upstream's order.
-static const char *const COMMON[] = {"recon_loss", "KL",        "disnt_basal", "disnt_after",   "r2_mean",    "r2_var",
-                                     "adv_loss",   "penalty_adv", "adv_perts", "acc_perts", "penalty_perts", "cpa_metric"};
+static const char *const COMMON[] = {"recon_loss", "KL",        "disnt_basal",   "disnt_after",
+                                     "r2_mean",    "r2_var",    "adv_loss",      "penalty_adv",
+                                     "adv_perts",  "acc_perts", "penalty_perts", "cpa_metric"};
 
 static cpa_status add_column(cpa_history *h, const char *prefix, const char *name)
 {

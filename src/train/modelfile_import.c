@@ -115,8 +115,10 @@ static cpa_status infer_sizes(const cpa_h5 *f, cpa_model_meta *meta)
     cpa_model_config *c = &meta->config;
     c->variational = cpa_h5_kind_of(f, "module/encoder.mean_encoder.weight") == CPA_H5_DATASET;
     bool gauss = cpa_h5_kind_of(f, "module/decoder.mean_encoder.weight") == CPA_H5_DATASET;
-    const char *encoder = c->variational ? "module/encoder.encoder.fc_layers.Layer " : "module/encoder.network.fc_layers.Layer ";
-    const char *decoder = gauss ? "module/decoder.encoder.fc_layers.Layer " : "module/decoder.px_decoder.fc_layers.Layer ";
+    const char *encoder =
+        c->variational ? "module/encoder.encoder.fc_layers.Layer " : "module/encoder.network.fc_layers.Layer ";
+    const char *decoder =
+        gauss ? "module/decoder.encoder.fc_layers.Layer " : "module/decoder.px_decoder.fc_layers.Layer ";
     CPA_TRY(cpa_strdup(gauss ? "gauss" : "nb", &c->recon_loss));
     CPA_TRY(shape_of(f, c->variational ? "module/encoder.mean_encoder.weight" : "module/encoder.z.weight", 2, shape));
     c->n_latent = (int)shape[0];

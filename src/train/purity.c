@@ -59,7 +59,8 @@ static double macro_mean(const double *score, const int32_t *label, int n, doubl
     return total / labels;
 }
 
-cpa_status cpa_knn_purity(const cpa_real *z, int n, int n_latent, int k, const int32_t *const *label, int n_sets, double *purity)
+cpa_status cpa_knn_purity(const cpa_real *z, int n, int n_latent, int k, const int32_t *const *label, int n_sets,
+                          double *purity)
 {
     cpa_status st = CPA_OK;
     int *near = NULL;

@@ -24,11 +24,14 @@ cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out)
     CPA_TRY(cpa_alloc(1, sizeof *s, &s));
     s->p = *parts;
     int64_t nnz;
-    int max = cpa_sampler_max_batch(parts->sampler), lanes = parts->config->lanes, n_sums = cpa_model_n_sums(parts->model);
+    int max = cpa_sampler_max_batch(parts->sampler), lanes = parts->config->lanes,
+        n_sums = cpa_model_n_sums(parts->model);
     CPA_TRY(cpa_loader_max_nnz(parts->cells, max, &nnz));
-    CPA_TRY(cpa_batch_create(max, nnz, parts->registry->n_genes, parts->registry->n_covs, parts->registry->max_comb_len, &s->batch));
+    CPA_TRY(cpa_batch_create(max, nnz, parts->registry->n_genes, parts->registry->n_covs, parts->registry->max_comb_len,
+                             &s->batch));
     if (parts->config->mixup_alpha > 0) {
-        CPA_TRY(cpa_batch_create_mixed(max, nnz, parts->registry->n_genes, parts->registry->n_covs, parts->registry->max_comb_len, &s->mixed));
+        CPA_TRY(cpa_batch_create_mixed(max, nnz, parts->registry->n_genes, parts->registry->n_covs,
+                                       parts->registry->max_comb_len, &s->mixed));
         CPA_TRY(cpa_alloc((size_t)max, sizeof *s->partner, &s->partner));
     }
     CPA_TRY(cpa_alloc((size_t)n_sums, sizeof *s->sums, &s->sums));
@@ -83,7 +86,8 @@ static int global_batch(const cpa_stepper *s, int64_t step, cpa_lane_plan *plan)
     return lanes;
 }
 
-static cpa_status run_lane(cpa_stepper *s, int lane, int64_t step, const cpa_lane_plan *plan, double alpha, double *sums)
+static cpa_status run_lane(cpa_stepper *s, int lane, int64_t step, const cpa_lane_plan *plan, double alpha,
+                           double *sums)
 {
     cpa_status st = CPA_OK;
     const int64_t *rows;
@@ -145,8 +149,10 @@ static cpa_status check_finite(const cpa_stepper *s, int64_t epoch, int64_t step
 {
     for (int i = 0; i < cpa_model_n_sums(s->p.model); i++) {
         if (!isfinite(s->sums[i])) {
-            return cpa_fail(CPA_NONFINITE, "epoch %lld, step %lld: the %s is %g; a smaller learning rate (--lr) may help", (long long)epoch + 1,
-                            (long long)step + 1, i == CPA_SUM_RECON ? "reconstruction loss" : "adversaries' loss, penalty or metric", s->sums[i]);
+            return cpa_fail(
+                CPA_NONFINITE, "epoch %lld, step %lld: the %s is %g; a smaller learning rate (--lr) may help",
+                (long long)epoch + 1, (long long)step + 1,
+                i == CPA_SUM_RECON ? "reconstruction loss" : "adversaries' loss, penalty or metric", s->sums[i]);
         }
     }
     return CPA_OK;
@@ -158,15 +164,26 @@ cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step
     const cpa_train_config *c = s->p.config;
     cpa_phase phase = cpa_schedule(c, epoch, s->optimizer.steps, step);
     bool metrics = phase.update_autoencoder && s->optimizer.taken[CPA_GROUP_AUTOENCODER] % c->train_metrics_every == 0;
-    cpa_lane_plan plan = {.update_autoencoder = phase.update_autoencoder, .update_adversary = phase.update_adversary,
-                          .adversary_in_loss = phase.adversary_in_loss, .want_metrics = metrics, .adv_lambda = phase.adv_lambda,
-                          .kl_weight = phase.kl_weight, .focal_gamma = strcmp(c->adv_loss, "focal") == 0 ? 2 : 0, .pen_adv = c->pen_adv, .epoch = (uint32_t)epoch, .seed = s->p.seed};
+    cpa_lane_plan plan = {.update_autoencoder = phase.update_autoencoder,
+                          .update_adversary = phase.update_adversary,
+                          .adversary_in_loss = phase.adversary_in_loss,
+                          .want_metrics = metrics,
+                          .adv_lambda = phase.adv_lambda,
+                          .kl_weight = phase.kl_weight,
+                          .focal_gamma = strcmp(c->adv_loss, "focal") == 0 ? 2 : 0,
+                          .pen_adv = c->pen_adv,
+                          .epoch = (uint32_t)epoch,
+                          .seed = s->p.seed};
     int n_lanes = global_batch(s, step, &plan);
     CPA_TRY(run_lanes(s, step, &phase, &plan));
     CPA_TRY(check_finite(s, epoch, step));
     CPA_TRY(cpa_optimizer_step(&s->optimizer, cpa_model_params(s->p.model), c, &phase, n_lanes));
-    *result = (cpa_step_result){.phase = phase, .n_cells = plan.n_cells, .adv_weight = plan.focal_gamma > 0 ? (double)plan.n_cells : plan.label_weight, .has_metrics = metrics,
-                                .has_recon = phase.update_autoencoder || metrics, .sums = s->sums};
+    *result = (cpa_step_result){.phase = phase,
+                                .n_cells = plan.n_cells,
+                                .adv_weight = plan.focal_gamma > 0 ? (double)plan.n_cells : plan.label_weight,
+                                .has_metrics = metrics,
+                                .has_recon = phase.update_autoencoder || metrics,
+                                .sums = s->sums};
 cleanup:
     return st;
 }

@@ -39,7 +39,8 @@ static cpa_status best_take(best_state *b, double metric, int64_t epoch, bool *i
     return copy_arena(b->t, b->value, b->t->value);
 }
 
-static cpa_status train_epoch(const cpa_step_parts *parts, cpa_stepper *stepper, cpa_history *history, cpa_epoch_report *report)
+static cpa_status train_epoch(const cpa_step_parts *parts, cpa_stepper *stepper, cpa_history *history,
+                              cpa_epoch_report *report)
 {
     cpa_status st = CPA_OK;
     double start = cpa_seconds();
@@ -61,17 +62,20 @@ cleanup:
 
 static bool is_validation_epoch(const cpa_step_parts *parts, int64_t epoch, int64_t n_epochs)
 {
-    return parts->registry->n_valid > 0 && ((epoch + 1) % parts->config->check_val_every_n_epoch == 0 || epoch + 1 == n_epochs);
+    return parts->registry->n_valid > 0 &&
+           ((epoch + 1) % parts->config->check_val_every_n_epoch == 0 || epoch + 1 == n_epochs);
 }
 
-static cpa_status validate_epoch(cpa_validator *validator, cpa_history *history, best_state *best, cpa_epoch_report *report)
+static cpa_status validate_epoch(cpa_validator *validator, cpa_history *history, best_state *best,
+                                 cpa_epoch_report *report)
 {
     cpa_status st = CPA_OK;
     CPA_TRY(cpa_validator_run(validator, history, &report->cpa_metric));
     double recon_loss = cpa_history_mean(history, "recon_loss"); // the metric can look fine beside it
-    CPA_REQUIRE(isfinite(recon_loss), CPA_NONFINITE,
-                "epoch %lld: the reconstruction loss of the validation cells is %g; a smaller learning rate (--lr) may help",
-                (long long)report->epoch + 1, recon_loss);
+    CPA_REQUIRE(
+        isfinite(recon_loss), CPA_NONFINITE,
+        "epoch %lld: the reconstruction loss of the validation cells is %g; a smaller learning rate (--lr) may help",
+        (long long)report->epoch + 1, recon_loss);
     CPA_TRY(cpa_history_row(history, report->epoch, "valid"));
     CPA_TRY(best_take(best, report->cpa_metric, report->epoch, &report->is_best));
     report->validated = true;
@@ -84,7 +88,8 @@ static bool should_stop(const cpa_train_config *c, const best_state *best, const
     return report->validated && (isnan(report->cpa_metric) || best->waited >= c->early_stopping_patience);
 }
 
-cpa_status cpa_train(const cpa_step_parts *parts, cpa_history *history, const cpa_train_hooks *hooks, cpa_train_summary *summary)
+cpa_status cpa_train(const cpa_step_parts *parts, cpa_history *history, const cpa_train_hooks *hooks,
+                     cpa_train_summary *summary)
 {
     cpa_status st = CPA_OK;
     cpa_stepper *stepper = NULL;

@@ -68,7 +68,8 @@ cpa_status cpa_validator_create(const cpa_step_parts *parts, cpa_validator **out
     v->per_rank = (v->n_batches + ranks - 1) / ranks;
     v->n_latent = cpa_model_n_latent(parts->model);
     CPA_TRY(cpa_loader_max_nnz(parts->cells, most, &nnz));
-    CPA_TRY(cpa_batch_create(most, nnz, parts->registry->n_genes, parts->registry->n_covs, parts->registry->max_comb_len, &v->batch));
+    CPA_TRY(cpa_batch_create(most, nnz, parts->registry->n_genes, parts->registry->n_covs,
+                             parts->registry->max_comb_len, &v->batch));
     CPA_TRY(cpa_alloc((size_t)most * (size_t)v->n_latent, sizeof *v->basal, &v->basal));
     CPA_TRY(cpa_alloc((size_t)most * (size_t)v->n_latent, sizeof *v->after, &v->after));
     CPA_TRY(cpa_alloc((size_t)(v->per_rank * N_METRICS), sizeof *v->mine, &v->mine));

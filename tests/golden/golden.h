@@ -9,8 +9,8 @@
 
 #include "cpa/base/mem.h"
 #include "cpa/data/batch.h"
-#include "cpa/train/config.h"
 #include "cpa/model/config.h"
+#include "cpa/train/config.h"
 
 typedef struct tensor {
     char *path; // without a leading '/'

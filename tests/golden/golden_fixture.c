@@ -120,7 +120,8 @@ cpa_status fixture_read(const char *path, fixture *f)
     f->config = cJSON_Parse(config);
     CPA_REQUIRE(f->config, CPA_BAD_DATA, "%s: its attribute config is not JSON", path);
     CPA_TRY(store_read(path, &f->s));
-    const cJSON *model = cJSON_GetObjectItemCaseSensitive(f->config, "model"), *plan = cJSON_GetObjectItemCaseSensitive(f->config, "plan");
+    const cJSON *model = cJSON_GetObjectItemCaseSensitive(f->config, "model"),
+                *plan = cJSON_GetObjectItemCaseSensitive(f->config, "plan");
     read_options(f, model, plan);
     CPA_TRY(read_sizes(path, f));
 cleanup:

@@ -12,7 +12,17 @@
 
 #include "golden.h"
 
-enum { KIND_INFERENCE, KIND_RESULT, KIND_GRADIENT, KIND_NULL_GRADIENT, KIND_EVALUATION, KIND_PARAMETER, KIND_NULL_PARAMETER, KIND_STAYS, N_KINDS };
+enum {
+    KIND_INFERENCE,
+    KIND_RESULT,
+    KIND_GRADIENT,
+    KIND_NULL_GRADIENT,
+    KIND_EVALUATION,
+    KIND_PARAMETER,
+    KIND_NULL_PARAMETER,
+    KIND_STAYS,
+    N_KINDS
+};
 
 static const char *const KIND[N_KINDS] = {"inference",  "result",     "gradients",       "null gradients",
                                           "evaluation", "parameters", "null parameters", "parameters that stay"};
@@ -121,7 +131,8 @@ static bool has_null_gradient(const verdict *w, const char *name)
 {
     for (int i = 0; i < w->f->s.n; i++) {
         const tensor *t = &w->f->s.t[i];
-        if (is_gradient(t) && strcmp(strstr(t->path, "/grad/") + 6, name) == 0 && norm(t->v, t->n) < 1e-9 * largest_of_update(w, t->path)) {
+        if (is_gradient(t) && strcmp(strstr(t->path, "/grad/") + 6, name) == 0 &&
+            norm(t->v, t->n) < 1e-9 * largest_of_update(w, t->path)) {
             return true;
         }
     }

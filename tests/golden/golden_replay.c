@@ -17,15 +17,16 @@ typedef struct replay {
     cpa_batch *own, *mixed, *batch; // batch: the one of the two that the step uses
     int32_t *partner;
     float *features;
-    cpa_real *noise;                // [n_cells, n_latent]
-    cpa_real *host; // scratch, the largest tensor
+    cpa_real *noise; // [n_cells, n_latent]
+    cpa_real *host;  // scratch, the largest tensor
     double sums[CPA_SUM_COVS + 16 * CPA_SUMS_PER_COV];
-    int step;                // whose masks are injected
-    cpa_real *mask;          // [n_cells, widest hidden layer]
+    int step;       // whose masks are injected
+    cpa_real *mask; // [n_cells, widest hidden layer]
     double *label_weight;
 } replay;
 
-static cpa_status put(replay *r, int rank, int64_t d0, int64_t d1, const cpa_real *v, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+static cpa_status put(replay *r, int rank, int64_t d0, int64_t d1, const cpa_real *v, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
 
 static cpa_status put(replay *r, int rank, int64_t d0, int64_t d1, const cpa_real *v, const char *fmt, ...)
 {
@@ -55,13 +56,15 @@ static const cpa_real *recorded_mask(void *ctx, int part, int layer, int pass)
     replay *r = ctx;
     char name[300];
     if (part == CPA_PART_ENCODER) {
-        snprintf(name, sizeof name, "module.encoder.%s.fc_layers.Layer %d.", r->f->model.variational ? "encoder" : "network", layer);
+        snprintf(name, sizeof name, "module.encoder.%s.fc_layers.Layer %d.",
+                 r->f->model.variational ? "encoder" : "network", layer);
     } else if (part == CPA_PART_DECODER) {
         snprintf(name, sizeof name, "module.decoder.encoder.fc_layers.Layer %d.", layer);
     } else if (part == 0) {
         snprintf(name, sizeof name, "perturbation_classifier.classifier.0.fc_layers.Layer %d.", layer);
     } else {
-        snprintf(name, sizeof name, "covars_classifiers.%s.classifier.0.fc_layers.Layer %d.", r->f->cov_name[part - 1], layer);
+        snprintf(name, sizeof name, "covars_classifiers.%s.classifier.0.fc_layers.Layer %d.", r->f->cov_name[part - 1],
+                 layer);
     }
     for (int i = 0;; i++) {
         const tensor *t = store_find(&r->f->s, "step_%02d/draws/dropout_%02d", r->step, i);
@@ -94,10 +97,13 @@ static cpa_status load_batch(replay *r, int step)
     cpa_status st = CPA_OK;
     const fixture *f = r->f;
     cpa_batch *b = r->batch = r->own;
-    const tensor *x = store_find(&f->s, "step_%02d/batch/x", step), *pert = store_find(&f->s, "step_%02d/batch/perts", step);
-    const tensor *dose = store_find(&f->s, "step_%02d/batch/doses", step), *label = store_find(&f->s, "step_%02d/batch/pert_label", step);
+    const tensor *x = store_find(&f->s, "step_%02d/batch/x", step),
+                 *pert = store_find(&f->s, "step_%02d/batch/perts", step);
+    const tensor *dose = store_find(&f->s, "step_%02d/batch/doses", step),
+                 *label = store_find(&f->s, "step_%02d/batch/pert_label", step);
     const tensor *category = store_find(&f->s, "step_%02d/batch/category", step);
-    CPA_REQUIRE(x && pert && dose && label && category, CPA_BAD_DATA, "step_%02d/batch lacks x, perts, doses, pert_label or category", step);
+    CPA_REQUIRE(x && pert && dose && label && category, CPA_BAD_DATA,
+                "step_%02d/batch lacks x, perts, doses, pert_label or category", step);
     b->n_cells = (int)x->dim[0];
     b->nnz = 0;
     for (int i = 0; i < b->n_cells; i++) {
@@ -157,7 +163,8 @@ static cpa_status load_parameters(replay *r, const char *from)
     cpa_params *t = cpa_model_params(r->m);
     for (int i = 0; i < t->n; i++) {
         const tensor *x = store_find(&r->f->s, "%s/%s", from, t->p[i].name);
-        CPA_REQUIRE(x && x->n == cpa_param_size(&t->p[i]), CPA_BAD_DATA, "the fixture lacks %s/%s, or its shape is another", from, t->p[i].name);
+        CPA_REQUIRE(x && x->n == cpa_param_size(&t->p[i]), CPA_BAD_DATA,
+                    "the fixture lacks %s/%s, or its shape is another", from, t->p[i].name);
         for (int64_t e = 0; e < x->n; e++) {
             r->host[e] = (cpa_real)x->v[e];
         }
@@ -203,9 +210,15 @@ static cpa_status run_step(replay *r, int step, const cpa_phase *phase)
 {
     cpa_status st = CPA_OK;
     cpa_draws draws = {recorded_mask, recorded_noise, r};
-    cpa_lane_plan plan = {.update_autoencoder = phase->update_autoencoder, .update_adversary = phase->update_adversary,
-                          .adversary_in_loss = phase->adversary_in_loss, .want_metrics = true, .adv_lambda = phase->adv_lambda,
-                          .pen_adv = r->f->train.pen_adv, .kl_weight = phase->kl_weight, .focal_gamma = is_focal(r) ? 2 : 0, .draws = &draws};
+    cpa_lane_plan plan = {.update_autoencoder = phase->update_autoencoder,
+                          .update_adversary = phase->update_adversary,
+                          .adversary_in_loss = phase->adversary_in_loss,
+                          .want_metrics = true,
+                          .adv_lambda = phase->adv_lambda,
+                          .pen_adv = r->f->train.pen_adv,
+                          .kl_weight = phase->kl_weight,
+                          .focal_gamma = is_focal(r) ? 2 : 0,
+                          .draws = &draws};
     CPA_TRY(load_batch(r, step));
     CPA_TRY(mix_batch(r, step));
     r->step = step;
@@ -309,7 +322,8 @@ static cpa_status put_gradients(replay *r, int step, const cpa_phase *phase)
         snprintf(prefix, sizeof prefix, "step_%02d/update_%d/grad", step, update++);
         int64_t at = t->begin[g], n = t->begin[g + 1] - at;
         if (r->f->train.do_clip_grad && n) {
-            CPA_TRY(cpa_op_clip(r->be, t->norm, cpa_mat_of(cpa_real_at(t->grad, at), 1, (int)n), r->f->train.gradient_clip_value));
+            CPA_TRY(cpa_op_clip(r->be, t->norm, cpa_mat_of(cpa_real_at(t->grad, at), 1, (int)n),
+                                r->f->train.gradient_clip_value));
         }
         for (int i = 0; i < t->n; i++) {
             if (t->p[i].group == (cpa_group)g) {
@@ -420,7 +434,8 @@ static cpa_status put_validation(replay *r)
     CPA_TRY(scalar(r, after, "evaluation/validation/disnt_after"));
     CPA_TRY(scalar(r, s.r2_mean + 0.5 * s.r2_var + exp(after - basal), "evaluation/validation/cpa_metric"));
     CPA_TRY(scalar(r, s.kl, "evaluation/validation/KL"));
-    static const char *const zero[] = {"adv_loss", "cycle_loss", "penalty_adv", "adv_perts", "acc_perts", "penalty_perts"};
+    static const char *const zero[] = {"adv_loss",  "cycle_loss", "penalty_adv",
+                                       "adv_perts", "acc_perts",  "penalty_perts"};
     for (size_t i = 0; i < sizeof zero / sizeof *zero; i++) {
         CPA_TRY(scalar(r, 0, "evaluation/validation/%s", zero[i]));
     }
@@ -476,7 +491,8 @@ static cpa_status replay_evaluation(replay *r)
         snprintf(name, sizeof name, "module/covars_embeddings.%s.weight", r->f->cov_name[c]);
         int id = cpa_params_find(cpa_model_params(r->m), name);
         CPA_TRY(cpa_params_get(cpa_model_params(r->m), cpa_model_params(r->m)->value, id, r->host));
-        CPA_TRY(put(r, 2, r->f->cov_size[c], r->f->model.n_latent, r->host, "evaluation/covar_embedding_%s", r->f->cov_name[c]));
+        CPA_TRY(put(r, 2, r->f->cov_size[c], r->f->model.n_latent, r->host, "evaluation/covar_embedding_%s",
+                    r->f->cov_name[c]));
     }
     CPA_TRY(put_pert_embeddings(r, 0.1, "evaluation/pert_embedding_dose_0.1"));
     CPA_TRY(put_pert_embeddings(r, 1.0, "evaluation/pert_embedding_dose_1.0"));
@@ -489,7 +505,8 @@ cleanup:
 static cpa_status read_features(replay *r)
 {
     cpa_status st = CPA_OK;
-    const tensor *t = r->f->n_pert_features ? store_find(&r->f->s, "initial/module/pert_network.pert_embedding.weight") : NULL;
+    const tensor *t =
+        r->f->n_pert_features ? store_find(&r->f->s, "initial/module/pert_network.pert_embedding.weight") : NULL;
     if (t) {
         CPA_TRY(cpa_alloc((size_t)t->n, sizeof *r->features, &r->features));
         for (int64_t i = 0; i < t->n; i++) {
@@ -509,9 +526,18 @@ static cpa_status set_up(replay *r)
     const tensor *w = store_find(&f->s, "drug_weights");
     CPA_REQUIRE(w && w->n == f->n_labels, CPA_BAD_DATA, "drug_weights is missing or not one per combination");
     r->label_weight = w->v;
-    cpa_shape s = {.n_genes = f->n_genes, .n_perts = f->n_perts, .n_labels = f->n_labels, .n_covs = f->n_covs, .max_comb_len = f->max_comb_len,
-                   .cov_name = f->cov_name, .cov_size = f->cov_size, .batch_cov = f->batch_cov, .max_cells = cells,
-                   .max_nnz = (int64_t)cells * f->n_genes, .mixup = true, .n_pert_features = f->n_pert_features};
+    cpa_shape s = {.n_genes = f->n_genes,
+                   .n_perts = f->n_perts,
+                   .n_labels = f->n_labels,
+                   .n_covs = f->n_covs,
+                   .max_comb_len = f->max_comb_len,
+                   .cov_name = f->cov_name,
+                   .cov_size = f->cov_size,
+                   .batch_cov = f->batch_cov,
+                   .max_cells = cells,
+                   .max_nnz = (int64_t)cells * f->n_genes,
+                   .mixup = true,
+                   .n_pert_features = f->n_pert_features};
     CPA_TRY(read_features(r));
     s.pert_features = r->features;
     CPA_TRY(cpa_batch_create(cells, s.max_nnz, f->n_genes, f->n_covs, f->max_comb_len, &r->own));

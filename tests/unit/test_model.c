@@ -16,7 +16,6 @@
 
 enum { B = 9, G = 14, P = 5, M = 2, K = 4, N_COVS = 3, MAX_SUMS = 20 };
 
-
 static double unit(int a, int b)
 {
     uint32_t ctr[4] = {(uint32_t)a, (uint32_t)b, 77, 1}, w[4];
@@ -69,14 +68,36 @@ static cpa_model *make_model(cpa_backend *be, const variant *v)
     static const char *const names[N_COVS] = {"cell_type", "single", "batch"};
     static const int sizes[N_COVS] = {3, 1, 2};
     static const double weight[K] = {1.5, 3, 0.5, 2};
-    cpa_model_config c = {.recon_loss = (char *)(uintptr_t)v->likelihood, .doser_type = (char *)(uintptr_t)v->doser,
-                          .use_batch_norm_encoder = v->batch_norm, .use_layer_norm_encoder = v->layer_norm,
-                          .use_batch_norm_decoder = v->batch_norm, .use_layer_norm_decoder = v->layer_norm,
-                          .use_batch_norm_adv = v->batch_norm, .use_layer_norm_adv = v->layer_norm,
-                          .dropout_rate_encoder = 0.1, .dropout_rate_decoder = 0.15, .variational = v->variational, .n_latent = 5, .n_hidden_encoder = 7, .n_layers_encoder = 2, .n_hidden_decoder = 6, .n_layers_decoder = 3,
-                          .n_hidden_adv = 6, .n_layers_adv = 2, .dropout_rate_adv = 0.2};
-    cpa_shape s = {.n_genes = G, .n_perts = P, .n_labels = K, .n_covs = N_COVS, .max_comb_len = M, .cov_name = names, .cov_size = sizes,
-                   .batch_cov = 2, .max_cells = B, .max_nnz = B * G, .mixup = v->mixup};
+    cpa_model_config c = {.recon_loss = (char *)(uintptr_t)v->likelihood,
+                          .doser_type = (char *)(uintptr_t)v->doser,
+                          .use_batch_norm_encoder = v->batch_norm,
+                          .use_layer_norm_encoder = v->layer_norm,
+                          .use_batch_norm_decoder = v->batch_norm,
+                          .use_layer_norm_decoder = v->layer_norm,
+                          .use_batch_norm_adv = v->batch_norm,
+                          .use_layer_norm_adv = v->layer_norm,
+                          .dropout_rate_encoder = 0.1,
+                          .dropout_rate_decoder = 0.15,
+                          .variational = v->variational,
+                          .n_latent = 5,
+                          .n_hidden_encoder = 7,
+                          .n_layers_encoder = 2,
+                          .n_hidden_decoder = 6,
+                          .n_layers_decoder = 3,
+                          .n_hidden_adv = 6,
+                          .n_layers_adv = 2,
+                          .dropout_rate_adv = 0.2};
+    cpa_shape s = {.n_genes = G,
+                   .n_perts = P,
+                   .n_labels = K,
+                   .n_covs = N_COVS,
+                   .max_comb_len = M,
+                   .cov_name = names,
+                   .cov_size = sizes,
+                   .batch_cov = 2,
+                   .max_cells = B,
+                   .max_nnz = B * G,
+                   .mixup = v->mixup};
     cpa_model *m;
     assert_int_equal(cpa_model_create(be, &c, &s, true, weight, NULL, &m), CPA_OK);
     assert_int_equal(cpa_params_init(cpa_model_params(m), 3), CPA_OK);
@@ -86,8 +107,15 @@ static cpa_model *make_model(cpa_backend *be, const variant *v)
 static cpa_lane_plan plan_for(const cpa_batch *b, bool autoencoder, bool adversary)
 {
     static const double weight[K] = {1.5, 3, 0.5, 2};
-    cpa_lane_plan p = {.update_autoencoder = autoencoder, .update_adversary = adversary, .adversary_in_loss = autoencoder, .adv_lambda = 2.5, .kl_weight = 0.7,
-                       .pen_adv = 3, .n_cells = b->n_cells, .epoch = 4, .seed = 9};
+    cpa_lane_plan p = {.update_autoencoder = autoencoder,
+                       .update_adversary = adversary,
+                       .adversary_in_loss = autoencoder,
+                       .adv_lambda = 2.5,
+                       .kl_weight = 0.7,
+                       .pen_adv = 3,
+                       .n_cells = b->n_cells,
+                       .epoch = 4,
+                       .seed = 9};
     for (int i = 0; i < b->n_cells; i++) {
         p.label_weight += weight[b->label[i]];
     }
@@ -172,14 +200,15 @@ static void check_gradients(const char *backend, const variant *kind, bool autoe
         for (int64_t e = 0; belongs(&t->p[i], &plan) && e < cpa_param_size(&t->p[i]); e++) {
             double f = quotient(m, b, &plan, t->p[i].at + e, STEP);
             double g = (double)grad[t->p[i].at + e];
-            if (fabs(f - g) > TOLERANCE * (scale + fabs(f))) { // a kink of ReLU inside the step? A shorter one misses it.
+            if (fabs(f - g) >
+                TOLERANCE * (scale + fabs(f))) { // a kink of ReLU inside the step? A shorter one misses it.
                 f = quotient(m, b, &plan, t->p[i].at + e, STEP / 20);
             }
             if (fabs(f - g) > TOLERANCE * (scale + fabs(f))) {
-                fail_msg("%s, %s%s%s%s%s: %s[%lld]: gradient %.9g, difference quotient %.9g", kind->likelihood, kind->doser,
-                         kind->batch_norm ? ", batch norm" : "", kind->layer_norm ? ", layer norm" : "",
-                         kind->variational ? ", variational" : "",
-                         kind->mixup ? ", mixup" : "", t->p[i].name, (long long)e, g, f);
+                fail_msg("%s, %s%s%s%s%s: %s[%lld]: gradient %.9g, difference quotient %.9g", kind->likelihood,
+                         kind->doser, kind->batch_norm ? ", batch norm" : "", kind->layer_norm ? ", layer norm" : "",
+                         kind->variational ? ", variational" : "", kind->mixup ? ", mixup" : "", t->p[i].name,
+                         (long long)e, g, f);
             }
             checked++;
         }
@@ -204,7 +233,8 @@ static void gradients_of_every_combination(void **state)
     (void)state;
     static const char *const likelihood[] = {"nb", "zinb", "gauss"}, *const doser[] = {"logsigm", "sigm", "linear"};
     for (int i = 0; i < 3 * 3 * 4 * 2 * 2; i++) {
-        variant v = {likelihood[i % 3], doser[i / 3 % 3], (i / 9 & 1) != 0, (i / 18 & 1) != 0, (i / 36 & 1) != 0, (i / 72 & 1) != 0};
+        variant v = {likelihood[i % 3], doser[i / 3 % 3],  (i / 9 & 1) != 0,
+                     (i / 18 & 1) != 0, (i / 36 & 1) != 0, (i / 72 & 1) != 0};
         check_gradients("cpu", &v, true);
     }
 }

@@ -141,9 +141,9 @@ static void test_flags(void **state)
 {
     (void)state;
     cpa_options o;
-    assert_int_equal(PARSE(&o, "train", "--variational", "true", "--use-batch-norm-encoder", "False", "--do-clip-grad", "a",
-                           "--use-layer-norm-decoder", "1", "--use-batch-norm-decoder", "0", "--use-batch-norm-adv",
-                           "no", "--out", "r", "--use-layer-norm-adv"),
+    assert_int_equal(PARSE(&o, "train", "--variational", "true", "--use-batch-norm-encoder", "False", "--do-clip-grad",
+                           "a", "--use-layer-norm-decoder", "1", "--use-batch-norm-decoder", "0",
+                           "--use-batch-norm-adv", "no", "--out", "r", "--use-layer-norm-adv"),
                      CPA_OK);
     assert_true(o.model.variational && o.train.do_clip_grad && o.model.use_layer_norm_decoder);
     assert_false(o.model.use_batch_norm_encoder || o.model.use_batch_norm_decoder || o.model.use_batch_norm_adv);
@@ -278,9 +278,9 @@ static void test_presets(void **state)
     (void)state;
     cpa_options o, again, run = {0};
     const char *path = write_file("preset.yaml", "preset: kang\nbatch_size: 64\nn_latent: 9\n");
-    assert_int_equal(PARSE(&o, "train", "a", "--config", (char *)path, "--n-latent", "10", "--adv-steps", "3", "--out",
-                           "r"),
-                     CPA_OK);
+    assert_int_equal(
+        PARSE(&o, "train", "a", "--config", (char *)path, "--n-latent", "10", "--adv-steps", "3", "--out", "r"),
+        CPA_OK);
     assert_int_equal(o.model.n_latent, 10);
     assert_int_equal(o.train.batch_size, 64);
     assert_int_equal(o.train.adv_steps, 3); // also what is the default, when it was typed
@@ -303,7 +303,8 @@ static void test_presets(void **state)
     cpa_options_fini(&again);
     cpa_options_fini(&o);
     assert_int_equal(PARSE(&o, "train", "a", "--preset", "norman", "--out", "r"), CPA_OK);
-    assert_true(o.model.n_latent == 32 && o.train.batch_size == 2048 && o.train.doser_lr == 3e-4 && o.model.seed == 8206);
+    assert_true(o.model.n_latent == 32 && o.train.batch_size == 2048 && o.train.doser_lr == 3e-4 &&
+                o.model.seed == 8206);
     cpa_options_fini(&o);
     assert_int_equal(PARSE(&o, "train", "a", "--preset", "combosciplex", "--seed", "1", "--out", "r"), CPA_OK);
     assert_true(o.model.n_latent == 128 && o.train.adv_steps == 2 && o.model.seed == 1);
@@ -501,11 +502,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table_is_sound), cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_command_line),   cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_requests),
-        cmocka_unit_test(test_usage_errors),   cmocka_unit_test(test_value_errors),
-        cmocka_unit_test(test_yaml),           cmocka_unit_test(test_yaml_errors),
-        cmocka_unit_test(test_presets),        cmocka_unit_test(test_run_remembers),
-        cmocka_unit_test(test_none_is_remembered),
+        cmocka_unit_test(test_requests),       cmocka_unit_test(test_usage_errors),
+        cmocka_unit_test(test_value_errors),   cmocka_unit_test(test_yaml),
+        cmocka_unit_test(test_yaml_errors),    cmocka_unit_test(test_presets),
+        cmocka_unit_test(test_run_remembers),  cmocka_unit_test(test_none_is_remembered),
         cmocka_unit_test(test_help),           cmocka_unit_test(test_page_is_up_to_date),
         cmocka_unit_test(test_run_folder),
     };

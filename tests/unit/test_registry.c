@@ -470,7 +470,8 @@ static void test_holdout(void **state)
     } wrong[] = {
         {"cel_type=B", "obs has no column 'cel_type'", CPA_BAD_DATA},
         {"cel_type=B", "cell_type", CPA_BAD_DATA},
-        {"condition=STM", "no cell has the value 'STM' of --holdout condition=STM; nearest of 3 values: 'STIM'", CPA_BAD_DATA},
+        {"condition=STM", "no cell has the value 'STM' of --holdout condition=STM; nearest of 3 values: 'STIM'",
+         CPA_BAD_DATA},
         {"cell_type=B,condition=A", "no cell has all the values of --holdout cell_type=B,condition=A", CPA_BAD_DATA},
         {"cell_type", "write COLUMN=VALUE", CPA_USAGE},
         {"=B", "write COLUMN=VALUE", CPA_USAGE},

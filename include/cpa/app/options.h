@@ -107,7 +107,7 @@ typedef struct cpa_options {
     cpa_model_config model; // model.seed and data.seed are the one option `seed`
     cpa_train_config train;
     char *out, *config;
-    char *preset; // NULL: none
+    char *preset;    // NULL: none
     char *data_path; // --data
     char *backend;
     int threads; // 0: as OpenMP finds

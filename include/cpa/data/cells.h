@@ -12,19 +12,19 @@
 typedef struct cpa_cells {
     int64_t n_cells, nnz;
     int32_t n_genes;
-    const int64_t *indptr;   // [n_cells+1]
-    const uint16_t *gene16;  // [nnz], or NULL and
+    const int64_t *indptr;  // [n_cells+1]
+    const uint16_t *gene16; // [nnz], or NULL and
     const uint32_t *gene32;
     const uint16_t *count16; // [nnz], or NULL and
     const float *count32;
-    const double *library;   // [n_cells] sum of counts
-    int64_t n_empty;         // cells without counts
-    int64_t n_non_integer;   // stored values that are not integers
-    int64_t n_duplicate;     // entries added up
+    const double *library; // [n_cells] sum of counts
+    int64_t n_empty;       // cells without counts
+    int64_t n_non_integer; // stored values that are not integers
+    int64_t n_duplicate;   // entries added up
     double max_count;
-    size_t bytes;            // of everything above, per node
-    cpa_comm *comm;          // borrowed
-    void *shared[3];         // owned: what belongs to cells, genes, counts
+    size_t bytes;    // of everything above, per node
+    cpa_comm *comm;  // borrowed
+    void *shared[3]; // owned: what belongs to cells, genes, counts
 } cpa_cells;
 
 /** Loads X (layer NULL) or a layer: every rank of a node reads its own slice of the cells. BAD_DATA names the first

@@ -7,7 +7,8 @@
 #include "cpa/data/registry.h"
 
 /** Fills `batch` with the cells row[0..n). INTERNAL when they do not fit. Rank-local; allocates nothing. */
-cpa_status cpa_loader_fill(const cpa_cells *cells, const cpa_registry *registry, const int64_t *row, int n, cpa_batch *batch);
+cpa_status cpa_loader_fill(const cpa_cells *cells, const cpa_registry *registry, const int64_t *row, int n,
+                           cpa_batch *batch);
 
 /** The largest number of stored values that any `n` different cells together can have: the sum of the n largest cells. */
 cpa_status cpa_loader_max_nnz(const cpa_cells *cells, int n, int64_t *out);

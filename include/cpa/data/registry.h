@@ -12,20 +12,20 @@ enum { CPA_PAD = 0, CPA_CONTROL = 1 }; // perturbation ids: 0 is padding, 1 the 
 // How to read a file; part of the options, remembered by a run. NULL, 0 or an empty list: inferred. "" (in the list of
 // covariates: one "") means none, so that a resolved spec leaves nothing to infer when another file is read with it.
 typedef struct cpa_data_spec {
-    char *perturbation_key;                   // default "condition" or "perturbation"
-    char *control_group;                      // default: the one of ctrl, control, CTRL, DMSO, vehicle, non-targeting, ... that is there
-    char *dosage_key;                         // default "dose" when there is such a column; else every dose is 1
-    cpa_strings categorical_covariate_keys;   // default: see cpa_registry_create
-    char *batch_key;                          // appended to the covariates, as upstream does
-    char *layer;                              // NULL: X
-    char *split_key;                          // default "split" when there is such a column; else a random split
+    char *perturbation_key; // default "condition" or "perturbation"
+    char *control_group;    // default: the one of ctrl, control, CTRL, DMSO, vehicle, non-targeting, ... that is there
+    char *dosage_key;       // default "dose" when there is such a column; else every dose is 1
+    cpa_strings categorical_covariate_keys;       // default: see cpa_registry_create
+    char *batch_key;                              // appended to the covariates, as upstream does
+    char *layer;                                  // NULL: X
+    char *split_key;                              // default "split" when there is such a column; else a random split
     char *train_split, *valid_split, *test_split; // default "train", "test", "ood"; several separated by commas
-    double train_size;                        // of a random split, default 0.9
-    cpa_strings holdout;                      // "column=value,column=value" each: cells with all of them are test cells, whatever
-                                              // the split says; "" holds nothing out
-    char *deg_uns_key, *deg_uns_cat_key;      // default "rank_genes_groups_cov" and "cov_cond" when both are there
-    int max_comb_len;                         // 0: the longest combination there is
-    int64_t seed;                             // of a random split
+    double train_size;                            // of a random split, default 0.9
+    cpa_strings holdout; // "column=value,column=value" each: cells with all of them are test cells, whatever
+                         // the split says; "" holds nothing out
+    char *deg_uns_key, *deg_uns_cat_key; // default "rank_genes_groups_cov" and "cov_cond" when both are there
+    int max_comb_len;                    // 0: the longest combination there is
+    int64_t seed;                        // of a random split
 } cpa_data_spec;
 
 /** Frees the strings. */
@@ -58,8 +58,8 @@ typedef struct cpa_registry {
     cpa_data_spec spec; // resolved: nothing left to infer
     int64_t n_cells;
     int32_t n_genes;
-    cpa_strings pert;  // [0] "<PAD>", [1] control, then the others sorted
-    cpa_strings label; // names of the adversary's classes, sorted
+    cpa_strings pert;     // [0] "<PAD>", [1] control, then the others sorted
+    cpa_strings label;    // names of the adversary's classes, sorted
     double *label_weight; // [label.n] (n_cells / cells of the class) - 1, over all cells
     int n_conditions;
     cpa_condition *condition;
@@ -91,6 +91,7 @@ void cpa_registry_destroy(cpa_registry **r);
 
 /** Parses "A+B" with doses "1+0.5" (NULL: all 1) against `perts` ([0] padding, [1] control). Ids and doses into pert[max], dose[max],
  *  *n components. BAD_DATA: unknown component (lists near names), doses that do not parse or do not match, too many components. */
-cpa_status cpa_condition_parse(const cpa_strings *perts, const char *name, const char *dose, int max, int *pert, double *dose_out, int *n);
+cpa_status cpa_condition_parse(const cpa_strings *perts, const char *name, const char *dose, int max, int *pert,
+                               double *dose_out, int *n);
 
 #endif

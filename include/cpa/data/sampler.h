@@ -13,8 +13,8 @@ typedef struct cpa_sampler cpa_sampler;
 
 /** `cell` [n]: the training cells in ascending order (copied). n_lanes a power of two. window 0: all blocks. Rank-local, the same
  *  on all ranks. */
-cpa_status cpa_sampler_create(const int64_t *cell, int64_t n, int n_lanes, int batch_size, int block, int64_t window, uint64_t seed,
-                              cpa_sampler **out);
+cpa_status cpa_sampler_create(const int64_t *cell, int64_t n, int n_lanes, int batch_size, int block, int64_t window,
+                              uint64_t seed, cpa_sampler **out);
 
 /** Frees it and sets *s to NULL; NULL-safe. */
 void cpa_sampler_destroy(cpa_sampler **s);

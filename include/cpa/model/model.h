@@ -11,13 +11,13 @@
 typedef struct cpa_shape {
     int n_genes, n_perts, n_labels, n_covs, max_comb_len;
     const char *const *cov_name; // [n_covs]
-    const int *cov_size;         // [n_covs] values of each covariate; an adversary stands against those with more than one
-    int batch_cov;               // which covariate is the batch key, -1: none
-    int max_cells;               // largest batch
-    int64_t max_nnz;             // most stored values of a batch
-    bool mixup;                  // batches may be mixed: twice the values and components
-    int n_pert_features;         // width of external perturbation vectors, 0: embeddings are learned
-    const float *pert_features;  // [n_perts, n_pert_features] those vectors, row 0 zero; borrowed by cpa_model_create
+    const int *cov_size; // [n_covs] values of each covariate; an adversary stands against those with more than one
+    int batch_cov;       // which covariate is the batch key, -1: none
+    int max_cells;       // largest batch
+    int64_t max_nnz;     // most stored values of a batch
+    bool mixup;          // batches may be mixed: twice the values and components
+    int n_pert_features; // width of external perturbation vectors, 0: embeddings are learned
+    const float *pert_features; // [n_perts, n_pert_features] those vectors, row 0 zero; borrowed by cpa_model_create
 } cpa_shape;
 
 typedef struct cpa_model cpa_model;
@@ -37,11 +37,12 @@ typedef struct cpa_draws {
 typedef struct cpa_lane_plan {
     bool update_autoencoder, update_adversary;
     bool adversary_in_loss; // the autoencoder's loss contains the adversaries' (not while pretraining)
-    bool want_metrics;      // R2 and accuracies of this batch, and the reconstruction loss also without an autoencoder update
+    bool
+        want_metrics; // R2 and accuracies of this batch, and the reconstruction loss also without an autoencoder update
     double adv_lambda, pen_adv, kl_weight;
-    double focal_gamma;     // of the adversaries' loss, 0: plain cross-entropy; focal losses are means over cells
-    int64_t n_cells;        // of the global batch
-    double label_weight;    // sum over the global batch of the class weights of its cells
+    double focal_gamma;  // of the adversaries' loss, 0: plain cross-entropy; focal losses are means over cells
+    int64_t n_cells;     // of the global batch
+    double label_weight; // sum over the global batch of the class weights of its cells
     uint32_t epoch;
     uint64_t seed;
     const cpa_draws *draws; // NULL: fresh ones
@@ -49,7 +50,17 @@ typedef struct cpa_lane_plan {
 
 // Sums over cells (or, R2 and accuracies, over lanes that took metrics), added over lanes. A penalty is the mean over
 // the latent of the squared derivative. Three more per covariate follow.
-enum { CPA_SUM_RECON, CPA_SUM_ADV_PERT, CPA_SUM_PENALTY_PERT, CPA_SUM_R2_MEAN, CPA_SUM_R2_VAR, CPA_SUM_ACC_PERT, CPA_SUM_METRIC_LANES, CPA_SUM_KL, CPA_SUM_COVS };
+enum {
+    CPA_SUM_RECON,
+    CPA_SUM_ADV_PERT,
+    CPA_SUM_PENALTY_PERT,
+    CPA_SUM_R2_MEAN,
+    CPA_SUM_R2_VAR,
+    CPA_SUM_ACC_PERT,
+    CPA_SUM_METRIC_LANES,
+    CPA_SUM_KL,
+    CPA_SUM_COVS
+};
 enum { CPA_SUM_COV_ADV, CPA_SUM_COV_PENALTY, CPA_SUM_COV_ACC, CPA_SUMS_PER_COV };
 
 /** Builds the model: declares and places parameters (values undefined: cpa_params_init or a file fills them), sizes every

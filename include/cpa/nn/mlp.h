@@ -12,11 +12,11 @@ enum { CPA_MAX_LAYERS = 8 };
 typedef struct cpa_layer {
     int weight, bias, gamma, beta, mean, var; // numbers in the parameter table; the last four only with batch norm
     int n_in, n_out;
-    cpa_mat y, mask;        // [max_cells, n_out]; mask without data: no dropout
-    cpa_mat xhat, rstd;     // of the batch norm, [max_cells, n_out] and [n_out]
-    cpa_mat mid;            // between batch and layer norm when both are on, [max_cells, n_out]
-    cpa_mat lhat, lrstd;    // of the layer norm, [max_cells, n_out] and [max_cells]
-    cpa_mat delta, e, q;    // second order: d(sum of outputs)/dY and /dA, and dP/dA, [max_cells, n_out]
+    cpa_mat y, mask;          // [max_cells, n_out]; mask without data: no dropout
+    cpa_mat xhat, rstd;       // of the batch norm, [max_cells, n_out] and [n_out]
+    cpa_mat mid;              // between batch and layer norm when both are on, [max_cells, n_out]
+    cpa_mat lhat, lrstd;      // of the layer norm, [max_cells, n_out] and [max_cells]
+    cpa_mat delta, e, q;      // second order: d(sum of outputs)/dY and /dA, and dP/dA, [max_cells, n_out]
     cpa_mat mid_delta, mid_q; // the same between the norms
 } cpa_layer;
 
@@ -26,17 +26,17 @@ typedef struct cpa_norms {
 } cpa_norms;
 
 typedef struct cpa_mlp {
-    cpa_params *t; // borrowed
+    cpa_params *t;                       // borrowed
     int n_layers, n_in, n_hidden, n_out; // n_out 0: no last linear layer
     cpa_layer layer[CPA_MAX_LAYERS];
     int out_weight, out_bias;
     cpa_norms norms;
-    cpa_real rate, keep; // of dropout, and 1/(1 - rate)
-    cpa_dev_real *memory; // owned activations
-    cpa_mat work[2];      // scratch [max_cells, n_hidden, and n_in of a dense input]
-    cpa_mat row;          // scratch [n_hidden]
+    cpa_real rate, keep;    // of dropout, and 1/(1 - rate)
+    cpa_dev_real *memory;   // owned activations
+    cpa_mat work[2];        // scratch [max_cells, n_hidden, and n_in of a dense input]
+    cpa_mat row;            // scratch [n_hidden]
     bool sparse, use_log1p; // the first layer takes a cpa_csr, its logarithms or its counts
-    bool cancels;         // whatever reads the outputs batch-normalises them first, so their bias has an exactly zero gradient
+    bool cancels; // whatever reads the outputs batch-normalises them first, so their bias has an exactly zero gradient
 } cpa_mlp;
 
 // Input of a stack: a dense matrix, or cells as CSR.
@@ -47,8 +47,9 @@ typedef struct cpa_input {
 
 /** Declares parameters: hidden layers under "<prefix>Layer k.0.weight" ..., the last linear layer as `out_name`.weight/.bias
  *  (n_out 0: none). USAGE when n_layers is not in 1..CPA_MAX_LAYERS. */
-cpa_status cpa_mlp_declare(cpa_mlp *mlp, cpa_params *t, cpa_group group, cpa_group stat_group, int n_in, int n_hidden, int n_layers, int n_out,
-                           cpa_norms norms, bool sparse, const char *prefix, const char *out_name);
+cpa_status cpa_mlp_declare(cpa_mlp *mlp, cpa_params *t, cpa_group group, cpa_group stat_group, int n_in, int n_hidden,
+                           int n_layers, int n_out, cpa_norms norms, bool sparse, const char *prefix,
+                           const char *out_name);
 
 /** Allocates activations for up to max_cells cells (after cpa_params_place). `second_order`: also what cpa_mlp_penalty needs;
  *  dropout_rate > 0: masks. */

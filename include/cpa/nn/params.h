@@ -23,7 +23,8 @@ typedef enum cpa_init { CPA_INIT_UNIFORM, CPA_INIT_NORMAL, CPA_INIT_NORMAL_PAD, 
 
 // One tensor. Its torch shape is [rows, cols], or [cols] when rank is 1; `transposed` ones are stored [cols, rows].
 typedef struct cpa_param {
-    char *name; // "module/...", "perturbation_classifier/..." or "covars_classifiers/..." and the name in upstream's state dict
+    char *
+        name; // "module/...", "perturbation_classifier/..." or "covars_classifiers/..." and the name in upstream's state dict
     cpa_group group;
     int rows, cols, rank;
     bool transposed;
@@ -45,8 +46,8 @@ typedef struct cpa_params {
 } cpa_params;
 
 /** Adds a tensor to the table (before cpa_params_place); its number in *id. */
-cpa_status cpa_params_add(cpa_params *t, cpa_group group, int rows, int cols, int rank, cpa_init init, double bound, int *id,
-                          const char *fmt, ...) __attribute__((format(printf, 9, 10)));
+cpa_status cpa_params_add(cpa_params *t, cpa_group group, int rows, int cols, int rank, cpa_init init, double bound,
+                          int *id, const char *fmt, ...) __attribute__((format(printf, 9, 10)));
 
 /** Lays the table out and allocates the arenas; gradients are zeroed. `training`: also gradient and moments. */
 cpa_status cpa_params_place(cpa_params *t, cpa_backend *be, bool training);

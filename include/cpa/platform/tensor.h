@@ -20,11 +20,11 @@ typedef struct cpa_mat {
 // Cells of a batch as CSR. gene[i] < cols; genes of a row ascend; count may be 0.
 typedef struct cpa_csr {
     int rows, cols, nnz;
-    const cpa_dev_int *indptr;    // [rows+1]
-    const cpa_dev_int *gene;      // [nnz]
-    const cpa_dev_real *count;    // [nnz] raw counts
-    const cpa_dev_real *log1p;    // [nnz] log(1 + count), rounded once from double
-    const cpa_dev_real *library;  // [rows] sum of the counts of the cell
+    const cpa_dev_int *indptr;   // [rows+1]
+    const cpa_dev_int *gene;     // [nnz]
+    const cpa_dev_real *count;   // [nnz] raw counts
+    const cpa_dev_real *log1p;   // [nnz] log(1 + count), rounded once from double
+    const cpa_dev_real *library; // [rows] sum of the counts of the cell
 } cpa_csr;
 
 /** Address of element `i` of a real array. */

@@ -13,16 +13,16 @@ typedef struct cpa_train_config {
     double lr, wd, doser_lr, doser_wd, adv_lr, adv_wd;
     int n_epochs_pretrain_ae, n_steps_pretrain_ae, n_epochs_adv_warmup, n_steps_adv_warmup; // 0: none
     int n_epochs_kl_warmup, n_steps_kl_warmup;
-    double mixup_alpha;        // 0: no mixup
+    double mixup_alpha; // 0: no mixup
     int n_epochs_mixup_warmup;
-    int adv_steps;  // 0: autoencoder and adversary on every batch (upstream's None)
+    int adv_steps; // 0: autoencoder and adversary on every batch (upstream's None)
     double reg_adv, pen_adv;
-    char *adv_loss;   // "cce" or "focal"
+    char *adv_loss; // "cce" or "focal"
     bool do_clip_grad;
     double gradient_clip_value; // largest Euclidean norm of one optimizer's gradients
-    int step_size_lr;     // 0: a constant learning rate
-    char *lr_schedule;    // "upstream" (decays every step_size_lr^2 epochs) or "every" (every step_size_lr epochs)
-    char *mixup_warmup;   // "upstream" (with n_epochs_pretrain_ae: never mixes) or "linear"
+    int step_size_lr;           // 0: a constant learning rate
+    char *lr_schedule;  // "upstream" (decays every step_size_lr^2 epochs) or "every" (every step_size_lr epochs)
+    char *mixup_warmup; // "upstream" (with n_epochs_pretrain_ae: never mixes) or "linear"
     int check_val_every_n_epoch, early_stopping_patience;
     int train_metrics_every; // R2 and accuracies on every N-th autoencoder batch
     char *shuffle;           // "auto", "full" or "block"

@@ -14,7 +14,8 @@ typedef struct cpa_optimizer {
 
 /** Applies a step: the Adams that the phase updates, from the gradient arena; running statistics by the mean over `n_lanes` lanes of
  *  the batch statistics whose sum lies in the gradient arena (momentum 0.01). Not collective. */
-cpa_status cpa_optimizer_step(cpa_optimizer *o, cpa_params *t, const cpa_train_config *c, const cpa_phase *phase, int n_lanes);
+cpa_status cpa_optimizer_step(cpa_optimizer *o, cpa_params *t, const cpa_train_config *c, const cpa_phase *phase,
+                              int n_lanes);
 
 /** The pieces of the gradient arena that a phase fills (at most 3), to be summed over lanes; returns how many. */
 int cpa_optimizer_spans(const cpa_params *t, const cpa_phase *phase, cpa_range span[3]);

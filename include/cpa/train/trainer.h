@@ -7,8 +7,8 @@
 // What an epoch did, for logs and progress.
 typedef struct cpa_epoch_report {
     int64_t epoch, n_epochs;
-    int64_t cells;    // trained on in this epoch, over all ranks
-    double seconds;   // of training in this epoch
+    int64_t cells;  // trained on in this epoch, over all ranks
+    double seconds; // of training in this epoch
     double recon_loss, r2_mean;
     bool validated, is_best;
     double cpa_metric; // when validated
@@ -35,6 +35,7 @@ typedef struct cpa_train_summary {
  *
  *  Source: upstream's CPA.train; deliberate differences: the last epoch is always validated, and a first validation always counts, so that
  *  a short run does not hand back its initial weights. */
-cpa_status cpa_train(const cpa_step_parts *parts, cpa_history *history, const cpa_train_hooks *hooks, cpa_train_summary *summary);
+cpa_status cpa_train(const cpa_step_parts *parts, cpa_history *history, const cpa_train_hooks *hooks,
+                     cpa_train_summary *summary);
 
 #endif

@@ -10,7 +10,8 @@
  *
  *  Shapes:  z [n, n_latent]; label [n_sets][n]; purity [n_sets] out. k < n.  Ranks: local.
  *  Source:  upstream's knn_purity (scikit-learn NearestNeighbors). */
-cpa_status cpa_knn_purity(const cpa_real *z, int n, int n_latent, int k, const int32_t *const *label, int n_sets, double *purity);
+cpa_status cpa_knn_purity(const cpa_real *z, int n, int n_latent, int k, const int32_t *const *label, int n_sets,
+                          double *purity);
 
 typedef struct cpa_validator cpa_validator;
 
