@@ -124,40 +124,33 @@ cleanup:
     return st;
 }
 
-static cpa_mat take(cpa_dev_real *arena, int64_t *used, int rows, int cols)
-{
-    cpa_mat v = arena ? cpa_mat_of(cpa_real_at(arena, *used), rows, cols) : CPA_NO_MAT;
-    *used += ((int64_t)rows * cols + 15) / 16 * 16;
-    return v;
-}
-
 static void lay_out_latents(cpa_model *m, cpa_dev_real *arena, int64_t *used)
 {
     int b = m->shape.max_cells, l = m->config.n_latent, comb = m->shape.max_comb_len * (m->shape.mixup ? 2 : 1);
-    m->z_basal = take(arena, used, b, l);
-    m->z = take(arena, used, b, l);
-    m->s = take(arena, used, b, comb);
+    m->z_basal = cpa_mat_take(arena, used, b, l);
+    m->z = cpa_mat_take(arena, used, b, l);
+    m->s = cpa_mat_take(arena, used, b, comb);
     if (m->config.variational) {
-        m->z_mean = take(arena, used, b, l);
-        m->z_raw = take(arena, used, b, l);
-        m->z_std = take(arena, used, b, l);
+        m->z_mean = cpa_mat_take(arena, used, b, l);
+        m->z_raw = cpa_mat_take(arena, used, b, l);
+        m->z_std = cpa_mat_take(arena, used, b, l);
     }
     if (m->shape.n_pert_features) {
-        m->vectors = take(arena, used, m->shape.n_perts, l);
+        m->vectors = cpa_mat_take(arena, used, m->shape.n_perts, l);
     }
     if (!m->training) {
         return;
     }
-    m->dz = take(arena, used, b, l);
-    m->dz_basal = take(arena, used, b, l);
-    m->g = take(arena, used, b, l);
-    m->ds = take(arena, used, b, comb);
+    m->dz = cpa_mat_take(arena, used, b, l);
+    m->dz_basal = cpa_mat_take(arena, used, b, l);
+    m->g = cpa_mat_take(arena, used, b, l);
+    m->ds = cpa_mat_take(arena, used, b, comb);
     if (m->config.variational) {
-        m->noise = take(arena, used, b, l);
-        m->dz_raw = take(arena, used, b, l);
+        m->noise = cpa_mat_take(arena, used, b, l);
+        m->dz_raw = cpa_mat_take(arena, used, b, l);
     }
     if (m->shape.n_pert_features) {
-        m->dvectors = take(arena, used, m->shape.n_perts, l);
+        m->dvectors = cpa_mat_take(arena, used, m->shape.n_perts, l);
     }
 }
 
@@ -168,19 +161,19 @@ static int64_t lay_out(cpa_model *m, cpa_dev_real *arena)
     int b = m->shape.max_cells, genes = m->shape.n_genes;
     bool two = m->likelihood != CPA_NB;
     lay_out_latents(m, arena, &used);
-    m->logits = take(arena, &used, b, genes);
+    m->logits = cpa_mat_take(arena, &used, b, genes);
     if (two) {
-        m->head2 = take(arena, &used, b, genes);
+        m->head2 = cpa_mat_take(arena, &used, b, genes);
     }
     if (m->training) {
-        m->means = take(arena, &used, b, genes);
-        m->target = take(arena, &used, b, genes);
+        m->means = cpa_mat_take(arena, &used, b, genes);
+        m->target = cpa_mat_take(arena, &used, b, genes);
     }
     if (m->training && two) {
-        m->means2 = take(arena, &used, b, genes);
+        m->means2 = cpa_mat_take(arena, &used, b, genes);
     }
     for (int i = 0; i < m->n_adversaries; i++) {
-        m->adversary[i].logits = take(arena, &used, b, m->adversary[i].classes);
+        m->adversary[i].logits = cpa_mat_take(arena, &used, b, m->adversary[i].classes);
     }
     return used;
 }

@@ -49,42 +49,34 @@ cleanup:
     return st;
 }
 
-// Cuts `rows` x `cols` off the front of an arena; with arena NULL only counts.
-static cpa_mat take(cpa_dev_real *arena, int64_t *used, int rows, int cols)
-{
-    cpa_mat m = arena ? cpa_mat_of(cpa_real_at(arena, *used), rows, cols) : CPA_NO_MAT;
-    *used += ((int64_t)rows * cols + 15) / 16 * 16;
-    return m;
-}
-
 // Activations of one layer.
 static void lay_out_layer(const cpa_mlp *mlp, cpa_layer *l, cpa_dev_real *arena, int64_t *used, int cells,
                           bool training, bool second_order, bool dropout)
 {
     bool both = mlp->norms.batch && mlp->norms.layer;
-    l->y = take(arena, used, cells, l->n_out);
+    l->y = cpa_mat_take(arena, used, cells, l->n_out);
     if (training && mlp->norms.batch) {
-        l->xhat = take(arena, used, cells, l->n_out);
-        l->rstd = take(arena, used, 1, l->n_out);
+        l->xhat = cpa_mat_take(arena, used, cells, l->n_out);
+        l->rstd = cpa_mat_take(arena, used, 1, l->n_out);
     }
     if (both) {
-        l->mid = take(arena, used, cells, l->n_out);
+        l->mid = cpa_mat_take(arena, used, cells, l->n_out);
     }
     if (mlp->norms.layer) {
-        l->lhat = take(arena, used, cells, l->n_out);
-        l->lrstd = take(arena, used, 1, cells);
+        l->lhat = cpa_mat_take(arena, used, cells, l->n_out);
+        l->lrstd = cpa_mat_take(arena, used, 1, cells);
     }
     if (training && dropout) {
-        l->mask = take(arena, used, cells, l->n_out);
+        l->mask = cpa_mat_take(arena, used, cells, l->n_out);
     }
     if (second_order) {
-        l->delta = take(arena, used, cells, l->n_out);
-        l->e = take(arena, used, cells, l->n_out);
-        l->q = take(arena, used, cells, l->n_out);
+        l->delta = cpa_mat_take(arena, used, cells, l->n_out);
+        l->e = cpa_mat_take(arena, used, cells, l->n_out);
+        l->q = cpa_mat_take(arena, used, cells, l->n_out);
     }
     if (second_order && both) {
-        l->mid_delta = take(arena, used, cells, l->n_out);
-        l->mid_q = take(arena, used, cells, l->n_out);
+        l->mid_delta = cpa_mat_take(arena, used, cells, l->n_out);
+        l->mid_q = cpa_mat_take(arena, used, cells, l->n_out);
     }
 }
 
@@ -95,11 +87,11 @@ static int64_t lay_out(cpa_mlp *mlp, cpa_dev_real *arena, int max_cells, bool tr
         lay_out_layer(mlp, &mlp->layer[k], arena, &used, max_cells, training, second_order, dropout);
     }
     int width = !mlp->sparse && mlp->n_in > mlp->n_hidden ? mlp->n_in : mlp->n_hidden;
-    mlp->work[0] = take(arena, &used, max_cells, width);
+    mlp->work[0] = cpa_mat_take(arena, &used, max_cells, width);
     if (training) {
-        mlp->work[1] = take(arena, &used, max_cells, width);
+        mlp->work[1] = cpa_mat_take(arena, &used, max_cells, width);
     }
-    mlp->row = take(arena, &used, 1, mlp->n_hidden);
+    mlp->row = cpa_mat_take(arena, &used, 1, mlp->n_hidden);
     return used;
 }
 

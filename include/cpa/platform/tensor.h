@@ -64,6 +64,15 @@ static inline cpa_mat cpa_mat_row(cpa_mat m, int row)
     return (cpa_mat){cpa_real_at(m.data, (int64_t)row * m.ld), 1, m.cols, m.cols};
 }
 
+/** Cuts a contiguous rows x cols matrix off an arena at *used and moves *used on, to a multiple of 16 elements. Without an arena only
+ *  counts, so that the same walk sizes an arena and lays it out. */
+static inline cpa_mat cpa_mat_take(const cpa_dev_real *arena, int64_t *used, int rows, int cols)
+{
+    cpa_mat m = arena ? cpa_mat_of(cpa_real_at(arena, *used), rows, cols) : (cpa_mat){0};
+    *used += ((int64_t)rows * cols + 15) / 16 * 16;
+    return m;
+}
+
 #define CPA_NO_MAT ((cpa_mat){0})
 
 #endif
