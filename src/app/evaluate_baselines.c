@@ -22,11 +22,6 @@ static int compare_cells(const void *x, const void *y)
     return (a->row > b->row) - (a->row < b->row);
 }
 
-cpa_scale cpa_evaluate_scale(const cpa_trained *t)
-{
-    return strcmp(t->meta.config.recon_loss, "gauss") == 0 ? CPA_SCALE_GIVEN : CPA_SCALE_LOG;
-}
-
 void cpa_components_of(const cpa_condition *c, int *component, int *n)
 {
     *n = 0;
@@ -112,7 +107,7 @@ cpa_status cpa_baselines_create(const cpa_trained *t, const cpa_plan *plan, cpa_
 {
     cpa_status st = CPA_OK;
     const cpa_registry *r = t->registry;
-    workspace w = {.scale = cpa_evaluate_scale(t)};
+    workspace w = {.scale = cpa_trained_scale(t)};
     trained_cell *cell = NULL;
     unsigned char *wanted = NULL;
     int64_t *row = NULL, n;

@@ -25,9 +25,6 @@ typedef struct cpa_baselines {
     cpa_effects *log, *bulk;
 } cpa_baselines;
 
-/** The scale on which a model is scored: the given one where it predicts log-normalised values (gauss). */
-cpa_scale cpa_evaluate_scale(const cpa_trained *t);
-
 /** Effects of all conditions from the training cells, for the components of the plan's targets. Identical on every
  *  rank. */
 cpa_status cpa_baselines_create(const cpa_trained *t, const cpa_plan *plan, cpa_baselines *out);

@@ -339,3 +339,8 @@ cleanup:
     cpa_free(&all);
     return st;
 }
+
+cpa_scale cpa_trained_scale(const cpa_trained *t)
+{
+    return strcmp(t->meta.config.recon_loss, "gauss") == 0 ? CPA_SCALE_GIVEN : CPA_SCALE_LOG;
+}

@@ -60,7 +60,8 @@ static cpa_status write_notes(const output *out, cpa_h5 *f)
                         ? "reconstruction: each cell predicted as what it is, not counterfactual"
                         : "counterfactual: counts of control cells, predicted under another condition"},
         {"output", out->by_cell ? "cells" : "mean"},
-        {"values", "mean counts at the library size of the source cell"},
+        {"values", cpa_trained_scale(out->t) == CPA_SCALE_GIVEN ? "means on the scale of the training data"
+                                                                : "mean counts at the library size of the source cell"},
     };
     return cpa_notes_write(f, &out->t->meta, &out->t->registry->spec, note, sizeof note / sizeof *note);
 }
@@ -117,6 +118,13 @@ cleanup:
     return st;
 }
 
+// To base 2: of the mean CP10k, or of values that are logarithms already their difference.
+static double log_fold_change(const output *out, const cpa_profile *p, const cpa_profile *control, int64_t g)
+{
+    return cpa_trained_scale(out->t) == CPA_SCALE_GIVEN ? (p->mean[g] - control->mean[g]) / log(2)
+                                                        : log2((p->cp10k[g] + 1) / (control->cp10k[g] + 1));
+}
+
 // The three rows of a target. `control` is the profile of the cells that it is compared with.
 static cpa_status write_target(const output *out, int64_t row, const cpa_profile *p, const cpa_profile *control,
                                cpa_real *value)
@@ -132,7 +140,7 @@ static cpa_status write_target(const output *out, int64_t row, const cpa_profile
     }
     CPA_TRY(write_rows(out, MATRIX_VARIANCE, row, 1, value));
     for (int64_t g = 0; g < out->n_genes; g++) {
-        value[g] = (cpa_real)(control->v[0] > 0 ? log2((p->cp10k[g] + 1) / (control->cp10k[g] + 1)) : NAN);
+        value[g] = (cpa_real)(control->v[0] > 0 ? log_fold_change(out, p, control, g) : NAN);
     }
     CPA_TRY(write_rows(out, MATRIX_CHANGE, row, 1, value));
 cleanup:

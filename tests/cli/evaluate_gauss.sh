@@ -34,6 +34,7 @@ if [ -z "$python" ]; then
     exit 0
 fi
 "$CPA_HPC" predict run --data "$data" --out pred.h5ad --quiet
+"$CPA_HPC" predict run --data "$data" --out mean.h5ad --quiet --output mean
 "$python" - "$data" <<'PYTHON'
 import csv, sys
 import h5py, numpy as np
@@ -71,4 +72,7 @@ for label, k in (("all", np.ones(len(genes), bool)), ("top20", top)):
     }
     for name, value in expected.items():
         assert abs(float(row[name]) - value) < 1e-4 * max(1, abs(value)), (name, row[name], value)
+mean = h5py.File("mean.h5ad")
+change = (predicted.mean(0) - control.mean(0)) / np.log(2)  # values are natural logarithms already
+assert np.allclose(mean["layers/log_fold_change"][0], change, rtol=1e-4, atol=1e-5), "log fold change"
 PYTHON

@@ -89,4 +89,7 @@ cpa_status cpa_trained_encode(cpa_trained *t, const int64_t *cell, const cpa_tar
  *  The same bits at any number of ranks. Collective. */
 cpa_status cpa_trained_profile(cpa_trained *t, const cpa_target *target, cpa_scale scale, cpa_profile *out);
 
+/** The scale of the model's values: counts, or (gauss) values that are on the scale of scores already. */
+cpa_scale cpa_trained_scale(const cpa_trained *t);
+
 #endif
