@@ -118,11 +118,10 @@ cleanup:
     return st;
 }
 
-// To base 2: of the mean CP10k, or of values that are logarithms already their difference.
-static double log_fold_change(const output *out, const cpa_profile *p, const cpa_profile *control, int64_t g)
+// To base 2: of the mean CP10k, or of values that are logarithms already (`given`) their difference.
+static double log_fold_change(bool given, const cpa_profile *p, const cpa_profile *control, int64_t g)
 {
-    return cpa_trained_scale(out->t) == CPA_SCALE_GIVEN ? (p->mean[g] - control->mean[g]) / log(2)
-                                                        : log2((p->cp10k[g] + 1) / (control->cp10k[g] + 1));
+    return given ? (p->mean[g] - control->mean[g]) / log(2) : log2((p->cp10k[g] + 1) / (control->cp10k[g] + 1));
 }
 
 // The three rows of a target. `control` is the profile of the cells that it is compared with.
@@ -131,6 +130,7 @@ static cpa_status write_target(const output *out, int64_t row, const cpa_profile
 {
     cpa_status st = CPA_OK;
     double weight = p->v[0];
+    bool given = cpa_trained_scale(out->t) == CPA_SCALE_GIVEN;
     for (int64_t g = 0; g < out->n_genes; g++) {
         value[g] = (cpa_real)p->mean[g];
     }
@@ -140,7 +140,7 @@ static cpa_status write_target(const output *out, int64_t row, const cpa_profile
     }
     CPA_TRY(write_rows(out, MATRIX_VARIANCE, row, 1, value));
     for (int64_t g = 0; g < out->n_genes; g++) {
-        value[g] = (cpa_real)(control->v[0] > 0 ? log_fold_change(out, p, control, g) : NAN);
+        value[g] = (cpa_real)(control->v[0] > 0 ? log_fold_change(given, p, control, g) : NAN);
     }
     CPA_TRY(write_rows(out, MATRIX_CHANGE, row, 1, value));
 cleanup:

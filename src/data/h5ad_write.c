@@ -43,15 +43,6 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_h5ad_write_integer(cpa_h5 *f, const char *path, int64_t value)
-{
-    cpa_status st = CPA_OK;
-    CPA_TRY(cpa_h5_write(f, path, CPA_H5_I64, 0, NULL, &value, 0));
-    CPA_TRY(encode(f, path, "numeric-scalar", "0.2.0"));
-cleanup:
-    return st;
-}
-
 cpa_status cpa_h5ad_write_matrix(cpa_h5 *f, const char *path, int64_t n_rows, int64_t n_cols, int64_t *offset)
 {
     cpa_status st = CPA_OK;

@@ -63,11 +63,6 @@ void cpa_stepper_destroy(cpa_stepper **s)
     }
 }
 
-const cpa_optimizer *cpa_stepper_optimizer(const cpa_stepper *s)
-{
-    return &s->optimizer;
-}
-
 // Cells and class weights of the whole global batch: every rank knows all lanes' cells. Returns how many lanes have cells.
 static int global_batch(const cpa_stepper *s, int64_t step, cpa_lane_plan *plan)
 {

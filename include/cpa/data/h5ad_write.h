@@ -30,6 +30,5 @@ cpa_status cpa_h5ad_write_matrix(cpa_h5 *f, const char *path, int64_t n_rows, in
 cpa_status cpa_h5ad_write_dict(cpa_h5 *f, const char *path);
 cpa_status cpa_h5ad_write_text(cpa_h5 *f, const char *path, const char *text);
 cpa_status cpa_h5ad_write_list(cpa_h5 *f, const char *path, const cpa_strings *list);
-cpa_status cpa_h5ad_write_integer(cpa_h5 *f, const char *path, int64_t value);
 
 #endif

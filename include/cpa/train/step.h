@@ -37,9 +37,6 @@ cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out);
 /** Frees it and sets *s to NULL; NULL-safe. */
 void cpa_stepper_destroy(cpa_stepper **s);
 
-/** Optimizer state so far. */
-const cpa_optimizer *cpa_stepper_optimizer(const cpa_stepper *s);
-
 /** Runs step `step` of the sampler's current epoch and updates the parameters. NONFINITE, the same on all ranks, when a loss is not
  *  finite: the parameters are then left as they were. Allocates nothing. Collective. */
 cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step_result *result);
