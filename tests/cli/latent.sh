@@ -4,31 +4,12 @@
 set -u
 data=$CPA_TESTS/data/glioblastoma_panobinostat.h5ad
 export_file=$CPA_TESTS/golden/trained/glioblastoma.h5
-failures=0
-
-fail() {
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
+. "$CPA_TESTS/support/writes.sh"
 
 "$CPA_HPC" import "$export_file" --out run --quiet || exit 1
 
-# latent CODE ARGUMENTS...: latents of the sample into x.h5ad ends with CODE; a failure leaves nothing.
 latent() {
-    local code=$1 got
-    shift
-    rm -f x.h5ad
-    "$CPA_HPC" latent run --data "$data" --out x.h5ad --quiet "$@" >out 2>err </dev/null
-    got=$?
-    [ "$got" -eq "$code" ] || fail "latent $*: expected $code, got $got: $(cat err)"
-    if [ "$code" -ne 0 ] && { [ -e x.h5ad ] || [ -e x.h5ad.part ] || ! [ -s err ]; }; then
-        fail "latent $*: leaves a file or says nothing"
-    fi
-}
-
-# says TEXT: the last message holds it.
-says() {
-    grep -qF -e "$1" err || fail "the message lacks '$1': $(cat err)"
+    writes latent "$@"
 }
 
 latent 0
