@@ -1,0 +1,12 @@
+# Owns: an array of configurations, a run folder each.
+# Must never be run without a cluster: the support file skips it then.
+source "$CPA_TESTS/support/slurm.sh"
+printf '%s\n' '--seed 1' '--seed 2 --n-latent 6' '--seed 3' >options.txt
+
+sbatch --wait --array=1-3 --cpus-per-task=1 jobs/array.sbatch "$DATA" runs options.txt --max-epochs 1 --n-hidden-encoder 16 --n-hidden-decoder 16 \
+    >/dev/null || fail "the array ended with $?"
+for i in 1 2 3; do
+    [ -s runs/$i/model.h5 ] || fail "task $i has no model"
+    grep -qx "seed: $i" runs/$i/config.yaml || fail "task $i has not the seed of its line"
+done
+grep -qx 'n_latent: 6' runs/2/config.yaml || fail "task 2 has not the latent size of its line"
