@@ -7,6 +7,7 @@
 #include "cpa/app/rundir.h"
 #include "cpa/app/runlog.h"
 #include "cpa/base/log.h"
+#include "cpa/platform/binding.h"
 #include "cpa/train/modelfile.h"
 #include "cpa/train/trainer.h"
 
@@ -109,6 +110,28 @@ static void describe(const train_run *t)
              t->options.train.lanes, t->options.train.lanes == 1 ? "" : "s", t->options.train.batch_size);
 }
 
+// Where the ranks run, a line each; with one rank only what is wrong with that.
+static cpa_status describe_binding(train_run *t)
+{
+    cpa_status st = CPA_OK;
+    cpa_text table = {0}, problems = {0};
+    char *line, *rest = NULL;
+    CPA_TRY(cpa_binding_describe(t->comm, &table, &problems));
+    if (cpa_comm_size(t->comm) > 1) {
+        for (line = strtok_r(table.s, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
+            cpa_info("%s", line);
+        }
+    }
+    for (line = problems.s ? strtok_r(problems.s, "\n", &rest) : NULL; line != NULL;
+         line = strtok_r(NULL, "\n", &rest)) {
+        cpa_warn("%s", line);
+    }
+cleanup:
+    cpa_text_fini(&table);
+    cpa_text_fini(&problems);
+    return st;
+}
+
 static cpa_status report_epoch(void *ctx, const cpa_epoch_report *e)
 {
     train_run *t = ctx;
@@ -158,6 +181,7 @@ static cpa_status set_up(train_run *t, const cpa_options *o)
     CPA_TRY(cpa_comm_agree(t->comm, write_config(t)));
     CPA_TRY(cpa_runlog_stage(t->log, t->comm, "setup"));
     describe(t);
+    CPA_TRY(describe_binding(t));
 cleanup:
     return st;
 }
