@@ -63,7 +63,8 @@ static void ranks_are_numbered(void **state)
     assert_string_equal(cpa_comm_name(comm), "mpi");
     assert_true(rank >= 0 && rank < size);
     assert_int_equal(cpa_comm_node_size(comm), size); // the tests run on one node
-    assert_int_equal(size, atoi(getenv("OMPI_COMM_WORLD_SIZE")));
+    const char *launched = getenv("OMPI_COMM_WORLD_SIZE") ? getenv("OMPI_COMM_WORLD_SIZE") : getenv("PMI_SIZE");
+    assert_int_equal(size, atoi(launched));
     assert_int_equal(cpa_alloc((size_t)size, sizeof mine, &all), CPA_OK);
     assert_int_equal(cpa_comm_allgather(comm, mine, all, sizeof mine), CPA_OK);
     for (int r = 0; r < size; r++) {
