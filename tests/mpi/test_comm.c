@@ -1,5 +1,6 @@
 // Owns: the tests of the communicator over MPI, at any number of ranks.
 // Must never let a rank skip a collective that the others call, unless the test fails.
+#define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -195,7 +196,7 @@ static void a_message_of_another_length_is_an_error(void **state)
         assert_string_equal(cpa_message(), "rank 0 expected 8 bytes from rank 1 (tag 9) and got 5");
         assert_int_equal(cpa_comm_recv(comm, buf, 5, 1, 9), CPA_LOST_PEER);
         assert_non_null(strstr(cpa_message(), "MPI_Recv failed"));
-        assert_non_null(strstr(cpa_message(), "TRUNCATE"));
+        assert_non_null(strcasestr(cpa_message(), "truncate")); // each MPI library says it its own way
     }
     assert_int_equal(cpa_comm_barrier(comm), CPA_OK);
 }
