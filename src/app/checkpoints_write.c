@@ -111,8 +111,8 @@ static bool holds(cpa_writer *w, int folder, const char *name, uint64_t digest, 
 // Writes a file under a temporary name and renames it once it is known to be on disk.
 static bool write_file(cpa_writer *w, int folder, const char *name, const void *bytes, size_t n)
 {
-    char part[CPA_CHECKPOINT_NAME + 8];
-    snprintf(part, sizeof part, "%s.part", name);
+    char part[CPA_CHECKPOINT_NAME + 32];
+    snprintf(part, sizeof part, "%s.%ld.part", name, (long)getpid()); // not that of a process that should be gone
     int fd = openat(folder, part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     bool good = fd >= 0 && write_all(fd, bytes, n) && (fsync(fd) == 0 || errno == EINVAL);
     good = good || failed(w, "cannot write", name);

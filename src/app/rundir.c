@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cpa/base/log.h"
+
 struct cpa_rundir {
     cpa_comm *comm; // borrowed
     char *path;
@@ -160,6 +162,24 @@ void cpa_rundir_close(cpa_rundir **dir, bool keep)
     cpa_strings_fini(&d->files);
     cpa_free(&d->path);
     cpa_free(dir);
+}
+
+cpa_status cpa_rundir_model(const char *run, char **path)
+{
+    cpa_status st;
+    struct stat info;
+    char *best = NULL;
+    CPA_TRY(cpa_sprintf(path, "%s/model.h5", run));
+    CPA_TRY(cpa_sprintf(&best, "%s/checkpoints/best.h5", run));
+    if (stat(*path, &info) != 0 && stat(best, &info) == 0) {
+        cpa_info("'%s' is not finished; this is the best model so far, '%s'", run, best);
+        cpa_free(path);
+        *path = best;
+        best = NULL;
+    }
+cleanup:
+    cpa_free(&best);
+    return st;
 }
 
 // The folder that holds a path.

@@ -15,6 +15,7 @@ typedef struct cpa_train_run {
     cpa_strings gene;
     cpa_rundir *dir;
     cpa_runlog *log;
+    const char *config; // path of config.yaml
     cpa_backend *be;
     cpa_sampler *sampler;
     cpa_model *model;
@@ -39,10 +40,10 @@ void cpa_train_tear_down(cpa_train_run *t, bool keep);
 cpa_status cpa_train_is_finished(cpa_comm *comm, const cpa_options *o, bool *finished);
 
 /** With --resume, finds the checkpoint to go on from, compares what it was made of with this run, and clears the folder.
- *  BAD_DATA: other data. CONFIG: other options. Collective. */
+ *  BAD_DATA: other data. CONFIG: other options, or no more epochs. Collective. */
 cpa_status cpa_train_find(cpa_train_run *t);
 
-/** Puts the state that was found in place, if one was. CONFIG: it has more epochs than are asked for. Collective. */
+/** Puts the state that was found in place, if one was. Collective. */
 cpa_status cpa_train_go_on(cpa_train_run *t, cpa_train_state *state);
 
 #endif

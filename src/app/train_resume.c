@@ -173,6 +173,10 @@ static cpa_status compare(const cpa_train_run *t, const cpa_checkpoint_facts *ol
         return refuse_option(cpa_rundir_path(t->dir), now->option.s[i], was, now->option_value.s[i]);
     }
     CPA_TRY(compare_data(t, old, RAW_FACTS, now->data.n));
+    CPA_REQUIRE(
+        old->epochs < t->options.train.max_epochs, CPA_CONFIG,
+        "'%s' has %lld epochs already, --max-epochs is %d; give a larger one, or name another folder with --out",
+        cpa_rundir_path(t->dir), (long long)old->epochs, t->options.train.max_epochs);
     if (strcmp(old->isa, now->isa) != 0) {
         cpa_warn("'%s' was begun with the arithmetic '%s', this is '%s': the model will not be bit for bit that of one "
                  "sitting",
@@ -210,10 +214,6 @@ cpa_status cpa_train_go_on(cpa_train_run *t, cpa_train_state *state)
         return CPA_OK;
     }
     CPA_TRY(cpa_comm_agree(t->comm, cpa_checkpoint_restore(found->path, found->bytes, found->n, state)));
-    CPA_REQUIRE(
-        state->at.epoch < t->options.train.max_epochs, CPA_CONFIG,
-        "'%s' has %lld epochs already, --max-epochs is %d; give a larger one, or name another folder with --out",
-        cpa_rundir_path(t->dir), (long long)state->at.epoch, t->options.train.max_epochs);
     cpa_info("going on after %lld epochs and %lld steps, from '%s'", (long long)state->at.epoch,
              (long long)state->at.step, found->path);
     cpa_found_fini(&t->found);

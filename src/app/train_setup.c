@@ -95,17 +95,15 @@ static cpa_status resolve(cpa_train_run *t)
     return cpa_data_spec_copy(&t->registry->spec, &t->options.data);
 }
 
-// config.yaml with every option as it was resolved. In a run that was there before, it and the log stay.
-static cpa_status write_config(cpa_train_run *t)
+// The run folder with its log; in one that was there before, what it held stays.
+static cpa_status open_run(cpa_train_run *t)
 {
-    cpa_status st = CPA_OK;
-    const char *path;
-    CPA_TRY(cpa_rundir_file(t->dir, "config.yaml", &path));
-    if (cpa_comm_rank(t->comm) == 0) {
-        CPA_TRY(cpa_options_write(&t->options, path));
-        if (!cpa_rundir_is_new(t->dir)) {
-            cpa_rundir_settle(t->dir);
-        }
+    cpa_status st;
+    CPA_TRY(cpa_rundir_create(t->comm, t->options.out, t->options.resume, &t->dir));
+    CPA_TRY(cpa_runlog_open(t->comm, t->dir, &t->log));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_rundir_file(t->dir, "config.yaml", &t->config)));
+    if (!cpa_rundir_is_new(t->dir)) {
+        cpa_rundir_settle(t->dir);
     }
 cleanup:
     return st;
@@ -123,9 +121,9 @@ static cpa_status check_stop(cpa_train_run *t)
 cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o)
 {
     cpa_status st = CPA_OK;
+    bool is_first = cpa_comm_rank(t->comm) == 0;
     CPA_TRY(cpa_comm_agree(t->comm, cpa_options_copy(o, &t->options)));
-    CPA_TRY(cpa_rundir_create(t->comm, o->out, o->resume, &t->dir));
-    CPA_TRY(cpa_runlog_open(t->comm, t->dir, &t->log));
+    CPA_TRY(open_run(t));
     CPA_TRY(cpa_runlog_stage(t->log, t->comm, "start"));
     CPA_TRY(read_data(t, o->path));
     CPA_TRY(check_stop(t));
@@ -135,7 +133,7 @@ cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o)
     CPA_TRY(cpa_comm_agree(t->comm, resolve(t)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_model_meta_of(t->registry, &t->gene, &t->options.model, &t->meta)));
     CPA_TRY(cpa_train_find(t));
-    CPA_TRY(cpa_comm_agree(t->comm, write_config(t)));
+    CPA_TRY(cpa_comm_agree(t->comm, is_first ? cpa_options_write(&t->options, t->config) : CPA_OK));
     CPA_TRY(cpa_runlog_stage(t->log, t->comm, "setup"));
     describe(t);
     CPA_TRY(check_stop(t));

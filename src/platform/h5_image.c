@@ -7,6 +7,9 @@
 
 enum { GROW_BYTES = 16 << 20 };
 
+// HDF5 wants a name, and none that could be a file's.
+static const char NAME[] = "/dev/null/memory";
+
 // A property list for a file in memory.
 static hid_t memory_access(void)
 {
@@ -31,7 +34,7 @@ cpa_status cpa_h5_image_create(const char *name, bool checked, cpa_h5 **out)
     access = memory_access();
     creation = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_obj_track_times(creation, false);
-    f->id = H5Fcreate(name, H5F_ACC_TRUNC, creation, access);
+    f->id = H5Fcreate(NAME, H5F_ACC_TRUNC, creation, access);
     CPA_REQUIRE(f->id >= 0, CPA_INTERNAL, "%s: cannot be built in memory: %s", name, cpa_h5_why());
     *out = f;
     f = NULL;
@@ -125,7 +128,7 @@ cpa_status cpa_h5_image_open(const char *name, const void *bytes, size_t n, cpa_
     access = memory_access();
     // HDF5 copies the bytes and only reads them.
     bool good = H5Pset_file_image(access, (void *)(uintptr_t)bytes, n) >= 0;
-    f->id = good ? H5Fopen(name, H5F_ACC_RDONLY, access) : -1;
+    f->id = good ? H5Fopen(NAME, H5F_ACC_RDONLY, access) : -1;
     CPA_REQUIRE(f->id >= 0, CPA_BAD_DATA, "%s: cannot be opened: %s", name, cpa_h5_why());
     *out = f;
     f = NULL;

@@ -155,10 +155,9 @@ cpa_status cpa_checkpoint_lay(cpa_checkpoint *c, const cpa_train_state *s, doubl
 {
     cpa_status st = CPA_OK;
     double start = cpa_seconds();
-    while (c->n_laid < c->n_items && cpa_seconds() - start < seconds) {
-        CPA_TRY(lay_item(c, s, c->n_laid));
-        c->n_laid++;
-    }
+    do {
+        CPA_TRY(c->n_laid < c->n_items ? lay_item(c, s, c->n_laid++) : CPA_OK);
+    } while (c->n_laid < c->n_items && cpa_seconds() - start < seconds);
     if (c->n_laid == c->n_items && c->file != NULL) {
         CPA_TRY(cpa_h5_image_finish(&c->file, CPA_CHECKPOINT_SEAL, &c->bytes, &c->n));
     }

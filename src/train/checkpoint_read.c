@@ -41,6 +41,7 @@ cpa_status cpa_checkpoint_read_facts(const char *name, const void *bytes, size_t
     CPA_TRY(cpa_h5_image_open(name, bytes, n, &f));
     CPA_TRY(check_format(f));
     CPA_TRY(cpa_h5_attr_string(f, "/", "isa", &facts->isa));
+    CPA_TRY(cpa_h5_read_into(f, "state/epoch", CPA_H5_I64, 1, &facts->epochs));
     CPA_TRY(cpa_h5_read_strings(f, "options/names", &facts->option));
     CPA_TRY(cpa_h5_read_strings(f, "options/values", &facts->option_value));
     CPA_TRY(cpa_h5_read_strings(f, "data/names", &facts->data));

@@ -31,6 +31,7 @@ typedef struct cpa_checkpoint_facts {
     cpa_strings option, option_value; // that make the model
     cpa_strings data, data_value;     // of the cells
     char *isa;                        // instruction set of the arithmetic
+    int64_t epochs;                   // done, in a checkpoint that is read
 } cpa_checkpoint_facts;
 
 /** Adds an option or a fact of the data. */
