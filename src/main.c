@@ -119,7 +119,9 @@ int main(int argc, char **argv)
         st = cpa_fail(CPA_IO, "cannot write to standard output");
     }
     st = cpa_comm_agree(comm, st);
-    if (st != CPA_OK && cpa_comm_rank(comm) == 0) {
+    if (st == CPA_AGAIN) {
+        cpa_warn("%s", cpa_message()); // as was wished
+    } else if (st != CPA_OK && cpa_comm_rank(comm) == 0) {
         cpa_error(cpa_message());
     }
     cpa_options_fini(&options);

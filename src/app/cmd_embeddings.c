@@ -32,7 +32,7 @@ typedef struct embeddings {
 static cpa_status open_model(embeddings *e, const cpa_options *o)
 {
     cpa_status st = CPA_OK;
-    CPA_TRY(cpa_sprintf(&e->model_path, "%s/model.h5", o->path));
+    CPA_TRY(cpa_rundir_model(o->path, &e->model_path));
     CPA_TRY(cpa_modelfile_meta(e->model_path, &e->meta));
     CPA_TRY(cpa_backend_create(o->backend, &e->be));
     CPA_TRY(cpa_modelfile_load(e->model_path, &e->meta, e->be, CPA_BLOCK, 1, &e->model));

@@ -123,7 +123,7 @@ static cpa_status export_run(const cpa_options *o)
     cpa_model *model = NULL;
     char *path = NULL, *temporary = NULL, *command = NULL;
     CPA_TRY(cpa_output_begin(o->out, &temporary));
-    CPA_TRY(cpa_sprintf(&path, "%s/model.h5", o->path));
+    CPA_TRY(cpa_rundir_model(o->path, &path));
     CPA_TRY(cpa_modelfile_meta(path, &meta));
     CPA_TRY(cpa_backend_create("cpu", &be));
     CPA_TRY(cpa_modelfile_load(path, &meta, be, 1, 1, &model));

@@ -105,7 +105,7 @@ cpa_status cpa_cmd_import(cpa_comm *comm, const cpa_options *o)
     bool done = false;
     CPA_TRY(cpa_comm_agree(comm, cpa_modelfile_import_meta(o->path, &meta)));
     CPA_TRY(cpa_comm_agree(comm, settle(o, &meta)));
-    CPA_TRY(cpa_rundir_create(comm, o->out, &dir));
+    CPA_TRY(cpa_rundir_create(comm, o->out, false, &dir));
     CPA_TRY(cpa_comm_agree(comm, cpa_comm_rank(comm) == 0 ? write_run(o, &meta, dir) : CPA_OK));
     done = true;
     cpa_info("%s: %lld genes, %lld perturbations, %lld covariates, latent %d, from '%s'", o->out,

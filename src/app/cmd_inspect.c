@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "cpa/app/commands.h"
+#include "cpa/app/rundir.h"
 #include "inspect_impl.h"
 
 static cJSON *option_value(const cpa_options *o, const cpa_option *p)
@@ -53,7 +54,7 @@ static cpa_status add_run(const cpa_options *o, cJSON *doc)
             cJSON_AddItemToObject(options, p->name, option_value(&run, p));
         }
     }
-    CPA_TRY(cpa_sprintf(&model, "%s/model.h5", o->path));
+    CPA_TRY(cpa_rundir_model(o->path, &model));
     if (has_path(model)) {
         CPA_TRY(cpa_h5_open(model, &f));
         CPA_TRY(cpa_inspect_h5(f, cJSON_AddObjectToObject(doc, "model")));

@@ -214,8 +214,7 @@ cpa_status cpa_evaluate_groups(cpa_trained *t, const cpa_plan *plan, const cpa_c
                                cpa_group_scores **out, int64_t *n)
 {
     cpa_status st = CPA_OK;
-    scorer s = {
-        .t = t, .plan = plan, .chosen = chosen, .n_genes = t->registry->n_genes, .scale = cpa_trained_scale(t)};
+    scorer s = {.t = t, .plan = plan, .chosen = chosen, .n_genes = t->registry->n_genes, .scale = cpa_trained_scale(t)};
     *n = 0;
     st = cpa_alloc((size_t)plan->n, sizeof **out, out);
     CPA_TRY(cpa_comm_agree(t->comm, st == CPA_OK ? prepare(&s) : st));

@@ -2,12 +2,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cpa/base/hash.h"
 #include "cpa/base/log.h"
 #include "inspect_impl.h"
 
 enum { MAX_NUMBERS = 64, MAX_DEPTH = 16 };
-
-static const uint64_t FNV_START = 0xcbf29ce484222325u, FNV_PRIME = 0x100000001b3u; // FNV-1a, 64 bits
 
 cJSON *cpa_inspect_strings(const cpa_strings *list)
 {
@@ -19,15 +18,6 @@ cJSON *cpa_inspect_strings(const cpa_strings *list)
         cJSON_AddItemToArray(array, cJSON_CreateString("..."));
     }
     return array;
-}
-
-static uint64_t add_bytes(uint64_t hash, const void *bytes, size_t n)
-{
-    const unsigned char *b = bytes;
-    for (size_t i = 0; i < n; i++) {
-        hash = (hash ^ b[i]) * FNV_PRIME;
-    }
-    return hash;
 }
 
 // A number, or an array of them.
@@ -75,8 +65,8 @@ static cpa_status digest_data(const cpa_h5 *f, const char *path, int64_t n, uint
     cpa_status st;
     float *data = NULL;
     CPA_TRY(cpa_h5_read(f, path, CPA_H5_F32, &data, NULL));
-    *hash = add_bytes(*hash, path, strlen(path) + 1);
-    *hash = add_bytes(*hash, data, (size_t)n * sizeof *data);
+    *hash = cpa_hash(*hash, path, strlen(path) + 1);
+    *hash = cpa_hash(*hash, data, (size_t)n * sizeof *data);
 cleanup:
     cpa_free(&data);
     return st;
@@ -140,7 +130,7 @@ static void compare_digest(const cpa_h5 *f, const char *digest)
 cpa_status cpa_inspect_h5(const cpa_h5 *f, cJSON *doc)
 {
     cpa_status st;
-    uint64_t hash = FNV_START;
+    uint64_t hash = CPA_HASH_START;
     char digest[17];
     bool is_model = cpa_h5_kind_of(f, "module") == CPA_H5_GROUP;
     cJSON_AddStringToObject(doc, "path", cpa_h5_path(f));

@@ -215,6 +215,34 @@ cpa_status cpa_option_assign(cpa_options *o, int i, const char *text, cpa_source
     return st;
 }
 
+cpa_status cpa_option_show(const cpa_options *o, int i, cpa_text *t)
+{
+    const cpa_option *p = &cpa_option_table()[i];
+    switch (p->type) {
+    case CPA_OPTION_INT:
+        return cpa_text_add(t, "%d", *CPA_MEMBER_CONST(o, p, int));
+    case CPA_OPTION_INT64:
+        return cpa_text_add(t, "%lld", (long long)*CPA_MEMBER_CONST(o, p, int64_t));
+    case CPA_OPTION_REAL:
+        return cpa_option_number(*CPA_MEMBER_CONST(o, p, double), t);
+    case CPA_OPTION_BOOL:
+        return cpa_text_add(t, "%s", *CPA_MEMBER_CONST(o, p, bool) ? "true" : "false");
+    case CPA_OPTION_STRING: {
+        const char *text = *CPA_MEMBER_CONST(o, p, char *);
+        return cpa_text_add(t, "%s", text != NULL ? text : "");
+    }
+    case CPA_OPTION_STRINGS: {
+        const cpa_strings *list = CPA_MEMBER_CONST(o, p, cpa_strings);
+        cpa_status st = CPA_OK;
+        for (int64_t k = 0; k < list->n && st == CPA_OK; k++) {
+            st = cpa_text_add(t, "%s%s", k > 0 ? (p->repeat ? " " : ",") : "", list->s[k]);
+        }
+        return st;
+    }
+    }
+    return CPA_OK;
+}
+
 cpa_status cpa_option_copy(const cpa_options *from, cpa_options *to, int i)
 {
     const cpa_option *p = &cpa_option_table()[i];

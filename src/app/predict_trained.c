@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "cpa/app/rundir.h"
 #include "cpa/base/log.h"
 
 // What describes the data has its member in cpa_options.data, at the same place as in a spec.
@@ -132,7 +133,7 @@ cleanup:
 static cpa_status open_files(cpa_trained *t, const cpa_options *o, cpa_trained_needs needs)
 {
     cpa_status st = CPA_OK;
-    CPA_TRY(cpa_sprintf(&t->model_path, "%s/model.h5", o->path));
+    CPA_TRY(cpa_rundir_model(o->path, &t->model_path));
     CPA_TRY(cpa_modelfile_meta(t->model_path, &t->meta));
     CPA_TRY(cpa_h5ad_open(o->data_path, &t->file));
     CPA_TRY(check_genes(t));

@@ -1,6 +1,7 @@
 // Owns: run folders and output files, made so that failures leave nothing behind. Never removes what it did not make.
 #include "cpa/app/rundir.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -8,37 +9,69 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cpa/base/log.h"
+
 struct cpa_rundir {
     cpa_comm *comm; // borrowed
     char *path;
+    bool is_new;       // on rank 0
     cpa_strings files; // full paths of those handed out
+    int64_t n_settled; // the first so many of them stay
 };
 
-static cpa_status make_folders(const char *path)
+// Whether a folder that is there is a run's, or empty: what a run that was killed early has left.
+static bool is_run(const char *path)
+{
+    static const char *const names[] = {".", "..", "checkpoints", "config.yaml", "config.yaml.part", "log.jsonl"};
+    bool is_empty = true, is_known = false;
+    DIR *folder = opendir(path);
+    for (const struct dirent *e = NULL; folder != NULL && (e = readdir(folder)) != NULL;) {
+        size_t i = 0;
+        while (i < sizeof names / sizeof names[0] && strcmp(e->d_name, names[i]) != 0) {
+            i++;
+        }
+        is_empty = is_empty && i < 2;
+        is_known = is_known || (i >= 2 && i < sizeof names / sizeof names[0]);
+    }
+    if (folder != NULL) {
+        closedir(folder);
+    }
+    return folder != NULL && (is_empty || is_known);
+}
+
+static cpa_status make_folders(const char *path, bool resume, bool *is_new)
 {
     cpa_status st = CPA_OK;
     char *checkpoints = NULL;
-    if (mkdir(path, 0777) != 0) {
+    *is_new = mkdir(path, 0777) == 0;
+    if (!*is_new) {
         int why = errno;
-        if (why == EEXIST) {
+        if (why == EEXIST && !resume) {
             return cpa_fail(CPA_CONFIG, "'%s' exists already and is not overwritten; name another folder with --out",
                             path);
         }
-        return cpa_fail(why == ENOENT || why == ENOTDIR ? CPA_NO_INPUT : CPA_IO,
-                        "cannot make the run folder '%s': %s%s", path, strerror(why),
-                        why == ENOENT ? " (its parent must exist)" : "");
+        if (why == EEXIST && !is_run(path)) {
+            return cpa_fail(CPA_CONFIG, "'%s' is there but is not a run folder, so nothing can be resumed", path);
+        }
+        if (why != EEXIST) {
+            return cpa_fail(why == ENOENT || why == ENOTDIR ? CPA_NO_INPUT : CPA_IO,
+                            "cannot make the run folder '%s': %s%s", path, strerror(why),
+                            why == ENOENT ? " (its parent must exist)" : "");
+        }
     }
     CPA_TRY(cpa_sprintf(&checkpoints, "%s/checkpoints", path));
-    if (mkdir(checkpoints, 0777) != 0) {
+    if (mkdir(checkpoints, 0777) != 0 && (*is_new || errno != EEXIST)) {
         st = cpa_fail(CPA_IO, "cannot make the folder '%s': %s", checkpoints, strerror(errno));
-        rmdir(path);
+        if (*is_new) {
+            rmdir(path);
+        }
     }
 cleanup:
     cpa_free(&checkpoints);
     return st;
 }
 
-cpa_status cpa_rundir_create(cpa_comm *comm, const char *path, cpa_rundir **out)
+cpa_status cpa_rundir_create(cpa_comm *comm, const char *path, bool resume, cpa_rundir **out)
 {
     cpa_status st;
     cpa_rundir *dir = NULL;
@@ -49,7 +82,7 @@ cpa_status cpa_rundir_create(cpa_comm *comm, const char *path, cpa_rundir **out)
         st = cpa_strdup(path, &dir->path);
     }
     CPA_TRY(cpa_comm_agree(comm, st));
-    CPA_TRY(cpa_comm_agree(comm, cpa_comm_rank(comm) == 0 ? make_folders(path) : CPA_OK));
+    CPA_TRY(cpa_comm_agree(comm, cpa_comm_rank(comm) == 0 ? make_folders(path, resume, &dir->is_new) : CPA_OK));
     *out = dir;
     dir = NULL;
 cleanup:
@@ -81,6 +114,16 @@ cleanup:
     return st;
 }
 
+bool cpa_rundir_is_new(const cpa_rundir *dir)
+{
+    return dir->is_new;
+}
+
+void cpa_rundir_settle(cpa_rundir *dir)
+{
+    dir->n_settled = dir->files.n;
+}
+
 // What cpa_output_begin names, without its checks.
 static cpa_status temporary_of(const char *path, char **out)
 {
@@ -104,11 +147,11 @@ void cpa_rundir_close(cpa_rundir **dir, bool keep)
     if (d == NULL) {
         return;
     }
-    for (int64_t i = 0; !keep && i < d->files.n; i++) {
+    bool removes = !keep && cpa_comm_rank(d->comm) == 0;
+    for (int64_t i = d->n_settled; removes && i < d->files.n; i++) {
         remove_file(d->files.s[i]);
     }
-    // All ranks' files must be gone before the folders can go.
-    if (!keep && cpa_comm_barrier(d->comm) == CPA_OK && cpa_comm_rank(d->comm) == 0) {
+    if (removes && d->is_new && d->n_settled == 0) {
         char *checkpoints = NULL;
         if (cpa_sprintf(&checkpoints, "%s/checkpoints", d->path) == CPA_OK) {
             rmdir(checkpoints);
@@ -119,6 +162,24 @@ void cpa_rundir_close(cpa_rundir **dir, bool keep)
     cpa_strings_fini(&d->files);
     cpa_free(&d->path);
     cpa_free(dir);
+}
+
+cpa_status cpa_rundir_model(const char *run, char **path)
+{
+    cpa_status st;
+    struct stat info;
+    char *best = NULL;
+    CPA_TRY(cpa_sprintf(path, "%s/model.h5", run));
+    CPA_TRY(cpa_sprintf(&best, "%s/checkpoints/best.h5", run));
+    if (stat(*path, &info) != 0 && stat(best, &info) == 0) {
+        cpa_info("'%s' is not finished; this is the best model so far, '%s'", run, best);
+        cpa_free(path);
+        *path = best;
+        best = NULL;
+    }
+cleanup:
+    cpa_free(&best);
+    return st;
 }
 
 // The folder that holds a path.

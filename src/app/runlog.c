@@ -12,6 +12,7 @@ struct cpa_runlog {
     FILE *file; // NULL on other ranks than 0
     char *path;
     double start;
+    bool is_full; // a note could not be written
 };
 
 static cpa_status open_file(cpa_runlog *log, cpa_rundir *dir)
@@ -75,6 +76,14 @@ cleanup:
     cJSON_free(text);
     cJSON_Delete(line);
     return st;
+}
+
+void cpa_runlog_note(cpa_runlog *log, const char *event, const cpa_runlog_field *fields, int n)
+{
+    if (cpa_runlog_event(log, event, fields, n) != CPA_OK && !log->is_full) {
+        cpa_warn("%s; training goes on", cpa_message());
+        log->is_full = true;
+    }
 }
 
 cpa_status cpa_runlog_stage(cpa_runlog *log, cpa_comm *comm, const char *stage)

@@ -124,17 +124,29 @@ int cpa_params_find(const cpa_params *t, const char *name)
     return -1;
 }
 
-// dst [cols, rows] = transpose of src [rows, cols]
-static void transpose(cpa_real *dst, const cpa_real *src, int rows, int cols)
+// dst [cols, rows] = transpose of src [rows, cols], by tiles that stay in cache
+static void transpose(cpa_real *restrict dst, const cpa_real *restrict src, int rows, int cols)
 {
-    for (int r = 0; r < rows; r++) {
-        for (int c = 0; c < cols; c++) {
-            dst[(int64_t)c * rows + r] = src[(int64_t)r * cols + c];
+    const int tile = 32;
+    for (int r0 = 0; r0 < rows; r0 += tile) {
+        int r1 = rows - r0 < tile ? rows : r0 + tile;
+        for (int c0 = 0; c0 < cols; c0 += tile) {
+            int c1 = cols - c0 < tile ? cols : c0 + tile;
+            for (int r = r0; r < r1; r++) {
+                for (int c = c0; c < c1; c++) {
+                    dst[(int64_t)c * rows + r] = src[(int64_t)r * cols + c];
+                }
+            }
         }
     }
 }
 
 cpa_status cpa_params_set(cpa_params *t, int id, const cpa_real *torch)
+{
+    return cpa_params_put(t, t->value, id, torch);
+}
+
+cpa_status cpa_params_put(const cpa_params *t, cpa_dev_real *arena, int id, const cpa_real *torch)
 {
     cpa_status st = CPA_OK;
     const cpa_param *p = &t->p[id];
@@ -143,7 +155,7 @@ cpa_status cpa_params_set(cpa_params *t, int id, const cpa_real *torch)
         CPA_TRY(cpa_alloc((size_t)cpa_param_size(p), sizeof *turned, &turned));
         transpose(turned, torch, p->rows, p->cols);
     }
-    CPA_TRY(cpa_op_upload(t->be, cpa_real_at(t->value, p->at), turned ? turned : torch,
+    CPA_TRY(cpa_op_upload(t->be, cpa_real_at(arena, p->at), turned ? turned : torch,
                           (size_t)cpa_param_size(p) * sizeof(cpa_real)));
 cleanup:
     cpa_free(&turned);

@@ -9,6 +9,7 @@ struct cpa_h5 {
     hid_t id;
     char *path;
     bool writing;
+    bool checked; // arrays to be filled later have a Fletcher-32 checksum
     int error; // errno of the first failure to write
 };
 

@@ -163,11 +163,15 @@ static cpa_status write_dataset(cpa_h5 *f, const char *path, hid_t type, int ran
     hid_t space = rank > 0 ? H5Screate_simple(rank, shape, NULL) : H5Screate(H5S_SCALAR);
     hid_t links = link_plan(), plan = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_obj_track_times(plan, false);
-    if (gzip > 0 && rank > 0 && !empty) {
+    bool packed = gzip > 0 && rank > 0 && !empty, checked = f->checked && data == NULL && rank > 0 && !empty;
+    if (packed) {
         choose_chunk(rank, shape, chunk);
         H5Pset_chunk(plan, rank, chunk);
         H5Pset_shuffle(plan);
         H5Pset_deflate(plan, (unsigned)gzip);
+    } else if (checked) { // one piece, which cpa_h5_image_place can point at
+        H5Pset_chunk(plan, rank, shape);
+        H5Pset_fletcher32(plan);
     }
     if (data == NULL && !empty) { // filled later, perhaps around HDF5: has its place in the file from the start
         H5Pset_alloc_time(plan, H5D_ALLOC_TIME_EARLY);

@@ -161,3 +161,16 @@ const char *cpa_history_csv(const cpa_history *h)
 {
     return cpa_text_str(&h->csv);
 }
+
+int cpa_history_sums(cpa_history *h, double **sum, int64_t **n)
+{
+    *sum = h->sum;
+    *n = h->n;
+    return (int)h->column.n;
+}
+
+cpa_status cpa_history_restore(cpa_history *h, const char *csv)
+{
+    cpa_text_fini(&h->csv);
+    return cpa_text_add(&h->csv, "%s", csv);
+}

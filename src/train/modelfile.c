@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpa/base/hash.h"
 #include "cpa/nn/mlp.h" // CPA_MAX_LAYERS
 #include "modelfile_impl.h"
 
@@ -127,17 +128,10 @@ void cpa_modelfile_order(const cpa_params *t, int *order, int *n)
 
 uint64_t cpa_modelfile_hash(uint64_t hash, const char *name, const cpa_real *value, int64_t n)
 {
-    size_t length = strlen(name) + 1;
-    for (size_t i = 0; i < length; i++) {
-        hash = (hash ^ (unsigned char)name[i]) * 0x100000001b3u;
-    }
+    hash = cpa_hash(hash, name, strlen(name) + 1);
     for (int64_t i = 0; i < n; i++) {
         float x = (float)value[i]; // also in double precision, so that one file has one digest in every build
-        uint32_t bits;
-        memcpy(&bits, &x, sizeof bits);
-        for (int k = 0; k < 4; k++) {
-            hash = (hash ^ (bits >> (8 * k) & 0xff)) * 0x100000001b3u;
-        }
+        hash = cpa_hash(hash, &x, sizeof x);
     }
     return hash;
 }
@@ -196,20 +190,20 @@ cleanup:
     return st;
 }
 
-// Writes the tensors in the order of their names and returns their digest.
-static cpa_status write_tensors(cpa_h5 *f, const cpa_params *t, uint64_t *digest)
+// Writes the tensors of an arena in the order of their names and returns their digest.
+static cpa_status write_tensors(cpa_h5 *f, const cpa_params *t, const cpa_dev_real *value, uint64_t *digest)
 {
     cpa_status st = CPA_OK;
     cpa_real *host = NULL;
     int *order = NULL, n;
-    *digest = CPA_FNV_START;
+    *digest = CPA_HASH_START;
     CPA_TRY(cpa_alloc((size_t)t->n, sizeof *order, &order));
     cpa_modelfile_order(t, order, &n);
     for (int i = 0; i < n; i++) {
         const cpa_param *p = &t->p[order[i]];
         int64_t shape[2] = {p->rank == 1 ? p->cols : p->rows, p->cols};
         CPA_TRY(cpa_realloc((size_t)cpa_param_size(p), sizeof *host, &host));
-        CPA_TRY(cpa_params_get(t, t->value, order[i], host));
+        CPA_TRY(cpa_params_get(t, value, order[i], host));
         CPA_TRY(cpa_h5_write(f, p->name, (cpa_h5_type)CPA_H5_REAL, p->rank, shape, host, 0));
         *digest = cpa_modelfile_hash(*digest, p->name, host, cpa_param_size(p));
     }
@@ -219,22 +213,44 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_modelfile_save(const char *path, const cpa_params *t, const cpa_model_meta *meta)
+static cpa_status write_model(cpa_h5 *f, const cpa_params *t, const cpa_dev_real *value, const cpa_model_meta *meta)
 {
     cpa_status st = CPA_OK;
-    cpa_h5 *f = NULL;
-    char *temporary = NULL, text[17];
+    char text[17];
     uint64_t digest;
     int version = VERSION;
-    CPA_TRY(cpa_sprintf(&temporary, "%s.part", path));
-    CPA_TRY(cpa_h5_create(temporary, &f));
     CPA_TRY(cpa_h5_write_attr_string(f, "/", "format", FORMAT));
     CPA_TRY(cpa_h5_write_attr_numbers(f, "/", "version", CPA_H5_I32, -1, &version));
     CPA_TRY(write_rows(f, meta));
     CPA_TRY(write_schema(f, meta));
-    CPA_TRY(write_tensors(f, t, &digest));
+    CPA_TRY(write_tensors(f, t, value, &digest));
     snprintf(text, sizeof text, "%016llx", (unsigned long long)digest);
     CPA_TRY(cpa_h5_write_attr_string(f, "/", "digest", text));
+cleanup:
+    return st;
+}
+
+cpa_status cpa_modelfile_image(const cpa_params *t, const cpa_dev_real *value, const cpa_model_meta *meta, void *bytes,
+                               size_t *n)
+{
+    cpa_status st;
+    cpa_h5 *f = NULL;
+    CPA_TRY(cpa_h5_image_create("model", false, &f));
+    CPA_TRY(write_model(f, t, value, meta));
+    CPA_TRY(cpa_h5_image_finish(&f, 0, bytes, n));
+cleanup:
+    cpa_h5_close(&f);
+    return st;
+}
+
+cpa_status cpa_modelfile_save(const char *path, const cpa_params *t, const cpa_model_meta *meta)
+{
+    cpa_status st = CPA_OK;
+    cpa_h5 *f = NULL;
+    char *temporary = NULL;
+    CPA_TRY(cpa_sprintf(&temporary, "%s.part", path));
+    CPA_TRY(cpa_h5_create(temporary, &f));
+    CPA_TRY(write_model(f, t, t->value, meta));
     CPA_TRY(cpa_h5_finish(&f));
     CPA_REQUIRE(rename(temporary, path) == 0, CPA_IO, "cannot rename '%s' to '%s': %s", temporary, path,
                 strerror(errno));
@@ -380,7 +396,7 @@ static cpa_status fill(const cpa_h5 *f, cpa_params *t, const char *expected)
     cpa_status st = CPA_OK;
     cpa_real *host = NULL;
     int *order = NULL, n;
-    uint64_t digest = CPA_FNV_START;
+    uint64_t digest = CPA_HASH_START;
     char text[17];
     CPA_TRY(cpa_alloc((size_t)t->n, sizeof *order, &order));
     cpa_modelfile_order(t, order, &n);

@@ -8,9 +8,6 @@
 /** The tensors that a model file holds, by name: numbers in the table into order[t->n], how many into *n. */
 void cpa_modelfile_order(const cpa_params *t, int *order, int *n);
 
-// FNV-1a, 64 bits.
-#define CPA_FNV_START 0xcbf29ce484222325u
-
 /** Adds a tensor to the digest: its name with the closing zero, then its values as little-endian floats. */
 uint64_t cpa_modelfile_hash(uint64_t hash, const char *name, const cpa_real *value, int64_t n);
 

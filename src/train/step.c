@@ -4,7 +4,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "cpa/base/signals.h"
 #include "cpa/data/mixup.h"
+
+// What the sum over lanes carries behind the model's sums, so that all ranks learn it without a message of its own.
+enum { WANT_STOP, FAILED, N_NEWS };
 
 struct cpa_stepper {
     cpa_step_parts p;
@@ -12,8 +16,8 @@ struct cpa_stepper {
     cpa_batch *batch, *mixed; // the latter only with mixup
     int32_t *partner;
     cpa_tree *tree;
-    cpa_real *grad; // host copy of the gradient arena, only with several lanes
-    double *lane_sums, *sums;
+    cpa_real *grad;           // host copy of the gradient arena, only with several lanes
+    double *lane_sums, *sums; // the model's, then the news
     int first_lane, end_lane;
 };
 
@@ -25,7 +29,7 @@ cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out)
     s->p = *parts;
     int64_t nnz;
     int max = cpa_sampler_max_batch(parts->sampler), lanes = parts->config->lanes,
-        n_sums = cpa_model_n_sums(parts->model);
+        n_sums = cpa_model_n_sums(parts->model) + N_NEWS;
     CPA_TRY(cpa_loader_max_nnz(parts->cells, max, &nnz));
     CPA_TRY(cpa_batch_create(max, nnz, parts->registry->n_genes, parts->registry->n_covs, parts->registry->max_comb_len,
                              &s->batch));
@@ -119,25 +123,51 @@ cleanup:
     return st;
 }
 
-// This rank's lanes one after another, then the sum over all lanes; with one lane the gradients never leave the backend.
-static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan)
+// A lane and its gradients on the host.
+static cpa_status fetch_lane(cpa_stepper *s, int lane, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan,
+                             const cpa_range *span, int n_spans)
 {
     cpa_status st = CPA_OK;
+    CPA_TRY(run_lane(s, lane, step, plan, phase->mixup_alpha, s->lane_sums));
+    CPA_TRY(copy_spans(s, span, n_spans, true));
+cleanup:
+    return st;
+}
+
+// This rank's lanes one after another, then the sum over all lanes; with one lane the gradients never leave the backend.
+// A rank that fails takes part in the sum all the same, and tells the others by it.
+static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan, bool *stop)
+{
+    cpa_status st = CPA_OK, mine = CPA_OK;
     if (!s->tree) {
-        return run_lane(s, 0, step, plan, phase->mixup_alpha, s->sums);
+        st = run_lane(s, 0, step, plan, phase->mixup_alpha, s->sums);
+        *stop = cpa_stop_wanted();
+        return st;
     }
+    int n_sums = cpa_model_n_sums(s->p.model);
     cpa_range span[3];
     int n_spans = cpa_optimizer_spans(cpa_model_params(s->p.model), phase, span);
     CPA_TRY(cpa_tree_begin(s->tree, span, n_spans));
     for (int lane = s->first_lane; lane < s->end_lane; lane++) {
-        CPA_TRY(run_lane(s, lane, step, plan, phase->mixup_alpha, s->lane_sums));
-        CPA_TRY(copy_spans(s, span, n_spans, true));
+        bool is_last = lane + 1 == s->end_lane;
+        mine = mine == CPA_OK ? fetch_lane(s, lane, step, phase, plan, span, n_spans) : mine;
+        s->lane_sums[n_sums + WANT_STOP] = is_last && cpa_stop_wanted();
+        s->lane_sums[n_sums + FAILED] = is_last && mine != CPA_OK;
         CPA_TRY(cpa_tree_add(s->tree, lane, s->grad, s->lane_sums));
     }
     CPA_TRY(cpa_tree_finish(s->tree, s->p.comm, s->grad, s->sums));
+    *stop = s->sums[n_sums + WANT_STOP] > 0;
+    if (s->sums[n_sums + FAILED] > 0) {
+        return cpa_comm_agree(s->p.comm, mine);
+    }
     CPA_TRY(copy_spans(s, span, n_spans, false));
 cleanup:
     return st;
+}
+
+cpa_optimizer *cpa_stepper_optimizer(cpa_stepper *s)
+{
+    return &s->optimizer;
 }
 
 static cpa_status check_finite(const cpa_stepper *s, int64_t epoch, int64_t step)
@@ -169,8 +199,9 @@ cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step
                           .pen_adv = c->pen_adv,
                           .epoch = (uint32_t)epoch,
                           .seed = s->p.seed};
+    bool stop = false;
     int n_lanes = global_batch(s, step, &plan);
-    CPA_TRY(run_lanes(s, step, &phase, &plan));
+    CPA_TRY(run_lanes(s, step, &phase, &plan, &stop));
     CPA_TRY(check_finite(s, epoch, step));
     CPA_TRY(cpa_optimizer_step(&s->optimizer, cpa_model_params(s->p.model), c, &phase, n_lanes));
     *result = (cpa_step_result){.phase = phase,
@@ -178,7 +209,8 @@ cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step
                                 .adv_weight = plan.focal_gamma > 0 ? (double)plan.n_cells : plan.label_weight,
                                 .has_metrics = metrics,
                                 .has_recon = phase.update_autoencoder || metrics,
-                                .sums = s->sums};
+                                .sums = s->sums,
+                                .stop = stop};
 cleanup:
     return st;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cpa/base/rng.h"
+#include "cpa/base/signals.h"
 
 enum { METRIC_RECON, METRIC_KL, METRIC_R2_MEAN, METRIC_R2_VAR, METRIC_BASAL, METRIC_AFTER, N_METRICS };
 
@@ -148,7 +149,8 @@ cpa_status cpa_validator_run(cpa_validator *v, cpa_history *h, double *cpa_metri
     int rank = cpa_comm_rank(v->p.comm), ranks = cpa_comm_size(v->p.comm);
     memset(v->mine, 0, (size_t)(v->per_rank * N_METRICS) * sizeof *v->mine);
     for (int b = rank; st == CPA_OK && b < v->n_batches; b += ranks) {
-        st = run_batch(v, b, v->mine + (b / ranks) * N_METRICS);
+        st = cpa_stop_wanted() ? cpa_fail(CPA_AGAIN, "validation was put off: %s wants a stop", cpa_stop_reason())
+                               : run_batch(v, b, v->mine + (b / ranks) * N_METRICS);
     }
     CPA_TRY(cpa_comm_agree(v->p.comm, st));
     CPA_TRY(cpa_comm_allgather(v->p.comm, v->mine, v->all, (size_t)(v->per_rank * N_METRICS) * sizeof *v->mine));

@@ -443,7 +443,7 @@ static void test_run_folder(void **state)
     char run[256];
     snprintf(run, sizeof run, "%s", in_folder("run"));
     assert_int_equal(cpa_comm_create(&argc, &argv, &comm), CPA_OK);
-    assert_int_equal(cpa_rundir_create(comm, run, &dir), CPA_OK);
+    assert_int_equal(cpa_rundir_create(comm, run, false, &dir), CPA_OK);
     assert_int_equal(cpa_runlog_open(comm, dir, &log), CPA_OK);
     assert_int_equal(cpa_runlog_stage(log, comm, "set\"up"), CPA_OK);
     const cpa_runlog_field fields[] = {{.name = "loss", .number = NAN}, {.name = "epoch", .number = 3}};
@@ -470,14 +470,14 @@ static void test_run_folder(void **state)
     assert_int_equal(access(foreign, F_OK), 0);
     assert_int_equal(unlink(foreign), 0);
     assert_int_equal(rmdir(run), 0); // empty but for that
-    assert_int_equal(cpa_rundir_create(comm, run, &dir), CPA_OK);
+    assert_int_equal(cpa_rundir_create(comm, run, false, &dir), CPA_OK);
     cpa_rundir_close(&dir, false);
     assert_int_not_equal(access(run, F_OK), 0);
-    assert_int_equal(cpa_rundir_create(comm, run, &dir), CPA_OK);
+    assert_int_equal(cpa_rundir_create(comm, run, false, &dir), CPA_OK);
     cpa_rundir_close(&dir, true);
-    assert_int_equal(cpa_rundir_create(comm, run, &dir), CPA_CONFIG);
+    assert_int_equal(cpa_rundir_create(comm, run, false, &dir), CPA_CONFIG);
     assert_says("exists already");
-    assert_int_equal(cpa_rundir_create(comm, in_folder("no/where"), &dir), CPA_NO_INPUT);
+    assert_int_equal(cpa_rundir_create(comm, in_folder("no/where"), false, &dir), CPA_NO_INPUT);
     assert_int_equal(cpa_output_begin(in_folder("no/where"), &temporary), CPA_NO_INPUT);
     assert_int_equal(cpa_output_begin(run, &temporary), CPA_IO);
     cpa_comm_destroy(&comm);

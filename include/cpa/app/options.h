@@ -112,6 +112,10 @@ typedef struct cpa_options {
     char *backend;
     int threads; // 0: as OpenMP finds
     bool json, quiet;
+    bool resume;
+    int checkpoint_every_steps;      // 0: not by steps
+    double checkpoint_every_seconds; // 0: not by time
+    int keep;
     char *split, *perturbation, *dose;
     cpa_strings set, where; // "column=value" each
     char *cells, *grid;
@@ -148,6 +152,9 @@ cpa_status cpa_options_read(cpa_options *o, const char *path, cpa_source source)
 /** Writes every option that a run remembers, in the order of the table, to a YAML file (temporary name, then renamed).
  *  IO. */
 cpa_status cpa_options_write(const cpa_options *o, const char *path);
+
+/** Appends option i's value as it could be typed, nothing where it has none. */
+cpa_status cpa_option_show(const cpa_options *o, int i, cpa_text *t);
 
 /** Deep copy into an empty `out`. */
 cpa_status cpa_options_copy(const cpa_options *o, cpa_options *out);

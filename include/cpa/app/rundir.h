@@ -10,9 +10,9 @@
 
 typedef struct cpa_rundir cpa_rundir;
 
-/** Makes the folder RUN and RUN/checkpoints. CONFIG when RUN is there already, NO_INPUT when its parent is not, IO. The
- *  same on all ranks. Collective. */
-cpa_status cpa_rundir_create(cpa_comm *comm, const char *path, cpa_rundir **out);
+/** Makes the folder RUN and RUN/checkpoints; with `resume` takes those that are there. CONFIG when RUN is there already,
+ *  or with `resume` is something else than a run; NO_INPUT when its parent is not; IO. The same on all ranks. Collective. */
+cpa_status cpa_rundir_create(cpa_comm *comm, const char *path, bool resume, cpa_rundir **out);
 
 /** The folder. Borrowed. */
 const char *cpa_rundir_path(const cpa_rundir *dir);
@@ -21,9 +21,19 @@ const char *cpa_rundir_path(const cpa_rundir *dir);
  *  removed when the run is not kept. Borrowed until cpa_rundir_close. Rank-local. */
 cpa_status cpa_rundir_file(cpa_rundir *dir, const char *name, const char **path);
 
-/** Ends its making and sets *dir to NULL; NULL-safe. Unless `keep`, removes the files named by cpa_rundir_file, what
- *  was being written to them, and the folders if that leaves them empty. Collective, the same `keep` on all ranks. */
+/** Whether the folder was made by cpa_rundir_create. On rank 0. */
+bool cpa_rundir_is_new(const cpa_rundir *dir);
+
+/** The files named so far, and the folders, stay whatever happens: there is something to go on from. On rank 0. */
+void cpa_rundir_settle(cpa_rundir *dir);
+
+/** Ends its making and sets *dir to NULL; NULL-safe. Unless `keep`, rank 0 removes the files named by cpa_rundir_file
+ *  since cpa_rundir_settle and what was being written to them, and folders that it made if nothing was settled and that
+ *  leaves them empty. */
 void cpa_rundir_close(cpa_rundir **dir, bool keep);
+
+/** The path of a run's model (cpa_free): model.h5, or while it is trained checkpoints/best.h5, if there is one. */
+cpa_status cpa_rundir_model(const char *run, char **path);
 
 /** Names the file to write in place of `path` until it is complete: beside it, so that it can be renamed. The caller
  *  frees it with cpa_free. NO_INPUT when there is no such folder; IO when `path` is one. */

@@ -23,6 +23,10 @@ void cpa_runlog_close(cpa_runlog **log);
 /** Writes {"event":event,...,"t":seconds} on rank 0; elsewhere does nothing. IO on rank 0 alone: agree on it. */
 cpa_status cpa_runlog_event(cpa_runlog *log, const char *event, const cpa_runlog_field *fields, int n);
 
+/** The same, but a failure is only a warning, the first time: for what happens while training, which a full disk does not
+ *  end. */
+void cpa_runlog_note(cpa_runlog *log, const char *event, const cpa_runlog_field *fields, int n);
+
 /** Writes {"event":"memory","stage":stage,"rank":r,"rss":bytes,"high":bytes,"t":seconds} for every rank. IO, agreed.
  *  Collective. */
 cpa_status cpa_runlog_stage(cpa_runlog *log, cpa_comm *comm, const char *stage);

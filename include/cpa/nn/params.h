@@ -61,8 +61,9 @@ void cpa_params_fini(cpa_params *t);
 /** Number of the tensor of this name, -1 if there is none. */
 int cpa_params_find(const cpa_params *t, const char *name);
 
-/** Copies a tensor from host memory in torch's layout (rows*cols values) to the value arena, or back from an arena. */
+/** Copies a tensor from host memory in torch's layout (rows*cols values) to the value arena, to an arena, or back from one. */
 cpa_status cpa_params_set(cpa_params *t, int id, const cpa_real *torch);
+cpa_status cpa_params_put(const cpa_params *t, cpa_dev_real *arena, int id, const cpa_real *torch);
 cpa_status cpa_params_get(const cpa_params *t, const cpa_dev_real *arena, int id, cpa_real *torch);
 
 /** Views of a tensor as stored. */

@@ -21,6 +21,9 @@ cpa_status cpa_backend_destroy(cpa_backend **be);
 /** Its name. */
 const char *cpa_backend_name(const cpa_backend *be);
 
+/** What decides the bits of its products beside the build: the instructions that the library of products uses. Static. */
+const char *cpa_backend_isa(void);
+
 // How a dose becomes the weight of a perturbation's embedding (operation doser).
 typedef enum cpa_doser { CPA_DOSER_LOGSIGM, CPA_DOSER_SIGM, CPA_DOSER_LINEAR } cpa_doser;
 

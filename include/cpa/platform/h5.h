@@ -173,4 +173,25 @@ cpa_status cpa_h5_write_attr_strings(cpa_h5 *f, const char *object, const char *
 cpa_status cpa_h5_write_attr_numbers(cpa_h5 *f, const char *object, const char *name, cpa_h5_type type, int n,
                                      const void *value);
 
+// ---- Files in memory
+
+/** A file in memory, to be filled by the functions above and finished with cpa_h5_image_finish. `name` is what messages
+ *  call it. `checked`: arrays that are written without data carry Fletcher-32 checksums, and can be filled by
+ *  cpa_h5_image_place. INTERNAL without memory. */
+cpa_status cpa_h5_image_create(const char *name, bool checked, cpa_h5 **out);
+
+/** Where in the file the first byte of a checked array lies; the array was written without data. The elements follow in
+ *  row-major order, then room for cpa_h5_image_check. Aligned for doubles. INTERNAL. */
+cpa_status cpa_h5_image_place(const cpa_h5 *f, const char *path, size_t *at);
+
+/** Takes the bytes of a file in memory and ends it; *f becomes NULL also on failure. *(void **)bytes gets n bytes and
+ *  `extra` zeros behind them, to be freed with cpa_free. INTERNAL. */
+cpa_status cpa_h5_image_finish(cpa_h5 **f, size_t extra, void *bytes, size_t *n);
+
+/** Sets the checksum of the checked array of `n` bytes at `at`, once it is filled. Does not call HDF5: any thread. */
+void cpa_h5_image_check(void *bytes, size_t at, size_t n);
+
+/** Opens bytes as a file for reading; they may go when it is closed. BAD_DATA: not HDF5, incomplete. */
+cpa_status cpa_h5_image_open(const char *name, const void *bytes, size_t n, cpa_h5 **out);
+
 #endif

@@ -30,4 +30,10 @@ cpa_status cpa_history_row(cpa_history *h, int64_t epoch, const char *mode);
 /** The whole CSV. Borrowed. */
 const char *cpa_history_csv(const cpa_history *h);
 
+/** The sums and numbers of values of the current epoch, one per column; returns how many columns. Borrowed. */
+int cpa_history_sums(cpa_history *h, double **sum, int64_t **n);
+
+/** Takes a CSV that another history of the same columns gave, in place of its own. */
+cpa_status cpa_history_restore(cpa_history *h, const char *csv);
+
 #endif

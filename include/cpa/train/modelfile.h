@@ -31,6 +31,10 @@ cpa_status cpa_model_meta_of(const cpa_registry *r, const cpa_strings *gene, con
  *  options as attributes. Rank 0 only. */
 cpa_status cpa_modelfile_save(const char *path, const cpa_params *t, const cpa_model_meta *meta);
 
+/** The bytes of such a file in *(void **)bytes (cpa_free), with `value` (a value arena) as the tensors. */
+cpa_status cpa_modelfile_image(const cpa_params *t, const cpa_dev_real *value, const cpa_model_meta *meta, void *bytes,
+                               size_t *n);
+
 /** Reads the meta of a model file. NO_INPUT, BAD_DATA (not a model file, missing or misshapen tensor) with names.
  *  Every rank by itself. */
 cpa_status cpa_modelfile_meta(const char *path, cpa_model_meta *meta);

@@ -27,6 +27,7 @@ typedef struct cpa_step_result {
     double adv_weight; // what the perturbation adversary's loss is divided by: its class weights, or (focal) the cells
     bool has_metrics, has_recon;
     const double *sums; // borrowed until the next step
+    bool stop;          // some rank has been asked to stop (cpa_stop_wanted); the same on all ranks
 } cpa_step_result;
 
 typedef struct cpa_stepper cpa_stepper;
@@ -37,8 +38,12 @@ cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out);
 /** Frees it and sets *s to NULL; NULL-safe. */
 void cpa_stepper_destroy(cpa_stepper **s);
 
+/** The counts of updates, which with the parameters' arenas are all that a step changes. Borrowed. */
+cpa_optimizer *cpa_stepper_optimizer(cpa_stepper *s);
+
 /** Runs step `step` of the sampler's current epoch and updates the parameters. NONFINITE, the same on all ranks, when a loss is not
- *  finite: the parameters are then left as they were. Allocates nothing. Collective. */
+ *  finite; the failure of one rank, the same on all ranks: the parameters are then left as they were. Allocates nothing.
+ *  Collective. */
 cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step_result *result);
 
 #endif

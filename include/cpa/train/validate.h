@@ -26,7 +26,8 @@ void cpa_validator_destroy(cpa_validator **v);
 int cpa_validator_max_batch(const cpa_validator *v);
 
 /** Computes all metrics with the model in evaluation mode and adds them to the history batch by batch; *cpa_metric is their mean of
- *  r2_mean + r2_var / 2 + exp(disnt_after - disnt_basal), NaN without validation cells. Collective. */
+ *  r2_mean + r2_var / 2 + exp(disnt_after - disnt_basal), NaN without validation cells. AGAIN, with the history as it was, when some
+ *  rank has been asked to stop. Collective. */
 cpa_status cpa_validator_run(cpa_validator *v, cpa_history *h, double *cpa_metric);
 
 #endif

@@ -1,0 +1,49 @@
+// Owns: what the files of the command `train` share: everything that a training run holds. Never used outside these files.
+#ifndef CPA_APP_TRAIN_IMPL_H
+#define CPA_APP_TRAIN_IMPL_H
+
+#include "cpa/app/checkpoints.h"
+#include "cpa/app/options.h"
+#include "cpa/train/trainer.h"
+
+typedef struct cpa_train_run {
+    cpa_comm *comm;      // borrowed
+    cpa_options options; // resolved
+    cpa_h5ad *file;
+    cpa_registry *registry;
+    cpa_cells *cells;
+    cpa_strings gene;
+    cpa_rundir *dir;
+    cpa_runlog *log;
+    const char *config; // path of config.yaml
+    cpa_backend *be;
+    cpa_sampler *sampler;
+    cpa_model *model;
+    cpa_model_meta meta;
+    cpa_history *history;
+    cpa_checkpoint_facts facts;
+    cpa_found found; // what training goes on from, until it does
+    cpa_checkpoints *checkpoints;
+    double started;
+    int64_t first_epoch; // of this sitting
+} cpa_train_run;
+
+/** Puts the parts together, up to the first step: run folder, data, sampler, model, history, and with --resume the
+ *  checkpoint to go on from. AGAIN when asked to stop. Collective. */
+cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o);
+
+/** Takes everything down; `keep`: the run folder stays. Collective. */
+void cpa_train_tear_down(cpa_train_run *t, bool keep);
+
+/** Whether a run to resume is finished already. CONFIG: it is, but with other options than those that `o` was given.
+ *  Collective. */
+cpa_status cpa_train_is_finished(cpa_comm *comm, const cpa_options *o, bool *finished);
+
+/** With --resume, finds the checkpoint to go on from, compares what it was made of with this run, and clears the folder.
+ *  BAD_DATA: other data. CONFIG: other options, or no more epochs. Collective. */
+cpa_status cpa_train_find(cpa_train_run *t);
+
+/** Puts the state that was found in place, if one was. Collective. */
+cpa_status cpa_train_go_on(cpa_train_run *t, cpa_train_state *state);
+
+#endif

@@ -1,0 +1,185 @@
+// Owns: putting a training run together and taking it down. Never trains.
+#include <string.h>
+
+#include "cpa/base/log.h"
+#include "cpa/base/signals.h"
+#include "cpa/platform/binding.h"
+#include "train_impl.h"
+
+// Reads metadata and counts; what is wrong is wrong on all ranks.
+static cpa_status read_data(cpa_train_run *t, const char *path)
+{
+    cpa_status st = CPA_OK;
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_h5ad_open(path, &t->file)));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_registry_create(t->file, &t->options.data, true, &t->registry)));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_h5ad_index(t->file, "var", &t->gene)));
+    CPA_TRY(cpa_cells_load(t->comm, t->file, t->registry->spec.layer, &t->cells));
+cleanup:
+    return st;
+}
+
+// The training cells in file order, dealt to lanes.
+static cpa_status make_sampler(cpa_train_run *t)
+{
+    cpa_status st = CPA_OK;
+    const cpa_registry *r = t->registry;
+    const cpa_train_config *c = &t->options.train;
+    int64_t *cell = NULL, n = 0, window = 0;
+    int block = 1;
+    if (c->shuffle[0] != 'f') { // not "full"
+        cpa_sampler_default(c->shuffle[0] == 'b' ? INT64_MAX : r->n_train, &block, &window);
+    }
+    CPA_TRY(cpa_alloc((size_t)r->n_train, sizeof *cell, &cell));
+    for (int64_t i = 0; i < r->n_cells; i++) {
+        if (r->split[i] == CPA_SPLIT_TRAIN) {
+            cell[n++] = i;
+        }
+    }
+    st = cpa_sampler_create(cell, n, c->lanes, c->batch_size, block, window, (uint64_t)t->options.model.seed,
+                            &t->sampler);
+    CPA_REQUIRE(st == CPA_OK, st, "%s: %s", cpa_h5ad_path(t->file), cpa_message());
+cleanup:
+    cpa_free(&cell);
+    return st;
+}
+
+static cpa_status make_model(cpa_train_run *t)
+{
+    cpa_status st = CPA_OK;
+    const cpa_registry *r = t->registry;
+    const char **name = NULL;
+    int *size = NULL;
+    cpa_shape s = {.n_genes = r->n_genes,
+                   .n_perts = (int)r->pert.n,
+                   .n_labels = (int)r->label.n,
+                   .n_covs = r->n_covs,
+                   .max_comb_len = r->max_comb_len,
+                   .batch_cov = r->spec.batch_key && r->spec.batch_key[0] ? r->n_covs - 1 : -1,
+                   .max_cells = t->options.train.batch_size + 2,
+                   .mixup = t->options.train.mixup_alpha > 0};
+    CPA_TRY(cpa_alloc((size_t)r->n_covs, sizeof *name, &name));
+    CPA_TRY(cpa_alloc((size_t)r->n_covs, sizeof *size, &size));
+    for (int c = 0; c < r->n_covs; c++) {
+        name[c] = r->cov[c].name;
+        size[c] = (int)r->cov[c].value.n;
+    }
+    s.cov_name = name;
+    s.cov_size = size;
+    CPA_TRY(cpa_loader_max_nnz(t->cells, s.max_cells, &s.max_nnz));
+    CPA_TRY(cpa_backend_create(t->options.backend, &t->be));
+    CPA_TRY(cpa_model_create(t->be, &t->options.model, &s, true, r->label_weight, r->deg, &t->model));
+    CPA_TRY(cpa_params_init(cpa_model_params(t->model), (uint64_t)t->options.model.seed));
+cleanup:
+    cpa_free(&name);
+    cpa_free(&size);
+    return st;
+}
+
+static void describe(const cpa_train_run *t)
+{
+    const cpa_registry *r = t->registry;
+    cpa_info("%lld cells x %d genes, %lld values in %.1f MB; %lld train, %lld validate, %lld held out",
+             (long long)r->n_cells, r->n_genes, (long long)t->cells->nnz, (double)t->cells->bytes / 1e6,
+             (long long)r->n_train, (long long)r->n_valid, (long long)r->n_test);
+    cpa_info("%d perturbations, %d conditions, %d covariates, %d categories; %lld steps an epoch; %d rank%s (%s), %d "
+             "lane%s of %d cells",
+             (int)r->pert.n - 2, r->n_conditions, r->n_covs, r->n_categories, (long long)cpa_sampler_steps(t->sampler),
+             cpa_comm_size(t->comm), cpa_comm_size(t->comm) == 1 ? "" : "s", cpa_comm_name(t->comm),
+             t->options.train.lanes, t->options.train.lanes == 1 ? "" : "s", t->options.train.batch_size);
+}
+
+// Where the ranks run, a line each; with one rank only what is wrong with that.
+static cpa_status describe_binding(const cpa_train_run *t)
+{
+    cpa_status st = CPA_OK;
+    cpa_text table = {0}, problems = {0};
+    char *line, *rest = NULL;
+    CPA_TRY(cpa_binding_describe(t->comm, &table, &problems));
+    if (cpa_comm_size(t->comm) > 1) {
+        for (line = strtok_r(table.s, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
+            cpa_info("%s", line);
+        }
+    }
+    for (line = problems.s ? strtok_r(problems.s, "\n", &rest) : NULL; line != NULL;
+         line = strtok_r(NULL, "\n", &rest)) {
+        cpa_warn("%s", line);
+    }
+cleanup:
+    cpa_text_fini(&table);
+    cpa_text_fini(&problems);
+    return st;
+}
+
+// Nothing is left to infer in the options.
+static cpa_status resolve(cpa_train_run *t)
+{
+    cpa_data_spec_fini(&t->options.data);
+    t->options.train.max_epochs = cpa_schedule_epochs(&t->options.train, t->registry->n_cells);
+    return cpa_data_spec_copy(&t->registry->spec, &t->options.data);
+}
+
+// The run folder with its log; in one that was there before, what it held stays.
+static cpa_status open_run(cpa_train_run *t)
+{
+    cpa_status st;
+    CPA_TRY(cpa_rundir_create(t->comm, t->options.out, t->options.resume, &t->dir));
+    CPA_TRY(cpa_runlog_open(t->comm, t->dir, &t->log));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_rundir_file(t->dir, "config.yaml", &t->config)));
+    if (!cpa_rundir_is_new(t->dir)) {
+        cpa_rundir_settle(t->dir);
+    }
+cleanup:
+    return st;
+}
+
+// Whether some rank was asked to stop already.
+static cpa_status check_stop(cpa_train_run *t)
+{
+    return cpa_comm_agree(
+        t->comm, cpa_stop_wanted() ? cpa_fail(CPA_AGAIN, "stopped by %s before training; run the same command again",
+                                              cpa_stop_reason())
+                                   : CPA_OK);
+}
+
+cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o)
+{
+    cpa_status st = CPA_OK;
+    bool is_first = cpa_comm_rank(t->comm) == 0;
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_options_copy(o, &t->options)));
+    CPA_TRY(open_run(t));
+    CPA_TRY(cpa_runlog_stage(t->log, t->comm, "start"));
+    CPA_TRY(read_data(t, o->path));
+    CPA_TRY(check_stop(t));
+    CPA_TRY(cpa_comm_agree(t->comm, make_sampler(t)));
+    CPA_TRY(cpa_comm_agree(t->comm, make_model(t)));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_history_create(t->registry, &t->history)));
+    CPA_TRY(cpa_comm_agree(t->comm, resolve(t)));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_model_meta_of(t->registry, &t->gene, &t->options.model, &t->meta)));
+    CPA_TRY(cpa_train_find(t));
+    CPA_TRY(cpa_comm_agree(t->comm, is_first ? cpa_options_write(&t->options, t->config) : CPA_OK));
+    CPA_TRY(cpa_runlog_stage(t->log, t->comm, "setup"));
+    describe(t);
+    CPA_TRY(describe_binding(t));
+    CPA_TRY(check_stop(t));
+cleanup:
+    return st;
+}
+
+void cpa_train_tear_down(cpa_train_run *t, bool keep)
+{
+    cpa_checkpoints_close(&t->checkpoints);
+    cpa_runlog_close(&t->log);
+    cpa_rundir_close(&t->dir, keep);
+    cpa_history_destroy(&t->history);
+    cpa_model_destroy(&t->model);
+    cpa_sampler_destroy(&t->sampler);
+    cpa_backend_destroy(&t->be);
+    cpa_cells_destroy(&t->cells);
+    cpa_registry_destroy(&t->registry);
+    cpa_strings_fini(&t->gene);
+    cpa_model_meta_fini(&t->meta);
+    cpa_checkpoint_facts_fini(&t->facts);
+    cpa_found_fini(&t->found);
+    cpa_h5ad_close(&t->file);
+    cpa_options_fini(&t->options);
+}

@@ -1,0 +1,118 @@
+#!/bin/bash
+# Owns: a training run that is stopped by signals and resumed on other numbers of ranks ends in the same bytes; what --resume
+# refuses, and what it leaves alone.
+# Must never depend on the step at which a signal arrives.
+set -u
+. "$CPA_TESTS/support/resume.sh"
+sample=$CPA_TESTS/data/glioblastoma_panobinostat.h5ad
+/usr/bin/python3 "$CPA_TESTS/data/make_rank_files.py" "$sample" . ||
+    { echo "FAILED: the files to test with could not be made (python3-h5py is needed)"; exit 1; }
+small=(--n-latent 8 --n-hidden-encoder 16 --n-hidden-decoder 16 --n-hidden-adv 8 --lanes 4)
+
+# stop SIGNAL RANKS RUN AFTER OPTIONS...: sends the signal (to the program, or to mpirun, which hands it on) after so many
+# more epochs.
+stop() {
+    local signal=$1 ranks=$2 run=$3 after=$4
+    shift 4
+    after=$((after + $(epochs "$run")))
+    launch "$ranks" "$run" "$@"
+    await "$run" "$after"
+    kill -"$signal" "$pid"
+    ended 75
+    says "--resume"
+    unfinished "$run"
+}
+
+# ---- Stopped four times, on 1, 3, 2 and 4 ranks; validation and the best state in between.
+data=$sample
+options=("${small[@]}" --batch-size 64 --max-epochs 16 --check-val-every-n-epoch 3 --train-metrics-every 2)
+train 0 0 whole
+stop USR1 0 run 1 --checkpoint-every-steps 7 --keep 2
+[ "$(find run/checkpoints -name 'epoch-*.h5' | wc -l)" -le 2 ] || fail "more than 2 checkpoints are kept: $(ls run/checkpoints)"
+stop USR1 3 run 3 --resume
+stop TERM 0 run 2 --resume --threads 2 --backend check
+stop INT 0 run 2 --resume --checkpoint-every-seconds 0.05
+"$CPA_HPC" predict run --data "$data" --split ood --output mean --out early.h5ad --quiet 2>err ||
+    fail "no prediction while training is stopped: $(cat err)"
+stop USR1 2 run 1 --resume
+train 0 4 run --resume
+equal whole run
+grep -q '"event":"checkpoint"' run/log.jsonl || fail "the log has no checkpoint: $(cat run/log.jsonl)"
+
+# A signal to one rank of four stops them all.
+cp -r whole one && rm one/model.h5 one/history.csv one/log.jsonl
+launch 4 one --resume
+await one 2
+kill -USR1 "$(pgrep -P "$pid" | tail -1)"
+ended 75
+unfinished one
+train 0 1 one --resume
+equal whole one
+
+# ---- What a finished run, or one with other options or data, does.
+cp -r run before
+train 0 0 run --resume
+diff -r before run || fail "resuming a finished run changed it"
+train 0 3 run --resume
+diff -r before run || fail "resuming a finished run on 3 ranks changed it"
+train 78 0 run
+says "'run' exists"
+train 78 0 run --resume --lr 1e-3
+says "--lr"
+cp -r one half && rm half/model.h5 half/history.csv
+cp -r half before_half
+train 78 0 half --resume --n-latent 9
+says "'half' was begun with --n-latent '8', not '9'"
+train 78 2 half --resume --batch-size 63
+says "--batch-size '64', not '63'"
+train 78 0 half --resume --max-epochs 1
+says "--max-epochs"
+data=csr.h5ad
+train 65 2 half --resume
+says "csr.h5ad: not the data"
+data=$sample
+for file in config.yaml checkpoints/last.h5; do
+    cmp "half/$file" "before_half/$file" || fail "a refused resume changed half/$file"
+done
+mkdir other && touch other/notes
+train 78 0 other --resume
+says "'other' is there but is not a run folder"
+
+# ---- Nothing to go on from.
+train 0 2 fresh --resume
+equal whole fresh
+mkdir -p early/checkpoints && touch early/log.jsonl early/config.yaml.part
+train 0 0 early --resume
+equal whole early
+
+# ---- A second signal ends the program at once. It is stopped in between, so that the first is not acted on before.
+launch 0 twice
+await twice 1
+kill -STOP "$pid"
+kill -USR1 "$pid"
+kill -TERM "$pid"
+kill -CONT "$pid"
+wait "$pid"
+got=$?
+[ "$got" -eq 143 ] || [ "$got" -eq 138 ] || fail "two signals: expected 143 or 138, got $got"
+
+# ---- The end of the job is known.
+SLURM_JOB_END_TIME=$(($(date +%s) + 2)) train 75 0 slurm --max-epochs 100000
+says "the end of the job"
+unfinished slurm
+
+# ---- Mixup, a variational latent, a batch covariate, lanes that run out, blocks of cells; a training loss that is not finite.
+data=wide.h5ad
+options=("${small[@]}" --batch-size 32 --max-epochs 12 --check-val-every-n-epoch 5 --train-metrics-every 2 --batch-key donor
+    --mixup-alpha 0.3 --variational=true --dropout-rate-encoder 0.1 --n-epochs-adv-warmup 5 --shuffle block)
+train 0 2 whole2
+stop USR1 4 run2 2
+stop USR1 1 run2 2 --resume
+stop USR1 0 run2 2 --resume
+train 0 3 run2 --resume
+equal whole2 run2
+
+options=("${small[@]}" --max-epochs 4 --lr 1e30)
+train 77 2 nan --checkpoint-every-steps 1
+unfinished nan
+exit $((failures > 0))

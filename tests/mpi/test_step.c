@@ -1,0 +1,154 @@
+// Owns: tests of what ranks tell each other within a training step: a wish to stop, and a failure of one of them.
+// Never looks at how good a step is.
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cpa/app/options.h"
+#include "cpa/base/signals.h"
+#include "cpa/train/step.h"
+
+enum { N_LANES = 4 };
+
+static cpa_comm *comm;
+static cpa_options options;
+static cpa_h5ad *file;
+static cpa_registry *registry;
+static cpa_cells *cells;
+static cpa_backend *be;
+static cpa_sampler *sampler;
+static cpa_model *model;
+static cpa_stepper *stepper;
+
+static void make_sampler(void)
+{
+    int64_t *cell, n = 0;
+    assert_int_equal(cpa_alloc((size_t)registry->n_train, sizeof *cell, &cell), CPA_OK);
+    for (int64_t i = 0; i < registry->n_cells; i++) {
+        if (registry->split[i] == CPA_SPLIT_TRAIN) {
+            cell[n++] = i;
+        }
+    }
+    assert_int_equal(cpa_sampler_create(cell, n, N_LANES, 32, 1, 0, 0, &sampler), CPA_OK);
+    cpa_free(&cell);
+}
+
+static void make_model(void)
+{
+    const char *name[] = {registry->cov[0].name};
+    const int size[] = {(int)registry->cov[0].value.n};
+    cpa_shape shape = {.n_genes = registry->n_genes,
+                       .n_perts = (int)registry->pert.n,
+                       .n_labels = (int)registry->label.n,
+                       .n_covs = 1,
+                       .max_comb_len = registry->max_comb_len,
+                       .cov_name = name,
+                       .cov_size = size,
+                       .batch_cov = -1,
+                       .max_cells = 34};
+    options.model.n_latent = options.model.n_hidden_encoder = options.model.n_hidden_decoder = 8;
+    assert_int_equal(registry->n_covs, 1);
+    assert_int_equal(cpa_loader_max_nnz(cells, 34, &shape.max_nnz), CPA_OK);
+    assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
+    assert_int_equal(cpa_model_create(be, &options.model, &shape, true, registry->label_weight, registry->deg, &model),
+                     CPA_OK);
+    assert_int_equal(cpa_params_init(cpa_model_params(model), 1), CPA_OK);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    char path[512];
+    snprintf(path, sizeof path, "%s/data/glioblastoma_panobinostat.h5ad", getenv("CPA_TESTS"));
+    assert_int_equal(cpa_comm_create(NULL, NULL, &comm), CPA_OK);
+    assert_int_equal(cpa_options_init(&options), CPA_OK);
+    options.train.lanes = N_LANES;
+    options.train.batch_size = 32;
+    assert_int_equal(cpa_h5ad_open(path, &file), CPA_OK);
+    assert_int_equal(cpa_registry_create(file, &options.data, true, &registry), CPA_OK);
+    assert_int_equal(cpa_cells_load(comm, file, NULL, &cells), CPA_OK);
+    make_sampler();
+    make_model();
+    const cpa_step_parts parts = {.comm = comm,
+                                  .be = be,
+                                  .model = model,
+                                  .cells = cells,
+                                  .registry = registry,
+                                  .sampler = sampler,
+                                  .config = &options.train,
+                                  .seed = 1};
+    assert_int_equal(cpa_stepper_create(&parts, &stepper), CPA_OK);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    cpa_stepper_destroy(&stepper);
+    cpa_model_destroy(&model);
+    cpa_sampler_destroy(&sampler);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+    cpa_cells_destroy(&cells);
+    cpa_registry_destroy(&registry);
+    cpa_h5ad_close(&file);
+    cpa_options_fini(&options);
+    cpa_comm_destroy(&comm);
+    return (int)cpa_alloc_balance();
+}
+
+// One rank cannot fill its batches: all say so, none waits, and the parameters are as they were.
+static void a_failure_of_one_is_everyones(void **state)
+{
+    (void)state;
+    cpa_step_result result;
+    cpa_params *t = cpa_model_params(model);
+    const size_t bytes = (size_t)t->n_value * sizeof(cpa_real);
+    cpa_real *before, *after;
+    assert_int_equal(cpa_alloc(bytes, 1, &before), CPA_OK);
+    assert_int_equal(cpa_alloc(bytes, 1, &after), CPA_OK);
+    assert_int_equal(cpa_stepper_run(stepper, 0, 0, &result), CPA_OK);
+    assert_int_equal(cpa_op_download(be, before, t->value, bytes), CPA_OK);
+    for (int culprit = 0; culprit < cpa_comm_size(comm); culprit++) {
+        registry->max_comb_len += culprit == cpa_comm_rank(comm);
+        assert_int_equal(cpa_stepper_run(stepper, 0, 1, &result), CPA_INTERNAL);
+        assert_non_null(strstr(cpa_message(), "cannot hold cells with"));
+        registry->max_comb_len -= culprit == cpa_comm_rank(comm);
+    }
+    assert_int_equal(cpa_op_download(be, after, t->value, bytes), CPA_OK);
+    assert_memory_equal(before, after, bytes);
+    assert_int_equal(cpa_stepper_run(stepper, 0, 1, &result), CPA_OK);
+    assert_false(result.stop);
+    cpa_free(&before);
+    cpa_free(&after);
+}
+
+static void a_signal_to_one_stops_all_at_the_same_step(void **state)
+{
+    (void)state;
+    cpa_step_result result;
+    cpa_stop_listen();
+    for (int64_t step = 2; step < 5; step++) {
+        bool is_called = step >= 3;
+        if (step == 3 && cpa_comm_rank(comm) == cpa_comm_size(comm) - 1) {
+            raise(SIGUSR1);
+        }
+        assert_int_equal(cpa_stepper_run(stepper, 0, step, &result), CPA_OK);
+        assert_int_equal(result.stop, is_called);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_failure_of_one_is_everyones),
+        cmocka_unit_test(a_signal_to_one_stops_all_at_the_same_step),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
