@@ -5,6 +5,7 @@
 
 #include "cpa/app/commands.h"
 #include "cpa/data/cells.h"
+#include "cpa/data/pert_table.h"
 
 enum { MAX_LINES = 20 }; // of one kind in the summary
 
@@ -80,12 +81,35 @@ static void print_summary(const cpa_registry *r, const cpa_cells *cells)
     printf("categories: %d, of which %d have a list of differential genes\n", r->n_categories, n_lists);
 }
 
+// The external vectors, if any: the file as such, then (once the metadata are right) whether it has every perturbation.
+static cpa_status check_vectors(cpa_comm *comm, const cpa_options *o, const cpa_registry *r, cpa_pert_table **table,
+                                cpa_problems *problems)
+{
+    cpa_status st = CPA_OK;
+    float *features = NULL;
+    if (!o->pert_embeddings) {
+        goto cleanup;
+    }
+    cpa_status read = cpa_pert_table_read(comm, o->pert_embeddings, NULL, table);
+    CPA_REQUIRE(read == CPA_OK || read == CPA_BAD_DATA, read, "%s", cpa_message());
+    CPA_TRY(add_message(problems, read));
+    if (read == CPA_OK && r) {
+        st = cpa_alloc((size_t)r->pert.n * (size_t)(*table)->n_features, sizeof *features, &features);
+        CPA_TRY(cpa_comm_agree(comm, st));
+        CPA_TRY(add_message(problems, cpa_pert_table_expand(*table, &r->pert, features)));
+    }
+cleanup:
+    cpa_free(&features);
+    return st;
+}
+
 cpa_status cpa_cmd_check(cpa_comm *comm, const cpa_options *o)
 {
     cpa_status st;
     cpa_h5ad *file = NULL;
     cpa_registry *registry = NULL;
     cpa_cells *cells = NULL;
+    cpa_pert_table *vectors = NULL;
     cpa_problems problems = {0};
     CPA_TRY(cpa_comm_agree(comm, cpa_h5ad_open(o->path, &file)));
     cpa_status metadata = cpa_comm_agree(comm, cpa_registry_create(file, &o->data, true, &registry));
@@ -95,12 +119,14 @@ cpa_status cpa_cmd_check(cpa_comm *comm, const cpa_options *o)
     cpa_status counts = cpa_cells_load(comm, file, o->data.layer, &cells);
     CPA_REQUIRE(counts == CPA_OK || counts == CPA_BAD_DATA, counts, "%s", cpa_message());
     CPA_TRY(add_message(&problems, counts));
+    CPA_TRY(check_vectors(comm, o, registry, &vectors, &problems));
     CPA_TRY(cpa_problems_status(&problems, CPA_BAD_DATA));
     if (cpa_comm_rank(comm) == 0) {
         print_summary(registry, cells);
     }
 cleanup:
     cpa_problems_fini(&problems);
+    cpa_pert_table_destroy(&vectors);
     cpa_cells_destroy(&cells);
     cpa_registry_destroy(&registry);
     cpa_h5ad_close(&file);

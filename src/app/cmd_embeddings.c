@@ -7,6 +7,7 @@
 #include "cpa/app/trained.h"
 #include "cpa/base/log.h"
 #include "cpa/data/h5ad_write.h"
+#include "cpa/train/unseen.h"
 #include "output_impl.h"
 #include "predict_impl.h"
 
@@ -19,6 +20,7 @@ typedef struct entry {
 typedef struct embeddings {
     char *model_path;
     cpa_model_meta meta;
+    cpa_pert_table *vectors, *more; // the model's and those of --pert-embeddings
     cpa_backend *be;
     cpa_model *model;
     cpa_batch *batch;
@@ -34,6 +36,12 @@ static cpa_status open_model(embeddings *e, const cpa_options *o)
     cpa_status st = CPA_OK;
     CPA_TRY(cpa_rundir_model(o->path, &e->model_path));
     CPA_TRY(cpa_modelfile_meta(e->model_path, &e->meta));
+    CPA_TRY(cpa_modelfile_vectors(NULL, e->model_path, &e->vectors));
+    e->meta.vectors = e->vectors;
+    if (o->pert_embeddings) {
+        CPA_TRY(cpa_pert_table_read(NULL, o->pert_embeddings, NULL, &e->more));
+    }
+    CPA_TRY(cpa_unseen_add(&e->meta, e->more));
     CPA_TRY(cpa_backend_create(o->backend, &e->be));
     CPA_TRY(cpa_modelfile_load(e->model_path, &e->meta, e->be, CPA_BLOCK, 1, &e->model));
     CPA_TRY(
@@ -270,6 +278,8 @@ static void close_model(embeddings *e)
         cpa_backend_destroy(&e->be);
     }
     cpa_model_meta_fini(&e->meta);
+    cpa_pert_table_destroy(&e->vectors);
+    cpa_pert_table_destroy(&e->more);
     cpa_free(&e->model_path);
 }
 

@@ -121,10 +121,13 @@ static cpa_status export_run(const cpa_options *o)
     cpa_model_meta meta = {0};
     cpa_backend *be = NULL;
     cpa_model *model = NULL;
+    cpa_pert_table *vectors = NULL;
     char *path = NULL, *temporary = NULL, *command = NULL;
     CPA_TRY(cpa_output_begin(o->out, &temporary));
     CPA_TRY(cpa_rundir_model(o->path, &path));
     CPA_TRY(cpa_modelfile_meta(path, &meta));
+    CPA_TRY(cpa_modelfile_vectors(NULL, path, &vectors));
+    meta.vectors = vectors;
     CPA_TRY(cpa_backend_create("cpu", &be));
     CPA_TRY(cpa_modelfile_load(path, &meta, be, 1, 1, &model));
     CPA_TRY(describe(&meta, &command));
@@ -140,6 +143,7 @@ cleanup:
     cpa_free(&temporary);
     cpa_free(&command);
     cpa_model_destroy(&model);
+    cpa_pert_table_destroy(&vectors);
     if (be) {
         cpa_backend_destroy(&be);
     }

@@ -82,15 +82,19 @@ static cpa_status write_run(const cpa_options *o, cpa_model_meta *meta, cpa_rund
     cpa_status st = CPA_OK;
     cpa_backend *be = NULL;
     cpa_model *model = NULL;
+    cpa_pert_table *vectors = NULL;
     const char *model_path, *config_path;
     CPA_TRY(cpa_rundir_file(dir, "model.h5", &model_path));
     CPA_TRY(cpa_rundir_file(dir, "config.yaml", &config_path));
+    CPA_TRY(cpa_modelfile_vectors(NULL, o->path, &vectors));
+    meta->vectors = vectors;
     CPA_TRY(cpa_backend_create("cpu", &be));
     CPA_TRY(cpa_modelfile_load(o->path, meta, be, 1, 1, &model));
     CPA_TRY(cpa_modelfile_save(model_path, cpa_model_params(model), meta));
     CPA_TRY(write_config(o, meta, config_path));
 cleanup:
     cpa_model_destroy(&model);
+    cpa_pert_table_destroy(&vectors);
     if (be) {
         cpa_backend_destroy(&be);
     }

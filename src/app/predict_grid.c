@@ -7,38 +7,15 @@
 #include "cpa/base/text.h"
 #include "predict_impl.h"
 
-// One record of a CSV file: fields between commas, in double quotes where they hold commas, quotes (doubled) or
-// blanks that matter.
 static cpa_status split_record(const char *line, const char *path, int64_t number, cpa_strings *out)
 {
     cpa_status st = CPA_OK;
     cpa_text field = {0};
-    const char *p = line;
-    for (;;) {
-        p += strspn(p, " \t");
-        if (*p == '"') {
-            for (p++; *p && (*p != '"' || p[1] == '"'); p++) {
-                p += *p == '"';
-                CPA_TRY(cpa_text_add(&field, "%c", *p));
-            }
-            CPA_REQUIRE(*p == '"', CPA_BAD_DATA, "%s, line %lld: a quote is not closed", path, (long long)number);
-            p++;
-            p += strspn(p, " \t");
-            CPA_REQUIRE(*p == ',' || *p == '\0', CPA_BAD_DATA, "%s, line %lld: text after a closing quote", path,
-                        (long long)number);
-        } else {
-            size_t n = strcspn(p, ","), used = n;
-            while (used > 0 && (p[used - 1] == ' ' || p[used - 1] == '\t')) {
-                used--;
-            }
-            CPA_TRY(cpa_text_add(&field, "%.*s", (int)used, p));
-            p += n;
-        }
-        CPA_TRY(cpa_strings_add(out, cpa_text_str(&field)));
+    for (const char *p = line; p;) {
         cpa_text_fini(&field);
-        if (*p++ == '\0') {
-            break;
-        }
+        st = cpa_csv_field(&p, &field);
+        CPA_REQUIRE(st == CPA_OK, st, "%s, line %lld: %s", path, (long long)number, cpa_message());
+        CPA_TRY(cpa_strings_add(out, cpa_text_str(&field)));
     }
 cleanup:
     cpa_text_fini(&field);

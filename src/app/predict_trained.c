@@ -6,6 +6,7 @@
 
 #include "cpa/app/rundir.h"
 #include "cpa/base/log.h"
+#include "cpa/train/unseen.h"
 
 // What describes the data has its member in cpa_options.data, at the same place as in a spec.
 cpa_status cpa_spec_override(const cpa_options *o, cpa_data_spec *spec)
@@ -130,11 +131,19 @@ cleanup:
     return st;
 }
 
-static cpa_status open_files(cpa_trained *t, const cpa_options *o, cpa_trained_needs needs)
+static cpa_status open_model(cpa_trained *t, const cpa_options *o)
 {
     cpa_status st = CPA_OK;
     CPA_TRY(cpa_rundir_model(o->path, &t->model_path));
     CPA_TRY(cpa_modelfile_meta(t->model_path, &t->meta));
+cleanup:
+    return st;
+}
+
+static cpa_status open_files(cpa_trained *t, const cpa_options *o, cpa_trained_needs needs)
+{
+    cpa_status st = CPA_OK;
+    CPA_TRY(cpa_unseen_add(&t->meta, t->more));
     CPA_TRY(cpa_h5ad_open(o->data_path, &t->file));
     CPA_TRY(check_genes(t));
     CPA_TRY(read_registry(t, o, needs));
@@ -147,6 +156,12 @@ cpa_status cpa_trained_open(cpa_comm *comm, const cpa_options *o, cpa_trained_ne
 {
     cpa_status st = CPA_OK;
     *t = (cpa_trained){.comm = comm};
+    CPA_TRY(cpa_comm_agree(comm, open_model(t, o)));
+    CPA_TRY(cpa_modelfile_vectors(comm, t->model_path, &t->vectors));
+    t->meta.vectors = t->vectors;
+    if (o->pert_embeddings) {
+        CPA_TRY(cpa_pert_table_read(comm, o->pert_embeddings, NULL, &t->more));
+    }
     CPA_TRY(cpa_comm_agree(comm, open_files(t, o, needs)));
     CPA_TRY(cpa_cells_load(comm, t->file, t->registry->spec.layer, &t->cells));
     CPA_TRY(cpa_comm_agree(comm, make_model(t, o)));
@@ -171,6 +186,8 @@ void cpa_trained_close(cpa_trained *t)
     cpa_registry_destroy(&t->registry);
     cpa_h5ad_close(&t->file);
     cpa_model_meta_fini(&t->meta);
+    cpa_pert_table_destroy(&t->vectors);
+    cpa_pert_table_destroy(&t->more);
     cpa_free(&t->model_path);
 }
 

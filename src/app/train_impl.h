@@ -13,6 +13,7 @@ typedef struct cpa_train_run {
     cpa_registry *registry;
     cpa_cells *cells;
     cpa_strings gene;
+    cpa_pert_table *vectors; // NULL: embeddings are learned
     cpa_rundir *dir;
     cpa_runlog *log;
     const char *config; // path of config.yaml

@@ -65,6 +65,12 @@ static uint64_t hash_gene_lists(const cpa_registry *r)
     return hash;
 }
 
+static uint64_t hash_vectors(const cpa_pert_table *t)
+{
+    uint64_t hash = hash_strings(CPA_HASH_START, &t->name);
+    return cpa_hash(hash, t->memory, t->bytes);
+}
+
 static cpa_status describe_data(const cpa_train_run *t, cpa_checkpoint_facts *facts)
 {
     cpa_status st;
@@ -82,6 +88,9 @@ static cpa_status describe_data(const cpa_train_run *t, cpa_checkpoint_facts *fa
     CPA_TRY(add_digest(facts, "the digest of the cells' splits",
                        cpa_hash(CPA_HASH_START, r->split, (size_t)r->n_cells * sizeof *r->split)));
     CPA_TRY(add_digest(facts, "the digest of the lists of genes", hash_gene_lists(r)));
+    if (t->vectors) {
+        CPA_TRY(add_digest(facts, "the digest of the perturbations' vectors", hash_vectors(t->vectors)));
+    }
 cleanup:
     return st;
 }

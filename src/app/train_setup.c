@@ -4,6 +4,7 @@
 #include "cpa/base/log.h"
 #include "cpa/base/signals.h"
 #include "cpa/platform/binding.h"
+#include "cpa/train/unseen.h"
 #include "train_impl.h"
 
 // Reads metadata and counts; what is wrong is wrong on all ranks.
@@ -14,6 +15,19 @@ static cpa_status read_data(cpa_train_run *t, const char *path)
     CPA_TRY(cpa_comm_agree(t->comm, cpa_registry_create(t->file, &t->options.data, true, &t->registry)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_h5ad_index(t->file, "var", &t->gene)));
     CPA_TRY(cpa_cells_load(t->comm, t->file, t->registry->spec.layer, &t->cells));
+cleanup:
+    return st;
+}
+
+// The external vectors of perturbations, where the options name some.
+static cpa_status read_vectors(cpa_train_run *t)
+{
+    cpa_status st = CPA_OK;
+    if (t->options.pert_embeddings) {
+        CPA_TRY(cpa_pert_table_read(t->comm, t->options.pert_embeddings, NULL, &t->vectors));
+        cpa_info("%s: vectors of %d numbers for %lld perturbations, %.1f MB", t->vectors->path, t->vectors->n_features,
+                 (long long)t->vectors->name.n, (double)t->vectors->bytes / 1e6);
+    }
 cleanup:
     return st;
 }
@@ -49,6 +63,7 @@ static cpa_status make_model(cpa_train_run *t)
     const cpa_registry *r = t->registry;
     const char **name = NULL;
     int *size = NULL;
+    float *features = NULL;
     cpa_shape s = {.n_genes = r->n_genes,
                    .n_perts = (int)r->pert.n,
                    .n_labels = (int)r->label.n,
@@ -65,6 +80,12 @@ static cpa_status make_model(cpa_train_run *t)
     }
     s.cov_name = name;
     s.cov_size = size;
+    if (t->vectors) {
+        CPA_TRY(cpa_alloc((size_t)r->pert.n * (size_t)t->vectors->n_features, sizeof *features, &features));
+        CPA_TRY(cpa_pert_table_expand(t->vectors, &r->pert, features));
+        s.n_pert_features = t->vectors->n_features;
+        s.pert_features = features;
+    }
     CPA_TRY(cpa_loader_max_nnz(t->cells, s.max_cells, &s.max_nnz));
     CPA_TRY(cpa_backend_create(t->options.backend, &t->be));
     CPA_TRY(cpa_model_create(t->be, &t->options.model, &s, true, r->label_weight, r->deg, &t->model));
@@ -72,6 +93,7 @@ static cpa_status make_model(cpa_train_run *t)
 cleanup:
     cpa_free(&name);
     cpa_free(&size);
+    cpa_free(&features);
     return st;
 }
 
@@ -110,6 +132,32 @@ cleanup:
     return st;
 }
 
+// What only makes sense with external vectors.
+static cpa_status check_vectors(const cpa_options *o)
+{
+    cpa_status st = CPA_OK;
+    bool preset = o->preset && strcmp(o->preset, "combosciplex-rdkit") == 0;
+    CPA_REQUIRE(o->pert_embeddings || !preset, CPA_CONFIG,
+                "--preset combosciplex-rdkit needs the fingerprints of the drugs: name their file with "
+                "--pert-embeddings (docs/embeddings.md says how to make one)");
+    CPA_REQUIRE(o->pert_embeddings || !o->model.freeze_pert_projection, CPA_CONFIG,
+                "--freeze-pert-projection freezes what projects external vectors, but there are none; name their file "
+                "with --pert-embeddings");
+cleanup:
+    return st;
+}
+
+// What the model file will say beside its tensors.
+static cpa_status make_meta(cpa_train_run *t)
+{
+    cpa_status st;
+    CPA_TRY(cpa_model_meta_of(t->registry, &t->gene, &t->options.model, &t->meta));
+    t->meta.vectors = t->vectors;
+    CPA_TRY(t->vectors ? cpa_unseen_mark(&t->meta, t->registry) : CPA_OK);
+cleanup:
+    return st;
+}
+
 // Nothing is left to infer in the options.
 static cpa_status resolve(cpa_train_run *t)
 {
@@ -145,16 +193,18 @@ cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o)
 {
     cpa_status st = CPA_OK;
     bool is_first = cpa_comm_rank(t->comm) == 0;
+    CPA_TRY(cpa_comm_agree(t->comm, check_vectors(o)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_options_copy(o, &t->options)));
     CPA_TRY(open_run(t));
     CPA_TRY(cpa_runlog_stage(t->log, t->comm, "start"));
+    CPA_TRY(read_vectors(t));
     CPA_TRY(read_data(t, o->path));
     CPA_TRY(check_stop(t));
     CPA_TRY(cpa_comm_agree(t->comm, make_sampler(t)));
     CPA_TRY(cpa_comm_agree(t->comm, make_model(t)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_history_create(t->registry, &t->history)));
     CPA_TRY(cpa_comm_agree(t->comm, resolve(t)));
-    CPA_TRY(cpa_comm_agree(t->comm, cpa_model_meta_of(t->registry, &t->gene, &t->options.model, &t->meta)));
+    CPA_TRY(cpa_comm_agree(t->comm, make_meta(t)));
     CPA_TRY(cpa_train_find(t));
     CPA_TRY(cpa_comm_agree(t->comm, is_first ? cpa_options_write(&t->options, t->config) : CPA_OK));
     CPA_TRY(cpa_runlog_stage(t->log, t->comm, "setup"));
@@ -178,6 +228,7 @@ void cpa_train_tear_down(cpa_train_run *t, bool keep)
     cpa_registry_destroy(&t->registry);
     cpa_strings_fini(&t->gene);
     cpa_model_meta_fini(&t->meta);
+    cpa_pert_table_destroy(&t->vectors);
     cpa_checkpoint_facts_fini(&t->facts);
     cpa_found_fini(&t->found);
     cpa_h5ad_close(&t->file);

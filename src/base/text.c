@@ -1,4 +1,4 @@
-// Owns: growing text buffers and lists of problems. Never writes them anywhere.
+// Owns: growing text buffers, fields of CSV records and lists of problems. Never writes them anywhere.
 #include "cpa/base/text.h"
 
 #include <ctype.h>
@@ -48,6 +48,32 @@ void cpa_text_fini(cpa_text *t)
     cpa_free(&t->s);
     t->n = 0;
     t->cap = 0;
+}
+
+cpa_status cpa_csv_field(const char **at, cpa_text *field)
+{
+    cpa_status st = CPA_OK;
+    const char *p = *at + strspn(*at, " \t");
+    if (*p == '"') {
+        for (p++; *p && (*p != '"' || p[1] == '"'); p++) {
+            p += *p == '"';
+            CPA_TRY(cpa_text_add(field, "%c", *p));
+        }
+        CPA_REQUIRE(*p == '"', CPA_BAD_DATA, "a quote is not closed");
+        p++;
+        p += strspn(p, " \t");
+        CPA_REQUIRE(*p == ',' || *p == '\0', CPA_BAD_DATA, "text after a closing quote");
+    } else {
+        size_t n = strcspn(p, ","), used = n;
+        while (used > 0 && (p[used - 1] == ' ' || p[used - 1] == '\t')) {
+            used--;
+        }
+        CPA_TRY(cpa_text_add(field, "%.*s", (int)used, p));
+        p += n;
+    }
+    *at = *p == ',' ? p + 1 : NULL;
+cleanup:
+    return st;
 }
 
 cpa_status cpa_problems_add(cpa_problems *p, const char *fmt, ...)

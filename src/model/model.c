@@ -62,8 +62,8 @@ static cpa_status declare_perturbations(cpa_model *m)
     }
     cpa_group group = m->config.freeze_pert_projection ? CPA_GROUP_FROZEN : CPA_GROUP_AUTOENCODER;
     double bound = 1.0 / __builtin_sqrt(s->n_pert_features);
-    CPA_TRY(cpa_params_add(t, CPA_GROUP_FROZEN, s->n_perts, s->n_pert_features, 2, CPA_INIT_ZERO, 0, &m->pert_embedding,
-                           "module/pert_network.pert_embedding.weight"));
+    CPA_TRY(cpa_params_add(t, CPA_GROUP_FROZEN, s->n_perts, s->n_pert_features, 2, CPA_INIT_GIVEN, 0,
+                           &m->pert_embedding, "module/pert_network.pert_embedding.weight"));
     CPA_TRY(cpa_params_add(t, group, latent, s->n_pert_features, 2, CPA_INIT_UNIFORM, bound, &m->project_weight,
                            "module/pert_network.pert_transformation.weight"));
     CPA_TRY(cpa_params_add(t, group, 1, latent, 1, CPA_INIT_UNIFORM, bound, &m->project_bias,

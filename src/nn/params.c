@@ -88,6 +88,9 @@ cpa_status cpa_params_init(cpa_params *t, uint64_t seed)
     cpa_real *host = NULL;
     for (int i = 0; i < t->n; i++) {
         int64_t n = cpa_param_size(&t->p[i]);
+        if (t->p[i].init == CPA_INIT_GIVEN) {
+            continue;
+        }
         CPA_TRY(cpa_realloc((size_t)n, sizeof *host, &host));
         for (int64_t e = 0; e < n; e++) {
             host[e] = initial_value(&t->p[i], seed, i, e);

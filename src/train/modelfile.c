@@ -11,6 +11,7 @@
 
 #include "cpa/base/hash.h"
 #include "cpa/nn/mlp.h" // CPA_MAX_LAYERS
+#include "cpa/train/unseen.h"
 #include "modelfile_impl.h"
 
 static const char FORMAT[] = "cpa-hpc model";
@@ -78,6 +79,8 @@ void cpa_model_meta_fini(cpa_model_meta *meta)
     cpa_data_spec_fini(&meta->spec);
     cpa_strings_fini(&meta->gene);
     cpa_strings_fini(&meta->pert);
+    cpa_free(&meta->trained);
+    cpa_free(&meta->source);
     for (int64_t c = 0; meta->cov_value && c < meta->cov_name.n; c++) {
         cpa_strings_fini(&meta->cov_value[c]);
     }
@@ -191,7 +194,8 @@ cleanup:
 }
 
 // Writes the tensors of an arena in the order of their names and returns their digest.
-static cpa_status write_tensors(cpa_h5 *f, const cpa_params *t, const cpa_dev_real *value, uint64_t *digest)
+static cpa_status write_tensors(cpa_h5 *f, const cpa_params *t, const cpa_dev_real *value, const cpa_model_meta *meta,
+                                uint64_t *digest)
 {
     cpa_status st = CPA_OK;
     cpa_real *host = NULL;
@@ -204,6 +208,7 @@ static cpa_status write_tensors(cpa_h5 *f, const cpa_params *t, const cpa_dev_re
         int64_t shape[2] = {p->rank == 1 ? p->cols : p->rows, p->cols};
         CPA_TRY(cpa_realloc((size_t)cpa_param_size(p), sizeof *host, &host));
         CPA_TRY(cpa_params_get(t, value, order[i], host));
+        cpa_unseen_settle(meta, p->name, host);
         CPA_TRY(cpa_h5_write(f, p->name, (cpa_h5_type)CPA_H5_REAL, p->rank, shape, host, 0));
         *digest = cpa_modelfile_hash(*digest, p->name, host, cpa_param_size(p));
     }
@@ -223,7 +228,8 @@ static cpa_status write_model(cpa_h5 *f, const cpa_params *t, const cpa_dev_real
     CPA_TRY(cpa_h5_write_attr_numbers(f, "/", "version", CPA_H5_I32, -1, &version));
     CPA_TRY(write_rows(f, meta));
     CPA_TRY(write_schema(f, meta));
-    CPA_TRY(write_tensors(f, t, value, &digest));
+    CPA_TRY(write_tensors(f, t, value, meta, &digest));
+    CPA_TRY(cpa_modelfile_write_vectors(f, meta, &digest));
     snprintf(text, sizeof text, "%016llx", (unsigned long long)digest);
     CPA_TRY(cpa_h5_write_attr_string(f, "/", "digest", text));
 cleanup:
@@ -348,6 +354,7 @@ cpa_status cpa_modelfile_meta(const char *path, cpa_model_meta *meta)
     memcpy(meta->digest, digest, sizeof meta->digest);
     CPA_TRY(read_rows(f, meta));
     CPA_TRY(read_schema(f, meta));
+    CPA_TRY(cpa_modelfile_features(f, &meta->n_pert_features));
 cleanup:
     cpa_h5_close(&f);
     cpa_free(&format);
@@ -391,12 +398,13 @@ cleanup:
 }
 
 // Fills all tensors; the digest must be the file's, where it has one.
-static cpa_status fill(const cpa_h5 *f, cpa_params *t, const char *expected)
+static cpa_status fill(const cpa_h5 *f, cpa_params *t, const cpa_model_meta *meta)
 {
     cpa_status st = CPA_OK;
     cpa_real *host = NULL;
     int *order = NULL, n;
     uint64_t digest = CPA_HASH_START;
+    const char *expected = meta->digest;
     char text[17];
     CPA_TRY(cpa_alloc((size_t)t->n, sizeof *order, &order));
     cpa_modelfile_order(t, order, &n);
@@ -407,6 +415,7 @@ static cpa_status fill(const cpa_h5 *f, cpa_params *t, const char *expected)
         CPA_TRY(cpa_params_set(t, order[i], host));
         digest = cpa_modelfile_hash(digest, p->name, host, cpa_param_size(p));
     }
+    cpa_modelfile_hash_vectors(meta->vectors, &digest);
     snprintf(text, sizeof text, "%016llx", (unsigned long long)digest);
     CPA_REQUIRE(expected[0] == '\0' || strcmp(text, expected) == 0, CPA_BAD_DATA,
                 "'%s' is damaged: its tensors have the digest %s, it was written with %s", cpa_h5_path(f), text,
@@ -422,10 +431,11 @@ cpa_status cpa_modelfile_load(const char *path, const cpa_model_meta *meta, cpa_
 {
     cpa_status st = CPA_OK;
     cpa_h5 *f = NULL;
-    cpa_model *m = NULL;
+    cpa_model *m = NULL, *wide = NULL;
     int *size = NULL;
     cpa_shape s = {.n_genes = (int)meta->gene.n,
-                   .n_perts = (int)meta->pert.n,
+                   .n_perts = (int)cpa_unseen_n_stored(meta),
+                   .n_pert_features = meta->n_pert_features,
                    .n_labels = 1,
                    .n_covs = (int)meta->cov_name.n,
                    .max_comb_len = meta->max_comb_len,
@@ -440,11 +450,19 @@ cpa_status cpa_modelfile_load(const char *path, const cpa_model_meta *meta, cpa_
     s.cov_size = size;
     CPA_TRY(cpa_h5_open(path, &f));
     CPA_TRY(cpa_model_create(be, &meta->config, &s, false, NULL, NULL, &m));
-    CPA_TRY(fill(f, cpa_model_params(m), meta->digest));
-    *out = m;
-    m = NULL;
+    CPA_TRY(fill(f, cpa_model_params(m), meta));
+    if (meta->source) {
+        s.n_perts = (int)meta->pert.n;
+        s.n_pert_features = 0;
+        CPA_TRY(cpa_model_create(be, &meta->config, &s, false, NULL, NULL, &wide));
+        CPA_TRY(cpa_unseen_fill(meta, cpa_model_params(m), cpa_model_params(wide)));
+        cpa_model_destroy(&m);
+    }
+    *out = wide ? wide : m;
+    m = wide = NULL;
 cleanup:
     cpa_model_destroy(&m);
+    cpa_model_destroy(&wide);
     cpa_h5_close(&f);
     cpa_free(&size);
     return st;

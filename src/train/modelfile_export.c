@@ -3,6 +3,7 @@
 #include <cjson/cJSON.h>
 #include <string.h>
 
+#include "cpa/base/hash.h"
 #include "modelfile_impl.h"
 
 // A tensor, in single precision as upstream's are.
@@ -117,6 +118,7 @@ cpa_status cpa_modelfile_export(const char *path, const cpa_params *t, const cpa
 {
     cpa_status st = CPA_OK;
     cpa_h5 *f = NULL;
+    uint64_t digest = CPA_HASH_START; // an export has none
     cJSON *perts = encoder_of(&meta->pert), *covs = cJSON_CreateObject();
     for (int64_t c = 0; c < meta->cov_name.n; c++) {
         cJSON_AddItemToObject(covs, meta->cov_name.s[c], encoder_of(&meta->cov_value[c]));
@@ -127,6 +129,7 @@ cpa_status cpa_modelfile_export(const char *path, const cpa_params *t, const cpa
     CPA_TRY(cpa_h5_write_attr_string(f, "/", "command", command));
     CPA_TRY(cpa_h5_write_strings(f, "var_names", &meta->gene));
     CPA_TRY(write_tensors(f, t));
+    CPA_TRY(cpa_modelfile_write_vectors(f, meta, &digest));
     CPA_TRY(cpa_h5_finish(&f));
 cleanup:
     cpa_h5_close(&f);

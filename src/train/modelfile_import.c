@@ -241,6 +241,7 @@ cpa_status cpa_modelfile_import_meta(const char *path, cpa_model_meta *meta)
     CPA_TRY(cpa_h5_open(path, &f));
     CPA_TRY(read_encoders(f, meta));
     CPA_TRY(infer_sizes(f, meta));
+    CPA_TRY(cpa_modelfile_features(f, &meta->n_pert_features));
     if (cpa_h5_has_attr(f, "/", "command")) {
         CPA_TRY(parse_attr(f, "command", &command));
     }

@@ -106,6 +106,7 @@ typedef struct cpa_options {
     cpa_data_spec data;
     cpa_model_config model; // model.seed and data.seed are the one option `seed`
     cpa_train_config train;
+    char *pert_embeddings; // NULL: none
     char *out, *config;
     char *preset;    // NULL: none
     char *data_path; // --data

@@ -28,7 +28,8 @@ typedef struct cpa_target {
 typedef struct cpa_trained {
     cpa_comm *comm; // borrowed
     char *model_path;
-    cpa_model_meta meta;
+    cpa_model_meta meta; // knows also the perturbations that have external vectors without having been trained
+    cpa_pert_table *vectors, *more; // the model's and those of --pert-embeddings, NULL: none
     cpa_h5ad *file;
     cpa_registry *registry;
     cpa_cells *cells;
@@ -49,8 +50,8 @@ typedef struct cpa_trained_needs {
 /** Puts into a spec what command line or --config say of the data. Strings are replaced by copies. */
 cpa_status cpa_spec_override(const cpa_options *o, cpa_data_spec *spec);
 
-/** Opens RUN/model.h5 (`o->path`) and `o->data_path`, read as the run read its own data except where the command line
- *  or --config say otherwise. NO_INPUT; BAD_DATA: genes other than the model's (names the first difference), fewer
+/** Opens RUN/model.h5 (`o->path`), `o->data_path`, read as the run read its own data except where the command line
+ *  or --config say otherwise, and `o->pert_embeddings` if any. NO_INPUT; BAD_DATA: genes other than the model's (names the first difference), fewer
  *  covariates. Destroy it also after a failure. Collective; the same status everywhere. */
 cpa_status cpa_trained_open(cpa_comm *comm, const cpa_options *o, cpa_trained_needs needs, cpa_trained *t);
 

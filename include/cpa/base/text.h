@@ -22,6 +22,11 @@ const char *cpa_text_str(const cpa_text *t);
 /** Frees it and leaves it empty. */
 void cpa_text_fini(cpa_text *t);
 
+/** Reads one field of a CSV record at *p into the empty `field` and moves *p behind the comma that follows it, NULL after the last field.
+ *  Fields stand in double quotes where they hold commas, quotes (doubled) or blanks that matter. BAD_DATA: an open quote, text behind
+ *  a closing one. */
+cpa_status cpa_csv_field(const char **p, cpa_text *field);
+
 /** Letters to insert, delete or replace to make one name of the other. Case does not count, '-' is '_', and of long names only the
  *  first 64 bytes are compared. */
 int cpa_text_distance(const char *a, const char *b);

@@ -19,7 +19,15 @@ typedef enum cpa_group {
 
 enum { CPA_N_OPTIMIZERS = 3 };
 
-typedef enum cpa_init { CPA_INIT_UNIFORM, CPA_INIT_NORMAL, CPA_INIT_NORMAL_PAD, CPA_INIT_ZERO, CPA_INIT_ONE } cpa_init;
+// How a tensor begins; one that is given has its values from elsewhere.
+typedef enum cpa_init {
+    CPA_INIT_UNIFORM,
+    CPA_INIT_NORMAL,
+    CPA_INIT_NORMAL_PAD,
+    CPA_INIT_ZERO,
+    CPA_INIT_ONE,
+    CPA_INIT_GIVEN
+} cpa_init;
 
 // One tensor. Its torch shape is [rows, cols], or [cols] when rank is 1; `transposed` ones are stored [cols, rows].
 typedef struct cpa_param {
@@ -52,7 +60,7 @@ cpa_status cpa_params_add(cpa_params *t, cpa_group group, int rows, int cols, in
 /** Lays the table out and allocates the arenas; gradients are zeroed. `training`: also gradient and moments. */
 cpa_status cpa_params_place(cpa_params *t, cpa_backend *be, bool training);
 
-/** Draws initial values (torch's defaults) from the seed: element e of tensor i depends on (seed, i, e) alone. */
+/** Draws initial values (torch's defaults) from the seed: element e of tensor i depends on (seed, i, e) alone. Given ones stay. */
 cpa_status cpa_params_init(cpa_params *t, uint64_t seed);
 
 /** Frees table and arenas. */
