@@ -49,6 +49,46 @@ assert same(z["covs"], vector("dataset") + vector("cell_type")) and same(z["no_p
 assert same(z["after"] - z["no_pert"], z["corrected"] - z["no_pert_corrected"]) and not same(z["after"], z["no_pert"])
 PYTHON
 
+# A model with fingerprints: the same again; it takes the vectors of drugs that it has never heard of, and comes through an export.
+rdkit=$CPA_TESTS/golden/upstream_rdkit
+"$python" "$script" "$rdkit" rdkit.h5 2>err || fail "from-upstream: $(cat err)"
+"$CPA_HPC" import rdkit.h5 --out rdkit --quiet || fail "import of a model with fingerprints"
+"$CPA_HPC" predict rdkit --data "$rdkit/data.h5ad" --reconstruct --out rdkit_px.h5ad --quiet || fail "predict with fingerprints"
+"$CPA_HPC" latent rdkit --data "$rdkit/data.h5ad" --out rdkit_latent.h5ad --quiet || fail "latent with fingerprints"
+"$CPA_HPC" export rdkit --out rdkit_again.h5 --quiet || fail "export of a model with fingerprints"
+"$CPA_HPC" import rdkit_again.h5 --out rdkit_again --quiet && cmp rdkit/model.h5 rdkit_again/model.h5 || fail "the model with fingerprints changed"
+"$python" - "$rdkit" <<'PYTHON' || fail "values with fingerprints"
+import sys
+import h5py, numpy as np
+
+worst = lambda x, y: (np.linalg.norm(x - y, axis=1) / np.linalg.norm(x, axis=1)).max()
+up = h5py.File(sys.argv[1] + "/expected.h5")
+assert worst(up["px"][:], h5py.File("rdkit_px.h5ad")["X"][:]) < 1e-5
+latents = h5py.File("rdkit_latent.h5ad")["obsm"]
+for kind in ("basal", "after", "corrected"):
+    assert worst(up[f"latent_{kind}"][:], latents[f"latent_{kind}"][:]) < 1e-5, kind
+vectors = h5py.File("rdkit.h5")["module/pert_network.pert_embedding.weight"][:].astype("u1")
+assert vectors.shape == (5, 2048)
+with h5py.File("drugs.h5", "w") as f: # the fingerprint of caffeine under another name, and a drug without any bit
+    f["names"] = ["coffee", "nothing"]
+    f["bits"] = np.packbits([vectors[3], np.zeros(2048, "u1")], axis=1)
+PYTHON
+"$CPA_HPC" predict rdkit --data "$rdkit/data.h5ad" --perturbation coffee+aspirin --dose 0.5+1 --pert-embeddings drugs.h5 --out coffee.h5ad --quiet ||
+    fail "predict with a vector given at prediction"
+"$CPA_HPC" embeddings rdkit --dose 0.5 --pert-embeddings drugs.h5 --out drugs.h5ad --quiet || fail "embeddings of vectors given then"
+"$python" - <<'PYTHON' || fail "a vector given at prediction"
+import h5py, numpy as np
+
+f = h5py.File("drugs.h5ad")
+z = dict(zip([v.decode() for v in f["obs/_index"][:]], f["X"][:].astype("f8")))
+z = {name.split(":")[1].split("@")[0]: v / np.linalg.norm(v) for name, v in z.items()}
+assert set(z) == {"DMSO", "aspirin", "caffeine", "coffee", "ibuprofen", "nothing", "B", "T"}
+# Under another name caffeine has the mean dose curve of all drugs instead of its own: the same direction, another length.
+assert np.allclose(z["caffeine"], z["coffee"], atol=1e-6) and not np.allclose(z["aspirin"], z["coffee"], atol=1e-2)
+bias = h5py.File("rdkit.h5")["module/pert_network.pert_transformation.bias"][:]
+assert np.allclose(z["nothing"], bias / np.linalg.norm(bias), atol=1e-6)
+PYTHON
+
 # refuse TEXT FOLDER: the script fails, says TEXT, does not show a traceback and leaves nothing.
 refuse() {
     if "$python" "$script" "$2" x.h5 >out 2>err; then
