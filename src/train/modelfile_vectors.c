@@ -98,8 +98,12 @@ cpa_status cpa_modelfile_write_vectors(cpa_h5 *f, const cpa_model_meta *meta, ui
         }
         for (int64_t i = 0; i < n; i++) {
             CPA_TRY(cpa_strings_add(&name, t->name.s[row[i]]));
-            CPA_TRY(cpa_h5_write_rows(f, matrix, type, i, 1, row_of(t, row[i])));
             hash_row(t, row[i], digest);
+        }
+        for (int64_t i = 0, end; i < n; i = end) { // neighbours in one write
+            for (end = i + 1; end < n && row[end] == row[i] + end - i; end++) {
+            }
+            CPA_TRY(cpa_h5_write_rows(f, matrix, type, i, end - i, row_of(t, row[i])));
         }
         CPA_TRY(cpa_h5_write_strings(f, "unseen/names", &name));
     }
