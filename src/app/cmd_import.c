@@ -95,6 +95,7 @@ static cpa_status write_run(const cpa_options *o, cpa_model_meta *meta, cpa_rund
 cleanup:
     cpa_model_destroy(&model);
     cpa_pert_table_destroy(&vectors);
+    meta->vectors = NULL;
     if (be) {
         cpa_backend_destroy(&be);
     }

@@ -80,6 +80,7 @@ cpa latent trained --data full.h5ad --out latent.h5ad
 cpa embeddings trained --perturbation drug00+drug01 --dose 1,0.5 --out embeddings.h5ad
 cpa embeddings known --pert-embeddings new.h5 --out embeddings_known.h5ad
 cpa inspect trained/model.h5
+train 1 frozen_short trained.h5ad bits.h5 "${short[@]}" --freeze-pert-projection
 train 1 held full.h5ad bits.h5 "${short[@]}" --lr 0.02 --doser-lr 0.02
 cpa evaluate held --data full.h5ad --out held.csv
 cpa check full.h5ad --pert-embeddings bits.h5
@@ -107,6 +108,10 @@ for name, row in zip(names[2:], w["pert_embedding.weight"][2:]):
     assert (row == vector[name]).all(), name
 assert text(model["unseen/names"][:]) == [f"drug{i:02d}" for i in range(0, 84, 7)]
 assert model["unseen/bits"].shape == (12, 4) and model["unseen/bits"].dtype == np.uint8
+
+# A frozen projection stays what it was drawn as, the other one does not.
+drawn, frozen = (h5py.File(run + "/model.h5")["module/pert_network.pert_transformation.weight"][:] for run in ("frozen_short", "frozen"))
+assert (drawn == frozen).all() and abs(drawn - w["pert_transformation.weight"]).max() > 1e-3 and abs(drawn).max() <= 30**-0.5
 
 # Of embeddings: the projected vector times the dose curve, which is the mean one where nothing was trained.
 f = h5py.File("embeddings.h5ad")
