@@ -71,6 +71,19 @@ done
 $CPA_MPIRUN -n 3 "$CPA_HPC" evaluate known --data full.h5ad --pert-embeddings new.h5 --out ranks.csv --quiet >out 2>err || fail "evaluate: $(cat err)"
 cmp known.csv ranks.csv || fail "other scores on 3 ranks"
 
+# In two sittings as in one; but not with other vectors in the second.
+cp full.h5ad atlas.h5ad && cp bits.h5 vectors.h5
+train 1 whole atlas.h5ad vectors.h5 "${short[@]}" --max-epochs 4
+train 2 sittings atlas.h5ad vectors.h5 "${short[@]}" --checkpoint-every-steps 9
+rm sittings/model.h5
+train 4 sittings atlas.h5ad vectors.h5 "${short[@]}" --max-epochs 4 --resume
+cmp whole/model.h5 sittings/model.h5 || fail "another model in two sittings"
+train 1 other atlas.h5ad vectors.h5 "${short[@]}" --checkpoint-every-steps 9
+rm other/model.h5
+/usr/bin/python3 -c 'import h5py; h5py.File("vectors.h5", "r+")["bits"][70, 2] ^= 8'
+"$CPA_HPC" train atlas.h5ad --config other/config.yaml --out other --max-epochs 4 --resume --quiet >out 2>err
+[ $? -eq 65 ] && grep -qF "digest of the perturbations' vectors" err || fail "a resumed run took other vectors: $(cat err)"
+
 # Everything that takes a name takes that of a perturbation that was not trained, also in combinations.
 printf 'perturbation,dose\ndrug00,1\ndrug00+drug01,1+0.5\n' >grid.csv
 cpa predict trained --data trained.h5ad --perturbation drug00 --dose 1 --output mean --out one.h5ad
