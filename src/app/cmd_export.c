@@ -51,7 +51,7 @@ static cpa_status add_hyper(cJSON *command, const cpa_model_config *config)
     for (int i = 0; i < CPA_N_OPTIONS; i++) {
         const cpa_option *option = &cpa_option_table()[i];
         size_t n = strlen(option->name);
-        if (option->section == CPA_SECTION_MODEL) {
+        if (option->section == CPA_SECTION_MODEL && option->row == NULL) { // the others upstream does not know
             const void *member = (const char *)config + (option->offset - offsetof(cpa_options, model));
             add_option(n > 4 && strcmp(option->name + n - 4, "_adv") == 0 ? plan : model, option, member);
         }

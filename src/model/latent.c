@@ -73,7 +73,8 @@ cpa_status cpa_model_compose(cpa_model *m, cpa_mat z, int parts)
     if (parts & CPA_LATENT_PERT) {
         cpa_mat vectors;
         CPA_TRY(cpa_latent_vectors(m, &vectors));
-        CPA_TRY(cpa_op_bag_add(m->be, z, vectors, m->batch.pert, m->batch.comb, components(m, m->s), 1));
+        CPA_TRY(cpa_op_bag_add(m->be, z, vectors, m->batch.pert, m->batch.comb, components(m, m->s),
+                               cpa_first_perturbation(m)));
     }
     for (int c = 0; c < m->shape.n_covs; c++) {
         if (parts & (c == m->shape.batch_cov ? CPA_LATENT_BATCH : CPA_LATENT_COVS)) {
@@ -192,7 +193,8 @@ static cpa_status vector_grad(cpa_model *m, cpa_mat dz, cpa_mat ds)
     bool external = m->shape.n_pert_features > 0;
     cpa_mat vectors = external ? m->vectors : cpa_value(t, m->pert_embedding);
     cpa_mat dvectors = external ? m->dvectors : cpa_grad(t, m->pert_embedding);
-    CPA_TRY(cpa_op_bag_grad(m->be, dvectors, ds, dz, vectors, m->batch.pert, m->batch.comb, components(m, m->s), 1));
+    CPA_TRY(cpa_op_bag_grad(m->be, dvectors, ds, dz, vectors, m->batch.pert, m->batch.comb, components(m, m->s),
+                            cpa_first_perturbation(m)));
     if (external && !m->config.freeze_pert_projection) {
         CPA_TRY(cpa_op_gemm(m->be, cpa_grad(t, m->project_weight), dvectors, true, cpa_value(t, m->pert_embedding),
                             false, 1, 0));

@@ -56,9 +56,10 @@ static cpa_status declare_perturbations(cpa_model *m)
     cpa_params *t = &m->t;
     const cpa_shape *s = &m->shape;
     int latent = m->config.n_latent;
-    if (!s->n_pert_features) {
-        return cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->n_perts, latent, 2, CPA_INIT_NORMAL_PAD, 0,
-                              &m->pert_embedding, "module/pert_network.pert_embedding.weight");
+    if (!s->n_pert_features) { // a control that adds nothing is one more row of zeros, which stay zeros
+        return cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->n_perts, latent, 2, CPA_INIT_NORMAL_PAD,
+                              cpa_first_perturbation(m), &m->pert_embedding,
+                              "module/pert_network.pert_embedding.weight");
     }
     cpa_group group = m->config.freeze_pert_projection ? CPA_GROUP_FROZEN : CPA_GROUP_AUTOENCODER;
     double bound = 1.0 / __builtin_sqrt(s->n_pert_features);
@@ -183,9 +184,9 @@ static cpa_status place_activations(cpa_model *m)
     cpa_status st = CPA_OK;
     int b = m->shape.max_cells;
     CPA_TRY(cpa_mlp_place(&m->encoder, b, m->training, false, m->config.dropout_rate_encoder));
-    // Only the gauss decoder has dropout; upstream's count decoders do without, whatever the option says.
-    CPA_TRY(cpa_mlp_place(&m->decoder, b, m->training, false,
-                          m->likelihood == CPA_GAUSS ? m->config.dropout_rate_decoder : 0));
+    // Upstream's count decoders do without dropout, whatever the option says.
+    bool dropout = m->likelihood == CPA_GAUSS || m->config.nb_decoder_dropout;
+    CPA_TRY(cpa_mlp_place(&m->decoder, b, m->training, false, dropout ? m->config.dropout_rate_decoder : 0));
     for (int i = 0; i < m->n_adversaries; i++) {
         CPA_TRY(cpa_mlp_place(&m->adversary[i].mlp, b, true, true, m->config.dropout_rate_adv));
     }
@@ -219,6 +220,7 @@ static cpa_status place_batch(cpa_model *m)
     if (m->shape.mixup) {
         CPA_TRY(dev(m, b, 4, &d->label2));
         CPA_TRY(dev(m, 2 * b * m->shape.n_covs, 4, &d->cov));
+        CPA_TRY(dev(m, b * m->shape.n_covs, 4, &d->cov_partner));
         CPA_TRY(dev(m, 2 * b, sizeof(cpa_real), &d->cov_weight));
         CPA_TRY(cpa_alloc(2 * (size_t)b, sizeof *m->host_cov, &m->host_cov));
         CPA_TRY(cpa_alloc(2 * (size_t)b, sizeof *m->host_weight, &m->host_weight));
@@ -350,9 +352,10 @@ void cpa_model_destroy(cpa_model **out)
         cpa_mlp_fini(&m->adversary[i].mlp);
     }
     cpa_device_batch *d = &m->batch;
-    void *device[] = {m->memory, m->class_weights, m->sums, m->r2,    m->order,   m->offsets, m->mask,
-                      m->best,   d->indptr,        d->gene, d->count, d->log1p,   d->library, d->pert,
-                      d->dose,   d->label,         d->cell, d->cov,   d->cov_own, d->label2,  d->cov_weight};
+    void *device[] = {m->memory,  m->class_weights, m->sums,       m->r2,         m->order, m->offsets,
+                      m->mask,    m->best,          d->indptr,     d->gene,       d->count, d->log1p,
+                      d->library, d->pert,          d->dose,       d->label,      d->cell,  d->cov,
+                      d->cov_own, d->label2,        d->cov_weight, d->cov_partner};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
         if (device[i]) {
             cpa_op_release(m->be, device[i]);

@@ -11,7 +11,7 @@ typedef enum cpa_likelihood { CPA_NB, CPA_ZINB, CPA_GAUSS } cpa_likelihood;
 // A batch on the backend. cov holds cov_width codes a cell: its own, and in a mixed batch its partner's.
 typedef struct cpa_device_batch {
     cpa_csr x;
-    cpa_dev_int *indptr, *gene, *pert, *label, *label2, *cov, *cov_own, *cell;
+    cpa_dev_int *indptr, *gene, *pert, *label, *label2, *cov, *cov_own, *cov_partner, *cell;
     cpa_dev_real *count, *log1p, *library, *dose, *cov_weight;
     int comb; // components a cell
     bool mixed;
@@ -66,6 +66,12 @@ struct cpa_model {
     double *host_r2;
     int *host_hits; // [3 max classes]
 };
+
+/** Number of the first perturbation that adds to the latent: behind the padding, and behind a control that is nothing. */
+static inline int cpa_first_perturbation(const cpa_model *m)
+{
+    return m->config.control_zero ? 2 : 1;
+}
 
 /** Uploads a batch. */
 cpa_status cpa_model_load(cpa_model *m, const cpa_batch *batch);

@@ -59,9 +59,10 @@ static cpa_batch *make_batch(void)
 typedef struct variant {
     const char *likelihood, *doser;
     bool batch_norm, layer_norm, variational, mixup;
+    bool mix_covariates, nb_dropout, control_zero;
 } variant;
 
-static const variant plain = {"nb", "logsigm", true, false, false, false};
+static const variant plain = {.likelihood = "nb", .doser = "logsigm", .batch_norm = true};
 
 static cpa_model *make_model(cpa_backend *be, const variant *v)
 {
@@ -78,6 +79,8 @@ static cpa_model *make_model(cpa_backend *be, const variant *v)
                           .use_layer_norm_adv = v->layer_norm,
                           .dropout_rate_encoder = 0.1,
                           .dropout_rate_decoder = 0.15,
+                          .nb_decoder_dropout = v->nb_dropout,
+                          .control_zero = v->control_zero,
                           .variational = v->variational,
                           .n_latent = 5,
                           .n_hidden_encoder = 7,
@@ -122,6 +125,23 @@ static cpa_lane_plan plan_for(const cpa_batch *b, bool autoencoder, bool adversa
     return p;
 }
 
+// The batch of a variant: itself, or mixed with partners.
+static cpa_batch *batch_of(const variant *v)
+{
+    cpa_batch *b = make_batch(), *mixed;
+    if (!v->mixup) {
+        return b;
+    }
+    int32_t partner[B];
+    for (int i = 0; i < B; i++) {
+        partner[i] = (i * 4 + 3) % B;
+    }
+    assert_int_equal(cpa_batch_create_mixed(B, B * G, G, N_COVS, M, &mixed), CPA_OK);
+    assert_int_equal(cpa_mixup_apply(b, 0.3, partner, mixed), CPA_OK);
+    cpa_batch_destroy(&b);
+    return mixed;
+}
+
 #ifdef CPA_DOUBLE
 static const double STEP = 1e-6, TOLERANCE = 2e-7;
 
@@ -162,23 +182,6 @@ static double quotient(cpa_model *m, const cpa_batch *b, const cpa_lane_plan *pl
     return f;
 }
 
-// The batch of a variant: itself, or mixed with partners.
-static cpa_batch *batch_of(const variant *v)
-{
-    cpa_batch *b = make_batch(), *mixed;
-    if (!v->mixup) {
-        return b;
-    }
-    int32_t partner[B];
-    for (int i = 0; i < B; i++) {
-        partner[i] = (i * 4 + 3) % B;
-    }
-    assert_int_equal(cpa_batch_create_mixed(B, B * G, G, N_COVS, M, &mixed), CPA_OK);
-    assert_int_equal(cpa_mixup_apply(b, 0.3, partner, mixed), CPA_OK);
-    cpa_batch_destroy(&b);
-    return mixed;
-}
-
 // Central differences over every element of every parameter that the plan updates.
 static void check_gradients(const char *backend, const variant *kind, bool autoencoder)
 {
@@ -187,6 +190,7 @@ static void check_gradients(const char *backend, const variant *kind, bool autoe
     cpa_model *m = make_model(be, kind);
     cpa_batch *b = batch_of(kind);
     cpa_lane_plan plan = plan_for(b, autoencoder, !autoencoder);
+    plan.mix_covariates = kind->mix_covariates;
     cpa_params *t = cpa_model_params(m);
     objective(m, b, &plan);
     cpa_real *grad = calloc((size_t)t->n_grad, sizeof *grad);
@@ -205,10 +209,11 @@ static void check_gradients(const char *backend, const variant *kind, bool autoe
                 f = quotient(m, b, &plan, t->p[i].at + e, STEP / 20);
             }
             if (fabs(f - g) > TOLERANCE * (scale + fabs(f))) {
-                fail_msg("%s, %s%s%s%s%s: %s[%lld]: gradient %.9g, difference quotient %.9g", kind->likelihood,
+                fail_msg("%s, %s%s%s%s%s%s%s%s: %s[%lld]: gradient %.9g, difference quotient %.9g", kind->likelihood,
                          kind->doser, kind->batch_norm ? ", batch norm" : "", kind->layer_norm ? ", layer norm" : "",
-                         kind->variational ? ", variational" : "", kind->mixup ? ", mixup" : "", t->p[i].name,
-                         (long long)e, g, f);
+                         kind->variational ? ", variational" : "", kind->mixup ? ", mixup" : "",
+                         kind->mix_covariates ? " of covariates" : "", kind->nb_dropout ? ", dropout of counts" : "",
+                         kind->control_zero ? ", control zero" : "", t->p[i].name, (long long)e, g, f);
             }
             checked++;
         }
@@ -233,8 +238,12 @@ static void gradients_of_every_combination(void **state)
     (void)state;
     static const char *const likelihood[] = {"nb", "zinb", "gauss"}, *const doser[] = {"logsigm", "sigm", "linear"};
     for (int i = 0; i < 3 * 3 * 4 * 2 * 2; i++) {
-        variant v = {likelihood[i % 3], doser[i / 3 % 3],  (i / 9 & 1) != 0,
-                     (i / 18 & 1) != 0, (i / 36 & 1) != 0, (i / 72 & 1) != 0};
+        variant v = {.likelihood = likelihood[i % 3],
+                     .doser = doser[i / 3 % 3],
+                     .batch_norm = (i / 9 & 1) != 0,
+                     .layer_norm = (i / 18 & 1) != 0,
+                     .variational = (i / 36 & 1) != 0,
+                     .mixup = (i / 72 & 1) != 0};
         check_gradients("cpu", &v, true);
     }
 }
@@ -244,12 +253,121 @@ static void adversary_gradients_of_every_combination(void **state)
 {
     (void)state;
     for (int i = 0; i < 4 * 2 * 2; i++) {
-        variant v = {"nb", "logsigm", (i & 1) != 0, (i & 2) != 0, (i & 4) != 0, (i & 8) != 0};
+        variant v = plain;
+        v.batch_norm = (i & 1) != 0;
+        v.layer_norm = (i & 2) != 0;
+        v.variational = (i & 4) != 0;
+        v.mixup = (i & 8) != 0;
         check_gradients("cpu", &v, false);
     }
 }
 
+// What --semantics fixed changes in the model.
+static void gradients_of_mended_rows(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        variant v = plain;
+        v.mixup = v.mix_covariates = true;
+        check_gradients(i ? "check" : "cpu", &v, i == 0);
+        v = plain;
+        v.nb_dropout = true;
+        v.likelihood = i ? "zinb" : "nb";
+        check_gradients("cpu", &v, true);
+        v = plain;
+        v.control_zero = true;
+        v.mixup = i == 1;
+        check_gradients("cpu", &v, true);
+    }
+}
+
 #endif
+
+// Sum of the loss of covariate 2's adversary over a batch (whose partners have the same covariate 0).
+static double covariate_loss(cpa_model *m, const cpa_batch *b, bool both)
+{
+    double sums[MAX_SUMS];
+    cpa_lane_plan plan = plan_for(b, false, true);
+    plan.mix_covariates = both;
+    assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
+    return sums[CPA_SUM_COVS + CPA_SUMS_PER_COV * 2 + CPA_SUM_COV_ADV];
+}
+
+// L4: lambda CE(own) + (1 - lambda) CE(partner), of which upstream has the first term alone.
+static void partners_count_for_covariates(void **state)
+{
+    (void)state;
+    cpa_backend *be;
+    assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
+    variant v = plain;
+    v.mixup = true;
+    cpa_model *m = make_model(be, &v);
+    cpa_batch *b = batch_of(&v);
+    double lambda = b->mixup_lambda, own = covariate_loss(m, b, false) / lambda, both = covariate_loss(m, b, true);
+    memcpy(b->cov + 2 * B, b->cov2 + 2 * B, B * sizeof *b->cov); // adversaries see the basal latent alone
+    double partner = covariate_loss(m, b, false) / lambda;
+    assert_true(fabs(own - partner) > 1e-3 * own);
+    assert_true(fabs(both - lambda * own - (1 - lambda) * partner) < 1e-5 * both);
+    cpa_batch_destroy(&b);
+    cpa_model_destroy(&m);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+}
+
+static double reconstruction_loss(const variant *v)
+{
+    cpa_backend *be;
+    double sums[MAX_SUMS];
+    assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
+    cpa_model *m = make_model(be, v);
+    cpa_batch *b = make_batch();
+    cpa_lane_plan plan = plan_for(b, true, false);
+    assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
+    cpa_batch_destroy(&b);
+    cpa_model_destroy(&m);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+    return sums[CPA_SUM_RECON];
+}
+
+// M10: upstream's count decoders ignore dropout_rate_decoder.
+static void decoder_dropout_of_counts(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        variant without = plain, with = plain;
+        without.likelihood = with.likelihood = i ? "gauss" : "nb";
+        with.nb_dropout = true;
+        assert_true((reconstruction_loss(&with) == reconstruction_loss(&without)) == (i == 1)); // gauss has it anyway
+    }
+}
+
+// D2: what the control adds to the latent.
+static void control_adds_nothing(void **state)
+{
+    (void)state;
+    for (int zero = 0; zero < 2; zero++) {
+        cpa_backend *be;
+        cpa_real z[B * 5];
+        assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
+        variant v = plain;
+        v.control_zero = zero == 1;
+        cpa_model *m = make_model(be, &v);
+        cpa_batch *b = make_batch();
+        assert_int_equal(cpa_model_infer(m, b, false), CPA_OK);
+        assert_int_equal(cpa_model_latent(m, CPA_LATENT_PERT, z), CPA_OK);
+        for (int i = 0; i < B; i++) {
+            bool nothing = true;
+            for (int k = 0; k < 5; k++) {
+                nothing = nothing && z[i * 5 + k] == 0;
+            }
+            bool control = b->pert[i * M] == 1 && b->pert[i * M + 1] == 0;
+            assert_int_equal(nothing, zero && control);
+        }
+        assert_int_equal(b->pert[4 * M], 1); // there is one
+        cpa_batch_destroy(&b);
+        cpa_model_destroy(&m);
+        assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+    }
+}
 
 // The same bits from both backends, which run the same arithmetic.
 static void check_backend_equals_cpu(void **state)
@@ -306,7 +424,11 @@ int main(void)
         cmocka_unit_test(gradients_behind_memory_guards),
         cmocka_unit_test(gradients_of_every_combination),
         cmocka_unit_test(adversary_gradients_of_every_combination),
+        cmocka_unit_test(gradients_of_mended_rows),
 #endif
+        cmocka_unit_test(partners_count_for_covariates),
+        cmocka_unit_test(decoder_dropout_of_counts),
+        cmocka_unit_test(control_adds_nothing),
         cmocka_unit_test(check_backend_equals_cpu),
         cmocka_unit_test(a_step_allocates_nothing),
     };
