@@ -1,4 +1,4 @@
-// Owns: the latent space: the encoder's outputs, dose responses, embeddings and their gradients, composing latents.
+// Owns: the latent space: the encoder's outputs, embeddings and their gradients, composing latents.
 // Never touches the decoder or the adversaries.
 #include "model_impl.h"
 
@@ -37,8 +37,7 @@ cpa_status cpa_latent_doses(cpa_model *m)
 {
     cpa_status st = CPA_OK;
     cpa_mat s = components(m, m->s);
-    CPA_TRY(cpa_op_doser(m->be, s, m->batch.pert, components(m, (cpa_mat){.data = m->batch.dose}),
-                         cpa_value(&m->t, m->doser_w), cpa_value(&m->t, m->doser_b), m->doser));
+    CPA_TRY(cpa_doser_forward(m, s));
     CPA_TRY(weight_halves(m, s));
 cleanup:
     return st;
@@ -210,11 +209,9 @@ cpa_status cpa_latent_embedding_grad(cpa_model *m, cpa_mat dz)
     cpa_params *t = &m->t;
     cpa_mat ds = components(m, m->ds);
     CPA_TRY(vector_grad(m, dz, ds));
-    if (m->doser != CPA_DOSER_LINEAR) {
+    if (cpa_doser_has_gradient(m)) {
         CPA_TRY(weight_halves(m, ds));
-        CPA_TRY(cpa_op_doser_grad(m->be, cpa_grad(t, m->doser_w), cpa_grad(t, m->doser_b), ds, m->batch.pert,
-                                  components(m, (cpa_mat){.data = m->batch.dose}), cpa_value(t, m->doser_w),
-                                  cpa_value(t, m->doser_b), m->doser));
+        CPA_TRY(cpa_doser_grad(m, ds));
     }
     for (int c = 0; c < m->shape.n_covs; c++) {
         int width;

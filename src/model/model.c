@@ -86,12 +86,7 @@ static cpa_status declare_autoencoder(cpa_model *m)
         CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->cov_size[i], m->config.n_latent, 2, CPA_INIT_NORMAL, 0,
                                &m->cov_embedding[i], "module/covars_embeddings.%s.weight", s->cov_name[i]));
     }
-    // A linear dose response has parameters that do nothing.
-    cpa_group doser = m->doser == CPA_DOSER_LINEAR ? CPA_GROUP_FROZEN : CPA_GROUP_DOSER;
-    CPA_TRY(
-        cpa_params_add(t, doser, 1, s->n_perts, 2, CPA_INIT_ONE, 0, &m->doser_w, "module/pert_network.dosers.beta"));
-    CPA_TRY(
-        cpa_params_add(t, doser, 1, s->n_perts, 2, CPA_INIT_ZERO, 0, &m->doser_b, "module/pert_network.dosers.bias"));
+    CPA_TRY(cpa_doser_declare(m));
 cleanup:
     return st;
 }
@@ -162,6 +157,7 @@ static int64_t lay_out(cpa_model *m, cpa_dev_real *arena)
     int b = m->shape.max_cells, genes = m->shape.n_genes;
     bool two = m->likelihood != CPA_NB;
     lay_out_latents(m, arena, &used);
+    cpa_doser_lay_out(m, arena, &used);
     m->logits = cpa_mat_take(arena, &used, b, genes);
     if (two) {
         m->head2 = cpa_mat_take(arena, &used, b, genes);
@@ -274,18 +270,20 @@ cleanup:
 static cpa_status read_choices(cpa_model *m, const cpa_model_config *c)
 {
     cpa_status st = CPA_OK;
-    static const char *const likelihood[] = {"nb", "zinb", "gauss"}, *const doser[] = {"logsigm", "sigm", "linear"};
+    static const char *const likelihood[] = {"nb", "zinb", "gauss"}, *const doser[] = {"logsigm", "sigm", "linear",
+                                                                                       "mlp"};
     int a = 0, b = 0;
     while (a < 3 && strcmp(c->recon_loss, likelihood[a]) != 0) {
         a++;
     }
-    while (b < 3 && strcmp(c->doser_type, doser[b]) != 0) {
+    while (b < 4 && strcmp(c->doser_type, doser[b]) != 0) {
         b++;
     }
     CPA_REQUIRE(a < 3, CPA_USAGE, "recon_loss '%s' is none of nb, zinb, gauss", c->recon_loss);
-    CPA_REQUIRE(b < 3, CPA_USAGE, "doser_type '%s' is none of logsigm, sigm, linear", c->doser_type);
+    CPA_REQUIRE(b < 4, CPA_USAGE, "doser_type '%s' is none of logsigm, sigm, linear, mlp", c->doser_type);
     m->likelihood = (cpa_likelihood)a;
-    m->doser = (cpa_doser)b;
+    m->has_dose_nets = b == 3;
+    m->doser = m->has_dose_nets ? CPA_DOSER_LINEAR : (cpa_doser)b;
     m->config = *c;
     m->config.recon_loss = m->config.doser_type = NULL; // borrowed strings that nothing here needs any more
 cleanup:

@@ -28,6 +28,15 @@ typedef struct cpa_adversary {
     int sum_adv, sum_penalty, sum_acc;
 } cpa_adversary;
 
+// Networks of ReLU layers from a dose to its effect, one for each perturbation: tensors of all of them stacked, and
+// activations [max_cells * components, width] of those that the loaded batch needs.
+typedef struct cpa_dose_nets {
+    int n_layers;                                             // hidden ones
+    int weight[CPA_MAX_LAYERS + 1], bias[CPA_MAX_LAYERS + 1]; // the output layer's last
+    cpa_mat y[CPA_MAX_LAYERS], work[2];
+    cpa_mat out, dout; // [max_cells * components, 1]
+} cpa_dose_nets;
+
 struct cpa_model {
     cpa_backend *be; // borrowed
     cpa_model_config config;
@@ -35,7 +44,9 @@ struct cpa_model {
     bool training;
     cpa_params t;
     cpa_likelihood likelihood;
+    bool has_dose_nets; // instead of `doser`
     cpa_doser doser;
+    cpa_dose_nets dose_nets;
     cpa_mlp encoder, decoder;
     int var_weight, var_bias;     // second output of a variational encoder
     int head2_weight, head2_bias; // second head of the decoder: zero inflation or variance
@@ -96,6 +107,19 @@ cpa_status cpa_latent_embedding_grad(cpa_model *m, cpa_mat dz);
 
 /** Scaled doses of the loaded batch. */
 cpa_status cpa_latent_doses(cpa_model *m);
+
+/** Declares the parameters of the dose response. */
+cpa_status cpa_doser_declare(cpa_model *m);
+
+/** Places its activations; with arena NULL only counts. */
+void cpa_doser_lay_out(cpa_model *m, cpa_dev_real *arena, int64_t *used);
+
+/** Effects of the loaded batch's doses into s [n, components]. */
+cpa_status cpa_doser_forward(cpa_model *m, cpa_mat s);
+
+/** Gradients of its parameters from ds, for the activations of the last forward; only where it has any. */
+cpa_status cpa_doser_grad(cpa_model *m, cpa_mat ds);
+bool cpa_doser_has_gradient(const cpa_model *m);
 
 /** Declares the decoder of the likelihood. */
 cpa_status cpa_likelihood_declare(cpa_model *m);

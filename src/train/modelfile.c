@@ -23,23 +23,20 @@ typedef struct option_row {
     row_type type;
     size_t offset;    // into cpa_model_meta
     int64_t min, max; // of integers: a damaged size must not be allocated
-    bool is_new;      // files of earlier programs lack it, and mean 0
 } option_row;
 #define ROW(name, type, member)                                                                                        \
     {                                                                                                                  \
-        name, ROW_##type, offsetof(cpa_model_meta, member), INT64_MIN, INT64_MAX, false                                \
-    }
-#define NEW_FLAG(name, member)                                                                                         \
-    {                                                                                                                  \
-        name, ROW_BOOL, offsetof(cpa_model_meta, member), INT64_MIN, INT64_MAX, true                                   \
+        name, ROW_##type, offsetof(cpa_model_meta, member), INT64_MIN, INT64_MAX                                       \
     }
 #define SIZE(name, max, member)                                                                                        \
     {                                                                                                                  \
-        name, ROW_INT, offsetof(cpa_model_meta, member), 1, max, false                                                 \
+        name, ROW_INT, offsetof(cpa_model_meta, member), 1, max                                                        \
     }
 static const option_row ROWS[] = {
     ROW("recon_loss", STRING, config.recon_loss),
     ROW("doser_type", STRING, config.doser_type),
+    SIZE("n_hidden_doser", MAX_WIDTH, config.n_hidden_doser),
+    SIZE("n_layers_doser", CPA_MAX_LAYERS, config.n_layers_doser),
     SIZE("n_latent", MAX_WIDTH, config.n_latent),
     SIZE("n_hidden_encoder", MAX_WIDTH, config.n_hidden_encoder),
     SIZE("n_layers_encoder", CPA_MAX_LAYERS, config.n_layers_encoder),
@@ -51,8 +48,8 @@ static const option_row ROWS[] = {
     ROW("use_layer_norm_decoder", BOOL, config.use_layer_norm_decoder),
     ROW("dropout_rate_encoder", REAL, config.dropout_rate_encoder),
     ROW("dropout_rate_decoder", REAL, config.dropout_rate_decoder),
-    NEW_FLAG("nb_decoder_dropout", config.nb_decoder_dropout),
-    NEW_FLAG("control_zero", config.control_zero),
+    ROW("nb_decoder_dropout", BOOL, config.nb_decoder_dropout),
+    ROW("control_zero", BOOL, config.control_zero),
     ROW("variational", BOOL, config.variational),
     ROW("use_batch_norm_adv", BOOL, config.use_batch_norm_adv),
     ROW("use_layer_norm_adv", BOOL, config.use_layer_norm_adv),
@@ -73,7 +70,7 @@ static const option_row ROWS[] = {
     ROW("deg_uns_key", STRING, spec.deg_uns_key),
     ROW("deg_uns_cat_key", STRING, spec.deg_uns_cat_key),
     ROW("data_seed", INT64, spec.seed),
-    NEW_FLAG("compat_dose_order", spec.compat_dose_order),
+    ROW("compat_dose_order", BOOL, spec.compat_dose_order),
     SIZE("max_comb_len", MAX_COMBINED, max_comb_len),
     ROW("batch_covariate", INT, batch_cov),
 };
@@ -278,9 +275,6 @@ static cpa_status read_rows(const cpa_h5 *f, cpa_model_meta *meta)
         void *member = (char *)meta + ROWS[i].offset;
         int64_t whole = 0; // of an empty attribute
         int n;
-        if (ROWS[i].is_new && !cpa_h5_has_attr(f, "options", ROWS[i].name)) {
-            continue;
-        }
         if (ROWS[i].type == ROW_STRING) {
             if (cpa_h5_has_attr(f, "options", ROWS[i].name)) {
                 CPA_TRY(cpa_h5_attr_string(f, "options", ROWS[i].name, member));

@@ -71,6 +71,8 @@ static cpa_model *make_model(cpa_backend *be, const variant *v)
     static const double weight[K] = {1.5, 3, 0.5, 2};
     cpa_model_config c = {.recon_loss = (char *)(uintptr_t)v->likelihood,
                           .doser_type = (char *)(uintptr_t)v->doser,
+                          .n_hidden_doser = 3,
+                          .n_layers_doser = 2,
                           .use_batch_norm_encoder = v->batch_norm,
                           .use_layer_norm_encoder = v->layer_norm,
                           .use_batch_norm_decoder = v->batch_norm,
@@ -262,6 +264,19 @@ static void adversary_gradients_of_every_combination(void **state)
     }
 }
 
+// A network for the dose of each perturbation, single and in combinations, mixed or not; the control may be nothing.
+static void gradients_of_dose_networks(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        variant v = plain;
+        v.doser = "mlp";
+        v.mixup = (i & 1) != 0;
+        v.control_zero = (i & 2) != 0;
+        check_gradients("cpu", &v, true);
+    }
+}
+
 // What --semantics fixed changes in the model.
 static void gradients_of_mended_rows(void **state)
 {
@@ -269,7 +284,7 @@ static void gradients_of_mended_rows(void **state)
     for (int i = 0; i < 2; i++) {
         variant v = plain;
         v.mixup = v.mix_covariates = true;
-        check_gradients(i ? "check" : "cpu", &v, i == 0);
+        check_gradients("cpu", &v, i == 0);
         v = plain;
         v.nb_dropout = true;
         v.likelihood = i ? "zinb" : "nb";
@@ -369,32 +384,119 @@ static void control_adds_nothing(void **state)
     }
 }
 
+// The values of a tensor, to be freed.
+static cpa_real *tensor(cpa_model *m, const char *name)
+{
+    cpa_params *t = cpa_model_params(m);
+    int id = cpa_params_find(t, name);
+    assert_true(id >= 0);
+    cpa_real *v = calloc((size_t)cpa_param_size(&t->p[id]), sizeof *v);
+    assert_int_equal(cpa_params_get(t, t->value, id, v), CPA_OK);
+    return v;
+}
+
+// sigmoid(network(dose)) of perturbation p where the dose is above 0, by hand: two hidden layers of 3.
+static double dose_effect(cpa_model *m, int p, double dose)
+{
+    static const char *const names[] = {"Layer 0.weight", "Layer 0.bias",  "Layer 1.weight",
+                                        "Layer 1.bias",   "output.weight", "output.bias"};
+    cpa_real *v[6];
+    double y[3], z[3], out;
+    for (int k = 0; k < 6; k++) {
+        char name[80];
+        snprintf(name, sizeof name, "module/pert_network.dosers.%s", names[k]);
+        v[k] = tensor(m, name);
+    }
+    for (int h = 0; h < 3; h++) {
+        y[h] = fmax(0, (double)v[0][p * 3 + h] * dose + (double)v[1][p * 3 + h]);
+    }
+    out = (double)v[5][p];
+    for (int h = 0; h < 3; h++) {
+        z[h] = (double)v[3][p * 3 + h];
+        for (int i = 0; i < 3; i++) {
+            z[h] += (double)v[2][(p * 3 + h) * 3 + i] * y[i];
+        }
+        out += (double)v[4][p * 3 + h] * fmax(0, z[h]);
+    }
+    for (int k = 0; k < 6; k++) {
+        free(v[k]);
+    }
+    return dose > 0 ? 1 / (1 + exp(-out)) : 0;
+}
+
+// M5: what perturbations add to the latent; a dose of 0 adds nothing.
+static void dose_networks_scale_embeddings(void **state)
+{
+    (void)state;
+    cpa_backend *be;
+    cpa_real z[B * 5];
+    assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
+    variant v = plain;
+    v.doser = "mlp";
+    cpa_model *m = make_model(be, &v);
+    cpa_batch *b = make_batch();
+    b->dose[M] = 0;
+    assert_int_equal(cpa_model_infer(m, b, false), CPA_OK);
+    assert_int_equal(cpa_model_latent(m, CPA_LATENT_PERT, z), CPA_OK);
+    cpa_real *e = tensor(m, "module/pert_network.pert_embedding.weight");
+    for (int i = 0; i < B; i++) {
+        double effect[M];
+        for (int k = 0; k < M; k++) {
+            int p = b->pert[i * M + k];
+            effect[k] = p ? dose_effect(m, p, (double)b->dose[i * M + k]) : 0;
+        }
+        for (int l = 0; l < 5; l++) {
+            double want =
+                effect[0] * (double)e[b->pert[i * M] * 5 + l] + effect[1] * (double)e[b->pert[i * M + 1] * 5 + l];
+            assert_true(fabs((double)z[i * 5 + l] - want) < 1e-5);
+            assert_true(i != 1 || z[i * 5 + l] == 0);
+        }
+    }
+    free(e);
+    cpa_batch_destroy(&b);
+    cpa_model_destroy(&m);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+}
+
+// Sums and gradients of a lane on a backend; the gradients are the caller's to free, *n of them.
+static cpa_real *lane_on(const char *backend, const variant *v, double *sums, size_t *n)
+{
+    cpa_backend *be;
+    assert_int_equal(cpa_backend_create(backend, &be), CPA_OK);
+    cpa_model *m = make_model(be, v);
+    cpa_batch *b = batch_of(v);
+    cpa_lane_plan plan = plan_for(b, true, true);
+    plan.want_metrics = true;
+    plan.mix_covariates = v->mix_covariates;
+    assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
+    *n = (size_t)cpa_model_params(m)->n_grad;
+    cpa_real *grad = calloc(*n, sizeof *grad);
+    cpa_op_download(be, grad, cpa_model_params(m)->grad, *n * sizeof *grad);
+    cpa_batch_destroy(&b);
+    cpa_model_destroy(&m);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+    return grad;
+}
+
 // The same bits from both backends, which run the same arithmetic.
 static void check_backend_equals_cpu(void **state)
 {
     (void)state;
-    double sums[2][MAX_SUMS];
-    cpa_real *grad[2];
-    int64_t n = 0;
-    for (int k = 0; k < 2; k++) {
-        cpa_backend *be;
-        assert_int_equal(cpa_backend_create(k ? "check" : "cpu", &be), CPA_OK);
-        cpa_model *m = make_model(be, &plain);
-        cpa_batch *b = make_batch();
-        cpa_lane_plan plan = plan_for(b, true, true);
-        plan.want_metrics = true;
-        assert_int_equal(cpa_model_lane(m, b, &plan, sums[k]), CPA_OK);
-        n = cpa_model_params(m)->n_grad;
-        grad[k] = calloc((size_t)n, sizeof **grad);
-        cpa_op_download(be, grad[k], cpa_model_params(m)->grad, (size_t)n * sizeof **grad);
-        cpa_batch_destroy(&b);
-        cpa_model_destroy(&m);
-        assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+    variant v = plain;
+    for (int k = 0; k < 3; k++) {
+        double cpu_sums[MAX_SUMS], check_sums[MAX_SUMS];
+        size_t n, n_check;
+        v.mixup = k > 0;
+        v.mix_covariates = k == 1;
+        v.control_zero = k == 1;
+        v.doser = k == 2 ? "mlp" : "logsigm";
+        cpa_real *cpu = lane_on("cpu", &v, cpu_sums, &n), *check = lane_on("check", &v, check_sums, &n_check);
+        assert_memory_equal(cpu_sums, check_sums, (CPA_SUM_COVS + N_COVS * CPA_SUMS_PER_COV) * sizeof(double));
+        assert_int_equal(n, n_check);
+        assert_memory_equal(cpu, check, n * sizeof *cpu);
+        free(cpu);
+        free(check);
     }
-    assert_memory_equal(sums[0], sums[1], (CPA_SUM_COVS + N_COVS * CPA_SUMS_PER_COV) * sizeof(double));
-    assert_memory_equal(grad[0], grad[1], (size_t)n * sizeof **grad);
-    free(grad[0]);
-    free(grad[1]);
 }
 
 // A second lane of the same batch allocates nothing.
@@ -424,11 +526,13 @@ int main(void)
         cmocka_unit_test(gradients_behind_memory_guards),
         cmocka_unit_test(gradients_of_every_combination),
         cmocka_unit_test(adversary_gradients_of_every_combination),
+        cmocka_unit_test(gradients_of_dose_networks),
         cmocka_unit_test(gradients_of_mended_rows),
 #endif
         cmocka_unit_test(partners_count_for_covariates),
         cmocka_unit_test(decoder_dropout_of_counts),
         cmocka_unit_test(control_adds_nothing),
+        cmocka_unit_test(dose_networks_scale_embeddings),
         cmocka_unit_test(check_backend_equals_cpu),
         cmocka_unit_test(a_step_allocates_nothing),
     };
