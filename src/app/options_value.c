@@ -138,15 +138,6 @@ bool cpa_option_is(const cpa_options *o, int i, const char *text)
     return strcmp(*CPA_MEMBER_CONST(o, p, char *), text) == 0;
 }
 
-const char *cpa_option_text(const cpa_options *o, int i)
-{
-    const cpa_option *p = &cpa_option_table()[i];
-    if (p->type == CPA_OPTION_BOOL) {
-        return *CPA_MEMBER_CONST(o, p, bool) ? "true" : "false";
-    }
-    return *CPA_MEMBER_CONST(o, p, char *);
-}
-
 static cpa_status set_bool(cpa_options *o, const cpa_option *p, const char *text)
 {
     return cpa_option_is_truth(text, CPA_MEMBER(o, p, bool)) ? CPA_OK : refuse(p, text);

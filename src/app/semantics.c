@@ -149,7 +149,9 @@ static cpa_status add_row(const cpa_options *o, int k, cpa_text *different, cpa_
         CPA_TRY(add_piece(upstream, p->row, ROWS[k].upstream));
     } else {
         CPA_TRY(add_piece(different, p->row, p->name));
-        CPA_TRY(cpa_text_add(different, " %s (upstream: %s)", cpa_option_text(o, i), ROWS[k].upstream));
+        CPA_TRY(cpa_text_add(different, " "));
+        CPA_TRY(cpa_option_show(o, i, different));
+        CPA_TRY(cpa_text_add(different, " (upstream: %s)", ROWS[k].upstream));
     }
 cleanup:
     return st;

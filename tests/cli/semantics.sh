@@ -73,6 +73,11 @@ train longer --max-epochs 1 --n-steps-pretrain-ae 11 --step-unit batch
 same updates batches
 ! h5diff -q batches/model.h5 longer/model.h5 >/dev/null || fails "n_steps_pretrain_ae does nothing"
 
+# A finished run stays as it is, and is not taken for one of other semantics.
+"$CPA_HPC" train "$data" --out fixed "${small[@]}" "${rows[@]}" --semantics fixed --resume --quiet
+! "$CPA_HPC" train "$data" --out fixed "${small[@]}" "${rows[@]}" --semantics cpa-0.8.8 --resume --quiet 2>err ||
+    fails "a finished run takes other semantics"
+
 # T12 and T18 do as upstream does, and say what that means.
 train warned --max-epochs 1 --adv-steps 1 --adv-loss focal
 says warned "warning: --adv-steps 1: T12"

@@ -142,9 +142,6 @@ int cpa_option_find(const char *name);
 /** Whether option `i`, a flag or a choice, has the value that this text stands for. */
 bool cpa_option_is(const cpa_options *o, int i, const char *text);
 
-/** The value of option `i`, a flag or a choice, as it is typed. Borrowed. */
-const char *cpa_option_text(const cpa_options *o, int i);
-
 /** The name of a command ("train"); "" for CPA_COMMAND_NONE. */
 const char *cpa_command_name(cpa_command command);
 
