@@ -51,7 +51,7 @@ static cpa_status add_hyper(cJSON *command, const cpa_model_config *config)
     for (int i = 0; i < CPA_N_OPTIONS; i++) {
         const cpa_option *option = &cpa_option_table()[i];
         size_t n = strlen(option->name);
-        if (option->section == CPA_SECTION_MODEL) {
+        if (option->section == CPA_SECTION_MODEL && option->row == NULL) { // the others upstream does not know
             const void *member = (const char *)config + (option->offset - offsetof(cpa_options, model));
             add_option(n > 4 && strcmp(option->name + n - 4, "_adv") == 0 ? plan : model, option, member);
         }
@@ -100,6 +100,10 @@ static cpa_status describe(const cpa_model_meta *meta, char **text)
         CPA_TRY(cpa_text_add(&covariates, "%s%s", c ? "," : "", s->categorical_covariate_keys.s[c]));
     }
     add_text(command, "covariates", cpa_text_str(&covariates));
+    cJSON *rows = cJSON_AddObjectToObject(command, "rows"); // of docs/semantics.md, which upstream has no options for
+    cJSON_AddBoolToObject(rows, "control_zero", meta->config.control_zero);
+    cJSON_AddBoolToObject(rows, "nb_decoder_dropout", meta->config.nb_decoder_dropout);
+    cJSON_AddBoolToObject(rows, "compat_dose_order", s->compat_dose_order);
     cJSON_AddNumberToObject(command, "max_comb", meta->max_comb_len);
     cJSON_AddNumberToObject(command, "train_size", s->train_size);
     cJSON_AddNumberToObject(command, "seed", (double)s->seed);
@@ -133,6 +137,9 @@ static cpa_status export_run(const cpa_options *o)
     CPA_TRY(describe(&meta, &command));
     CPA_TRY(cpa_modelfile_export(temporary, cpa_model_params(model), &meta, command));
     CPA_TRY(cpa_output_commit(temporary, o->out));
+    if (strcmp(meta.config.doser_type, "mlp") == 0) {
+        cpa_warn("upstream has no working dose response 'mlp': '%s' is for the command import alone", o->out);
+    }
     cpa_info("%s: %lld genes, %lld perturbations, %lld covariates, from model %s", o->out, (long long)meta.gene.n,
              (long long)meta.pert.n - 1, (long long)meta.cov_name.n, meta.digest);
 cleanup:

@@ -107,6 +107,20 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_semantics_apply(cpa_options *o)
+{
+    cpa_status st = CPA_OK;
+    bool fixed = strcmp(o->semantics, "fixed") == 0;
+    for (int i = 0; i < CPA_N_OPTIONS; i++) {
+        if (table[i].fixed != NULL && o->source[i] <= CPA_SOURCE_SEMANTICS) {
+            CPA_TRY(cpa_option_assign(o, i, fixed ? table[i].fixed : table[i].def,
+                                      fixed ? CPA_SOURCE_SEMANTICS : CPA_SOURCE_DEFAULT));
+        }
+    }
+cleanup:
+    return st;
+}
+
 cpa_status cpa_options_copy(const cpa_options *o, cpa_options *out)
 {
     cpa_status st;
@@ -141,6 +155,7 @@ cpa_status cpa_options_of_run(const cpa_options *o, const char *run, cpa_options
                 "'%s' is not a run folder, or not a finished one: it has no config.yaml", run);
     CPA_TRY(cpa_options_copy(o, out));
     CPA_TRY(cpa_options_read(out, path, CPA_SOURCE_RUN));
+    CPA_TRY(cpa_semantics_apply(out));
     out->model.seed = out->data.seed;
 cleanup:
     cpa_free(&path);
@@ -309,6 +324,7 @@ cpa_status cpa_options_parse(int argc, char **argv, cpa_options *o)
             CPA_TRY(cpa_options_read(o, o->config, CPA_SOURCE_CONFIG));
         }
         CPA_TRY(cpa_preset_apply(o));
+        CPA_TRY(cpa_semantics_apply(o));
         CPA_TRY(check_complete(o));
     }
     o->model.seed = o->data.seed;

@@ -52,6 +52,7 @@ static bool default_is_absent(const cpa_option *p)
 static cpa_status add_details(const cpa_option *p, cpa_text *t)
 {
     cpa_status st;
+    size_t before = t->n;
     bool has_range = p->type != CPA_OPTION_STRING && p->type != CPA_OPTION_STRINGS && p->type != CPA_OPTION_BOOL;
     if (p->required != 0 && p->required == p->commands) {
         CPA_TRY(cpa_text_add(t, "required"));
@@ -69,6 +70,12 @@ static cpa_status add_details(const cpa_option *p, cpa_text *t)
     }
     if (p->can_be_none) {
         CPA_TRY(cpa_text_add(t, "; '' for none"));
+    }
+    if (p->row != NULL) {
+        CPA_TRY(cpa_text_add(t, "%s%s", t->n > before ? "; " : "", p->row));
+    }
+    if (p->fixed != NULL) {
+        CPA_TRY(cpa_text_add(t, ": %s under --semantics fixed", p->fixed));
     }
 cleanup:
     return st;

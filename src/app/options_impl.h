@@ -5,9 +5,6 @@
 
 #include "cpa/app/options.h"
 
-/** Position in the table of a name with dashes or underscores, -1 when there is none. */
-int cpa_option_find(const char *name);
-
 /** The name nearest to a mistyped one among the options of `commands`, NULL when none is near. Static. */
 const char *cpa_option_nearest(const char *name, unsigned commands);
 
@@ -33,6 +30,9 @@ cpa_status cpa_option_copy(const cpa_options *from, cpa_options *to, int i);
 
 /** Sets what the preset says of the options that nothing else has set; nothing without a preset. */
 cpa_status cpa_preset_apply(cpa_options *o);
+
+/** Sets the defaults that the chosen semantics has, where nothing else has set the option. */
+cpa_status cpa_semantics_apply(cpa_options *o);
 
 /** Appends the presets as `train --help` shows them. */
 cpa_status cpa_presets_help(cpa_text *t);

@@ -128,6 +128,16 @@ bool cpa_option_is_truth(const char *text, bool *value)
     return false;
 }
 
+bool cpa_option_is(const cpa_options *o, int i, const char *text)
+{
+    const cpa_option *p = &cpa_option_table()[i];
+    bool truth = false;
+    if (p->type == CPA_OPTION_BOOL) {
+        return cpa_option_is_truth(text, &truth) && *CPA_MEMBER_CONST(o, p, bool) == truth;
+    }
+    return strcmp(*CPA_MEMBER_CONST(o, p, char *), text) == 0;
+}
+
 static cpa_status set_bool(cpa_options *o, const cpa_option *p, const char *text)
 {
     return cpa_option_is_truth(text, CPA_MEMBER(o, p, bool)) ? CPA_OK : refuse(p, text);

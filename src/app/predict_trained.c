@@ -28,6 +28,8 @@ cpa_status cpa_spec_override(const cpa_options *o, cpa_data_spec *spec)
             CPA_TRY(cpa_strings_copy(from, to));
         } else if (table[i].type == CPA_OPTION_INT) {
             memcpy(to, from, sizeof(int));
+        } else if (table[i].type == CPA_OPTION_BOOL) {
+            memcpy(to, from, sizeof(bool));
         } else { // INT64 and REAL
             memcpy(to, from, 8);
         }

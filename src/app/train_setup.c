@@ -1,6 +1,7 @@
 // Owns: putting a training run together and taking it down. Never trains.
 #include <string.h>
 
+#include "cpa/app/semantics.h"
 #include "cpa/base/log.h"
 #include "cpa/base/signals.h"
 #include "cpa/platform/binding.h"
@@ -13,6 +14,9 @@ static cpa_status read_data(cpa_train_run *t, const char *path)
     cpa_status st = CPA_OK;
     CPA_TRY(cpa_comm_agree(t->comm, cpa_h5ad_open(path, &t->file)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_registry_create(t->file, &t->options.data, true, &t->registry)));
+    if (strcmp(t->options.train.class_weights, "train") == 0) {
+        CPA_TRY(cpa_comm_agree(t->comm, cpa_registry_class_weights(t->registry, true, t->registry->label_weight)));
+    }
     CPA_TRY(cpa_comm_agree(t->comm, cpa_h5ad_index(t->file, "var", &t->gene)));
     CPA_TRY(cpa_cells_load(t->comm, t->file, t->registry->spec.layer, &t->cells));
 cleanup:
@@ -158,6 +162,29 @@ cleanup:
     return st;
 }
 
+// Says which rows of docs/semantics.md this run meets.
+static cpa_status describe_semantics(cpa_train_run *t)
+{
+    cpa_status st = CPA_OK;
+    const char *semantics = t->options.semantics;
+    cpa_text different = {0}, upstream = {0};
+    CPA_TRY(cpa_semantics_rows(&t->options, t->registry, &different, &upstream));
+    const cpa_runlog_field fields[] = {{.name = "semantics", .text = semantics},
+                                       {.name = "different", .text = cpa_text_str(&different)},
+                                       {.name = "upstream", .text = cpa_text_str(&upstream)}};
+    cpa_runlog_note(t->log, "semantics", fields, 3);
+    cpa_info("semantics: %s; different from cpa-0.8.8 here: %s", semantics,
+             different.n > 0 ? cpa_text_str(&different) : "nothing");
+    if (upstream.n > 0) {
+        cpa_info("cpa-0.8.8 behaviours that matter here: %s", cpa_text_str(&upstream));
+    }
+    cpa_semantics_warn(&t->options, t->registry);
+cleanup:
+    cpa_text_fini(&different);
+    cpa_text_fini(&upstream);
+    return st;
+}
+
 // Nothing is left to infer in the options.
 static cpa_status resolve(cpa_train_run *t)
 {
@@ -192,7 +219,7 @@ static cpa_status check_stop(cpa_train_run *t)
 cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o)
 {
     cpa_status st = CPA_OK;
-    bool is_first = cpa_comm_rank(t->comm) == 0;
+    bool is_first = cpa_comm_rank(t->comm) == 0, exact = strcmp(o->train.epoch_means, "exact") == 0;
     CPA_TRY(cpa_comm_agree(t->comm, check_vectors(o)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_options_copy(o, &t->options)));
     CPA_TRY(open_run(t));
@@ -202,7 +229,7 @@ cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o)
     CPA_TRY(check_stop(t));
     CPA_TRY(cpa_comm_agree(t->comm, make_sampler(t)));
     CPA_TRY(cpa_comm_agree(t->comm, make_model(t)));
-    CPA_TRY(cpa_comm_agree(t->comm, cpa_history_create(t->registry, &t->history)));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_history_create(t->registry, exact, &t->history)));
     CPA_TRY(cpa_comm_agree(t->comm, resolve(t)));
     CPA_TRY(cpa_comm_agree(t->comm, make_meta(t)));
     CPA_TRY(cpa_train_find(t));
@@ -210,6 +237,7 @@ cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o)
     CPA_TRY(cpa_runlog_stage(t->log, t->comm, "setup"));
     describe(t);
     CPA_TRY(describe_binding(t));
+    CPA_TRY(cpa_comm_agree(t->comm, describe_semantics(t)));
     CPA_TRY(check_stop(t));
 cleanup:
     return st;

@@ -43,23 +43,31 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_registry_class_weights(const cpa_registry *r, bool train_only, double *weight)
+{
+    cpa_status st;
+    int64_t *n_of = NULL, n = train_only ? r->n_train : r->n_cells;
+    CPA_TRY(cpa_alloc((size_t)r->label.n, sizeof *n_of, &n_of));
+    for (int64_t i = 0; i < r->n_cells; i++) {
+        n_of[r->condition[r->condition_of[i]].label] += !train_only || r->split[i] == CPA_SPLIT_TRAIN;
+    }
+    for (int64_t l = 0; l < r->label.n; l++) {
+        weight[l] = n_of[l] > 0 ? (double)n / (double)n_of[l] - 1 : 0;
+    }
+cleanup:
+    cpa_free(&n_of);
+    return st;
+}
+
 // The classes of the perturbation adversary: the distinct perturbation strings, and their weights over all cells.
 static cpa_status build_labels(cpa_registry_build *b)
 {
     cpa_status st;
     cpa_registry *r = b->r;
-    int64_t *n_of = NULL;
     CPA_TRY(cpa_strings_copy(&b->pert.level, &r->label));
-    CPA_TRY(cpa_alloc((size_t)r->label.n, sizeof *n_of, &n_of));
     CPA_TRY(cpa_alloc((size_t)r->label.n, sizeof *r->label_weight, &r->label_weight));
-    for (int k = 0; k < r->n_conditions; k++) {
-        n_of[r->condition[k].label] += r->condition[k].n_cells;
-    }
-    for (int64_t l = 0; l < r->label.n; l++) {
-        r->label_weight[l] = (double)r->n_cells / (double)n_of[l] - 1;
-    }
+    CPA_TRY(cpa_registry_class_weights(r, false, r->label_weight));
 cleanup:
-    cpa_free(&n_of);
     return st;
 }
 

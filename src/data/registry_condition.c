@@ -166,19 +166,47 @@ cleanup:
     return st;
 }
 
-// Whether pairing the doses with the sorted components, as upstream does, would give another meaning.
-static bool depends_on_order(const cpa_condition *c)
+// The doses that upstream gives the components: the first to the one with the smallest number, and so on. dose[c->n];
+// returns whether that is another meaning than pairing by position.
+static bool dose_by_rank(const cpa_condition *c, double *dose)
 {
+    bool differs = false;
     for (int i = 0; i < c->n; i++) {
         int rank = 0;
         for (int j = 0; j < c->n; j++) {
             rank += c->pert[j] < c->pert[i];
         }
-        if (c->dose[rank] != c->dose[i]) {
-            return true;
+        dose[i] = c->dose[rank];
+        differs = differs || dose[i] != c->dose[i];
+    }
+    return differs;
+}
+
+// Counts cells whose doses upstream pairs differently, and does the same if asked to.
+static cpa_status settle_dose_order(cpa_registry *r, cpa_condition *c)
+{
+    double *dose = NULL;
+    cpa_status st = cpa_alloc((size_t)r->max_comb_len, sizeof *dose, &dose);
+    if (st == CPA_OK && dose_by_rank(c, dose)) {
+        r->n_reordered += c->n_cells;
+        if (r->spec.compat_dose_order) {
+            memcpy(c->dose, dose, (size_t)c->n * sizeof *dose);
         }
     }
-    return false;
+    cpa_free(&dose);
+    return st;
+}
+
+static void warn_of_dose_order(const cpa_registry *r)
+{
+    if (r->n_reordered > 0 && r->spec.compat_dose_order) {
+        cpa_warn("obs/%s: in %lld cells --compat-dose-order gives doses to other components than they stand for",
+                 r->spec.dosage_key, (long long)r->n_reordered);
+    } else if (r->n_reordered > 0) {
+        cpa_warn("obs/%s: doses belong to components by position; in %lld cells upstream pairs them differently "
+                 "(--compat-dose-order does too)",
+                 r->spec.dosage_key, (long long)r->n_reordered);
+    }
 }
 
 cpa_status cpa_registry_conditions(cpa_registry_build *b)
@@ -187,7 +215,6 @@ cpa_status cpa_registry_conditions(cpa_registry_build *b)
     cpa_registry *r = b->r;
     cpa_pairs pairs = {0};
     int longest, n_bad = 0;
-    int64_t n_reordered = 0;
     CPA_TRY(gather_components(b, &longest));
     r->max_comb_len = r->spec.max_comb_len > 0 ? r->spec.max_comb_len : longest;
     CPA_TRY(cpa_pairs_create(b->pert.code, b->dose.code, b->pert.n, &pairs));
@@ -203,7 +230,7 @@ cpa_status cpa_registry_conditions(cpa_registry_build *b)
             CPA_TRY(cpa_problems_add(&b->problems, "%s: obs: %s (%lld cells, the first in row %lld)", b->path,
                                      cpa_message(), (long long)pairs.count[k], (long long)pairs.first[k]));
         }
-        n_reordered += depends_on_order(&r->condition[k]) ? pairs.count[k] : 0;
+        CPA_TRY(settle_dose_order(r, &r->condition[k]));
     }
     if (n_bad > MAX_EXAMPLES) {
         CPA_TRY(cpa_problems_add(&b->problems, "%s: obs: %d more pairs of perturbation and dose are wrong", b->path,
@@ -213,11 +240,7 @@ cpa_status cpa_registry_conditions(cpa_registry_build *b)
         cpa_info("max_comb_len: %d (inferred)", longest);
     }
     r->spec.max_comb_len = r->max_comb_len;
-    if (n_reordered > 0) {
-        cpa_info(
-            "obs/%s: doses belong to components by position; in %lld cells sorting the components would change them",
-            r->spec.dosage_key, (long long)n_reordered);
-    }
+    warn_of_dose_order(r);
     r->condition_of = pairs.of;
     pairs.of = NULL;
 cleanup:

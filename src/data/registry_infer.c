@@ -33,6 +33,7 @@ cpa_status cpa_data_spec_copy(const cpa_data_spec *spec, cpa_data_spec *out)
     out->train_size = spec->train_size;
     out->max_comb_len = spec->max_comb_len;
     out->seed = spec->seed;
+    out->compat_dose_order = spec->compat_dose_order;
     CPA_TRY(cpa_strdup(spec->perturbation_key, &out->perturbation_key));
     CPA_TRY(cpa_strdup(spec->control_group, &out->control_group));
     CPA_TRY(cpa_strdup(spec->dosage_key, &out->dosage_key));

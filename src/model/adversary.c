@@ -7,6 +7,15 @@ static const cpa_dev_int *labels_of(const cpa_model *m, const cpa_adversary *a)
     return a->cov < 0 ? m->batch.label : cpa_int_at(m->batch.cov_own, (int64_t)a->cov * m->shape.max_cells);
 }
 
+// The labels of a mixed batch's partners that count, NULL for none: upstream forgets the covariates'.
+static const cpa_dev_int *labels_of_partners(const cpa_model *m, const cpa_adversary *a, const cpa_lane_plan *plan)
+{
+    if (!m->batch.mixed || (a->cov >= 0 && !plan->mix_covariates)) {
+        return NULL;
+    }
+    return a->cov < 0 ? m->batch.label2 : cpa_int_at(m->batch.cov_partner, (int64_t)a->cov * m->shape.max_cells);
+}
+
 // Number by which recorded masks and random draws know a classifier.
 static int number_of(const cpa_adversary *a)
 {
@@ -19,8 +28,8 @@ static cpa_status classify(cpa_model *m, cpa_adversary *a, const cpa_lane_plan *
 {
     cpa_status st = CPA_OK;
     cpa_mat logits = cpa_mat_head(a->logits, m->n);
-    // A covariate's adversary never sees the partner's value, as upstream; a focal loss is a mean over cells, weights or not.
-    const cpa_dev_int *label2 = a->cov < 0 && m->batch.mixed ? m->batch.label2 : NULL;
+    const cpa_dev_int *label2 = labels_of_partners(m, a, plan);
+    // A focal loss is a mean over cells, weights or not.
     double denominator = a->cov < 0 && plan->focal_gamma == 0 ? plan->label_weight : (double)plan->n_cells;
     CPA_TRY(cpa_model_masks(m, &a->mlp, number_of(a), plan, pass));
     CPA_TRY(cpa_mlp_forward(&a->mlp, (cpa_input){.x = cpa_mat_head(m->z_basal, m->n)}, m->n, inside_autoencoder));

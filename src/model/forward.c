@@ -20,6 +20,8 @@ static cpa_status load_partners(cpa_model *m, const cpa_batch *b)
         }
         CPA_TRY(cpa_op_upload(m->be, cpa_int_at(d->cov, (int64_t)c * m->shape.max_cells * 2), m->host_cov,
                               2 * (size_t)n * 4));
+        CPA_TRY(cpa_op_upload(m->be, cpa_int_at(d->cov_partner, (int64_t)c * m->shape.max_cells),
+                              b->cov2 + (int64_t)c * b->max_cells, (size_t)n * 4));
     }
 cleanup:
     return st;

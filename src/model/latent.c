@@ -1,4 +1,4 @@
-// Owns: the latent space: the encoder's outputs, dose responses, embeddings and their gradients, composing latents.
+// Owns: the latent space: the encoder's outputs, embeddings and their gradients, composing latents.
 // Never touches the decoder or the adversaries.
 #include "model_impl.h"
 
@@ -37,8 +37,7 @@ cpa_status cpa_latent_doses(cpa_model *m)
 {
     cpa_status st = CPA_OK;
     cpa_mat s = components(m, m->s);
-    CPA_TRY(cpa_op_doser(m->be, s, m->batch.pert, components(m, (cpa_mat){.data = m->batch.dose}),
-                         cpa_value(&m->t, m->doser_w), cpa_value(&m->t, m->doser_b), m->doser));
+    CPA_TRY(cpa_doser_forward(m, s));
     CPA_TRY(weight_halves(m, s));
 cleanup:
     return st;
@@ -73,7 +72,8 @@ cpa_status cpa_model_compose(cpa_model *m, cpa_mat z, int parts)
     if (parts & CPA_LATENT_PERT) {
         cpa_mat vectors;
         CPA_TRY(cpa_latent_vectors(m, &vectors));
-        CPA_TRY(cpa_op_bag_add(m->be, z, vectors, m->batch.pert, m->batch.comb, components(m, m->s), 1));
+        CPA_TRY(cpa_op_bag_add(m->be, z, vectors, m->batch.pert, m->batch.comb, components(m, m->s),
+                               cpa_first_perturbation(m)));
     }
     for (int c = 0; c < m->shape.n_covs; c++) {
         if (parts & (c == m->shape.batch_cov ? CPA_LATENT_BATCH : CPA_LATENT_COVS)) {
@@ -192,7 +192,8 @@ static cpa_status vector_grad(cpa_model *m, cpa_mat dz, cpa_mat ds)
     bool external = m->shape.n_pert_features > 0;
     cpa_mat vectors = external ? m->vectors : cpa_value(t, m->pert_embedding);
     cpa_mat dvectors = external ? m->dvectors : cpa_grad(t, m->pert_embedding);
-    CPA_TRY(cpa_op_bag_grad(m->be, dvectors, ds, dz, vectors, m->batch.pert, m->batch.comb, components(m, m->s), 1));
+    CPA_TRY(cpa_op_bag_grad(m->be, dvectors, ds, dz, vectors, m->batch.pert, m->batch.comb, components(m, m->s),
+                            cpa_first_perturbation(m)));
     if (external && !m->config.freeze_pert_projection) {
         CPA_TRY(cpa_op_gemm(m->be, cpa_grad(t, m->project_weight), dvectors, true, cpa_value(t, m->pert_embedding),
                             false, 1, 0));
@@ -208,11 +209,9 @@ cpa_status cpa_latent_embedding_grad(cpa_model *m, cpa_mat dz)
     cpa_params *t = &m->t;
     cpa_mat ds = components(m, m->ds);
     CPA_TRY(vector_grad(m, dz, ds));
-    if (m->doser != CPA_DOSER_LINEAR) {
+    if (cpa_doser_has_gradient(m)) {
         CPA_TRY(weight_halves(m, ds));
-        CPA_TRY(cpa_op_doser_grad(m->be, cpa_grad(t, m->doser_w), cpa_grad(t, m->doser_b), ds, m->batch.pert,
-                                  components(m, (cpa_mat){.data = m->batch.dose}), cpa_value(t, m->doser_w),
-                                  cpa_value(t, m->doser_b), m->doser));
+        CPA_TRY(cpa_doser_grad(m, ds));
     }
     for (int c = 0; c < m->shape.n_covs; c++) {
         int width;

@@ -56,9 +56,10 @@ static cpa_status declare_perturbations(cpa_model *m)
     cpa_params *t = &m->t;
     const cpa_shape *s = &m->shape;
     int latent = m->config.n_latent;
-    if (!s->n_pert_features) {
-        return cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->n_perts, latent, 2, CPA_INIT_NORMAL_PAD, 0,
-                              &m->pert_embedding, "module/pert_network.pert_embedding.weight");
+    if (!s->n_pert_features) { // a control that adds nothing is one more row of zeros, which stay zeros
+        return cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->n_perts, latent, 2, CPA_INIT_NORMAL_PAD,
+                              cpa_first_perturbation(m), &m->pert_embedding,
+                              "module/pert_network.pert_embedding.weight");
     }
     cpa_group group = m->config.freeze_pert_projection ? CPA_GROUP_FROZEN : CPA_GROUP_AUTOENCODER;
     double bound = 1.0 / __builtin_sqrt(s->n_pert_features);
@@ -85,12 +86,7 @@ static cpa_status declare_autoencoder(cpa_model *m)
         CPA_TRY(cpa_params_add(t, CPA_GROUP_AUTOENCODER, s->cov_size[i], m->config.n_latent, 2, CPA_INIT_NORMAL, 0,
                                &m->cov_embedding[i], "module/covars_embeddings.%s.weight", s->cov_name[i]));
     }
-    // A linear dose response has parameters that do nothing.
-    cpa_group doser = m->doser == CPA_DOSER_LINEAR ? CPA_GROUP_FROZEN : CPA_GROUP_DOSER;
-    CPA_TRY(
-        cpa_params_add(t, doser, 1, s->n_perts, 2, CPA_INIT_ONE, 0, &m->doser_w, "module/pert_network.dosers.beta"));
-    CPA_TRY(
-        cpa_params_add(t, doser, 1, s->n_perts, 2, CPA_INIT_ZERO, 0, &m->doser_b, "module/pert_network.dosers.bias"));
+    CPA_TRY(cpa_doser_declare(m));
 cleanup:
     return st;
 }
@@ -161,6 +157,7 @@ static int64_t lay_out(cpa_model *m, cpa_dev_real *arena)
     int b = m->shape.max_cells, genes = m->shape.n_genes;
     bool two = m->likelihood != CPA_NB;
     lay_out_latents(m, arena, &used);
+    cpa_doser_lay_out(m, arena, &used);
     m->logits = cpa_mat_take(arena, &used, b, genes);
     if (two) {
         m->head2 = cpa_mat_take(arena, &used, b, genes);
@@ -183,9 +180,9 @@ static cpa_status place_activations(cpa_model *m)
     cpa_status st = CPA_OK;
     int b = m->shape.max_cells;
     CPA_TRY(cpa_mlp_place(&m->encoder, b, m->training, false, m->config.dropout_rate_encoder));
-    // Only the gauss decoder has dropout; upstream's count decoders do without, whatever the option says.
-    CPA_TRY(cpa_mlp_place(&m->decoder, b, m->training, false,
-                          m->likelihood == CPA_GAUSS ? m->config.dropout_rate_decoder : 0));
+    // Upstream's count decoders do without dropout, whatever the option says.
+    bool dropout = m->likelihood == CPA_GAUSS || m->config.nb_decoder_dropout;
+    CPA_TRY(cpa_mlp_place(&m->decoder, b, m->training, false, dropout ? m->config.dropout_rate_decoder : 0));
     for (int i = 0; i < m->n_adversaries; i++) {
         CPA_TRY(cpa_mlp_place(&m->adversary[i].mlp, b, true, true, m->config.dropout_rate_adv));
     }
@@ -219,6 +216,7 @@ static cpa_status place_batch(cpa_model *m)
     if (m->shape.mixup) {
         CPA_TRY(dev(m, b, 4, &d->label2));
         CPA_TRY(dev(m, 2 * b * m->shape.n_covs, 4, &d->cov));
+        CPA_TRY(dev(m, b * m->shape.n_covs, 4, &d->cov_partner));
         CPA_TRY(dev(m, 2 * b, sizeof(cpa_real), &d->cov_weight));
         CPA_TRY(cpa_alloc(2 * (size_t)b, sizeof *m->host_cov, &m->host_cov));
         CPA_TRY(cpa_alloc(2 * (size_t)b, sizeof *m->host_weight, &m->host_weight));
@@ -272,18 +270,20 @@ cleanup:
 static cpa_status read_choices(cpa_model *m, const cpa_model_config *c)
 {
     cpa_status st = CPA_OK;
-    static const char *const likelihood[] = {"nb", "zinb", "gauss"}, *const doser[] = {"logsigm", "sigm", "linear"};
+    static const char *const likelihood[] = {"nb", "zinb", "gauss"}, *const doser[] = {"logsigm", "sigm", "linear",
+                                                                                       "mlp"};
     int a = 0, b = 0;
     while (a < 3 && strcmp(c->recon_loss, likelihood[a]) != 0) {
         a++;
     }
-    while (b < 3 && strcmp(c->doser_type, doser[b]) != 0) {
+    while (b < 4 && strcmp(c->doser_type, doser[b]) != 0) {
         b++;
     }
     CPA_REQUIRE(a < 3, CPA_USAGE, "recon_loss '%s' is none of nb, zinb, gauss", c->recon_loss);
-    CPA_REQUIRE(b < 3, CPA_USAGE, "doser_type '%s' is none of logsigm, sigm, linear", c->doser_type);
+    CPA_REQUIRE(b < 4, CPA_USAGE, "doser_type '%s' is none of logsigm, sigm, linear, mlp", c->doser_type);
     m->likelihood = (cpa_likelihood)a;
-    m->doser = (cpa_doser)b;
+    m->has_dose_nets = b == 3;
+    m->doser = m->has_dose_nets ? CPA_DOSER_LINEAR : (cpa_doser)b;
     m->config = *c;
     m->config.recon_loss = m->config.doser_type = NULL; // borrowed strings that nothing here needs any more
 cleanup:
@@ -350,9 +350,10 @@ void cpa_model_destroy(cpa_model **out)
         cpa_mlp_fini(&m->adversary[i].mlp);
     }
     cpa_device_batch *d = &m->batch;
-    void *device[] = {m->memory, m->class_weights, m->sums, m->r2,    m->order,   m->offsets, m->mask,
-                      m->best,   d->indptr,        d->gene, d->count, d->log1p,   d->library, d->pert,
-                      d->dose,   d->label,         d->cell, d->cov,   d->cov_own, d->label2,  d->cov_weight};
+    void *device[] = {m->memory,  m->class_weights, m->sums,       m->r2,         m->order, m->offsets,
+                      m->mask,    m->best,          d->indptr,     d->gene,       d->count, d->log1p,
+                      d->library, d->pert,          d->dose,       d->label,      d->cell,  d->cov,
+                      d->cov_own, d->label2,        d->cov_weight, d->cov_partner};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
         if (device[i]) {
             cpa_op_release(m->be, device[i]);

@@ -11,7 +11,7 @@ typedef enum cpa_likelihood { CPA_NB, CPA_ZINB, CPA_GAUSS } cpa_likelihood;
 // A batch on the backend. cov holds cov_width codes a cell: its own, and in a mixed batch its partner's.
 typedef struct cpa_device_batch {
     cpa_csr x;
-    cpa_dev_int *indptr, *gene, *pert, *label, *label2, *cov, *cov_own, *cell;
+    cpa_dev_int *indptr, *gene, *pert, *label, *label2, *cov, *cov_own, *cov_partner, *cell;
     cpa_dev_real *count, *log1p, *library, *dose, *cov_weight;
     int comb; // components a cell
     bool mixed;
@@ -28,6 +28,15 @@ typedef struct cpa_adversary {
     int sum_adv, sum_penalty, sum_acc;
 } cpa_adversary;
 
+// Networks of ReLU layers from a dose to its effect, one for each perturbation: tensors of all of them stacked, and
+// activations [max_cells * components, width] of those that the loaded batch needs.
+typedef struct cpa_dose_nets {
+    int n_layers;                                             // hidden ones
+    int weight[CPA_MAX_LAYERS + 1], bias[CPA_MAX_LAYERS + 1]; // the output layer's last
+    cpa_mat y[CPA_MAX_LAYERS], work[2];
+    cpa_mat out, dout; // [max_cells * components, 1]
+} cpa_dose_nets;
+
 struct cpa_model {
     cpa_backend *be; // borrowed
     cpa_model_config config;
@@ -35,7 +44,9 @@ struct cpa_model {
     bool training;
     cpa_params t;
     cpa_likelihood likelihood;
+    bool has_dose_nets; // instead of `doser`
     cpa_doser doser;
+    cpa_dose_nets dose_nets;
     cpa_mlp encoder, decoder;
     int var_weight, var_bias;     // second output of a variational encoder
     int head2_weight, head2_bias; // second head of the decoder: zero inflation or variance
@@ -67,6 +78,12 @@ struct cpa_model {
     int *host_hits; // [3 max classes]
 };
 
+/** Number of the first perturbation that adds to the latent: behind the padding, and behind a control that is nothing. */
+static inline int cpa_first_perturbation(const cpa_model *m)
+{
+    return m->config.control_zero ? 2 : 1;
+}
+
 /** Uploads a batch. */
 cpa_status cpa_model_load(cpa_model *m, const cpa_batch *batch);
 
@@ -90,6 +107,19 @@ cpa_status cpa_latent_embedding_grad(cpa_model *m, cpa_mat dz);
 
 /** Scaled doses of the loaded batch. */
 cpa_status cpa_latent_doses(cpa_model *m);
+
+/** Declares the parameters of the dose response. */
+cpa_status cpa_doser_declare(cpa_model *m);
+
+/** Places its activations; with arena NULL only counts. */
+void cpa_doser_lay_out(cpa_model *m, cpa_dev_real *arena, int64_t *used);
+
+/** Effects of the loaded batch's doses into s [n, components]. */
+cpa_status cpa_doser_forward(cpa_model *m, cpa_mat s);
+
+/** Gradients of its parameters from ds, for the activations of the last forward; only where it has any. */
+cpa_status cpa_doser_grad(cpa_model *m, cpa_mat ds);
+bool cpa_doser_has_gradient(const cpa_model *m);
 
 /** Declares the decoder of the likelihood. */
 cpa_status cpa_likelihood_declare(cpa_model *m);

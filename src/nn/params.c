@@ -68,7 +68,7 @@ static double normal_of(uint32_t a, uint32_t b)
 
 static cpa_real initial_value(const cpa_param *p, uint64_t seed, int id, int64_t e)
 {
-    if (p->init == CPA_INIT_ZERO || (p->init == CPA_INIT_NORMAL_PAD && e < p->cols)) {
+    if (p->init == CPA_INIT_ZERO || (p->init == CPA_INIT_NORMAL_PAD && e < (int64_t)p->bound * p->cols)) {
         return 0;
     }
     if (p->init == CPA_INIT_ONE) {

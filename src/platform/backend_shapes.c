@@ -338,6 +338,64 @@ cleanup:
     return st;
 }
 
+static bool is_multiple(int n, int of)
+{
+    return of > 0 && n % of == 0;
+}
+
+cpa_status cpa_shape_group_linear(cpa_backend *be, cpa_mat y, cpa_mat x, const cpa_dev_int *ids, cpa_mat w, cpa_mat b)
+{
+    cpa_status st;
+    FIT(y, x.rows, y.cols);
+    FIT(x, x.rows, x.cols);
+    THERE(ids, x.rows > 0);
+    SENSIBLE(is_multiple(w.rows, y.cols), "weights [%d, %d] of outputs of width %d", OP, w.rows, w.cols, y.cols);
+    FIT(w, w.rows, x.cols);
+    FIT(b, 1, w.rows);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_group_linear_grad(cpa_backend *be, cpa_mat dx, cpa_mat dw, cpa_mat db, cpa_mat dy, cpa_mat x,
+                                       const cpa_dev_int *ids, cpa_mat w)
+{
+    cpa_status st;
+    FIT(dy, x.rows, dy.cols);
+    FIT(x, x.rows, x.cols);
+    FIT_OR_NONE(dx, x.rows, x.cols);
+    THERE(ids, x.rows > 0);
+    SENSIBLE(is_multiple(w.rows, dy.cols), "weights [%d, %d] of outputs of width %d", OP, w.rows, w.cols, dy.cols);
+    FIT(w, w.rows, x.cols);
+    FIT(dw, w.rows, x.cols);
+    FIT(db, 1, w.rows);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_dose_gate(cpa_backend *be, cpa_mat s, cpa_mat a, const cpa_dev_int *ids, cpa_mat dose)
+{
+    cpa_status st;
+    FIT(s, a.rows, a.cols);
+    FIT(a, a.rows, a.cols);
+    THERE(ids, a.rows > 0 && a.cols > 0);
+    FIT(dose, a.rows, a.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_dose_gate_grad(cpa_backend *be, cpa_mat da, cpa_mat ds, cpa_mat a, const cpa_dev_int *ids,
+                                    cpa_mat dose)
+{
+    cpa_status st;
+    FIT(da, a.rows, a.cols);
+    FIT(ds, a.rows, a.cols);
+    FIT(a, a.rows, a.cols);
+    THERE(ids, a.rows > 0 && a.cols > 0);
+    FIT(dose, a.rows, a.cols);
+cleanup:
+    return st;
+}
+
 cpa_status cpa_shape_bag_add(cpa_backend *be, cpa_mat z, cpa_mat e, const cpa_dev_int *ids, int m_per_row,
                              cpa_mat weight, int first)
 {

@@ -7,6 +7,7 @@
 
 struct cpa_history {
     const cpa_registry *registry; // borrowed
+    bool exact;
     cpa_strings column;
     double *sum;
     int64_t *n;
@@ -34,12 +35,13 @@ static bool has_adversary(const cpa_covariate *c)
     return c->value.n > 1;
 }
 
-cpa_status cpa_history_create(const cpa_registry *registry, cpa_history **out)
+cpa_status cpa_history_create(const cpa_registry *registry, bool exact, cpa_history **out)
 {
     cpa_status st = CPA_OK;
     cpa_history *h = NULL;
     CPA_TRY(cpa_alloc(1, sizeof *h, &h));
     h->registry = registry;
+    h->exact = exact;
     for (size_t i = 0; i < sizeof COMMON / sizeof *COMMON; i++) {
         CPA_TRY(add_column(h, "", COMMON[i]));
     }
@@ -78,7 +80,7 @@ void cpa_history_destroy(cpa_history **h)
 void cpa_history_take(cpa_history *h, const char *column, double value)
 {
     int64_t i = cpa_strings_find(&h->column, column);
-    if (i >= 0 && value != 0) {
+    if (i >= 0 && (value != 0 || h->exact)) {
         h->sum[i] += value;
         h->n[i]++;
     }

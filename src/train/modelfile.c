@@ -36,6 +36,8 @@ typedef struct option_row {
 static const option_row ROWS[] = {
     ROW("recon_loss", STRING, config.recon_loss),
     ROW("doser_type", STRING, config.doser_type),
+    SIZE("n_hidden_doser", MAX_WIDTH, config.n_hidden_doser),
+    SIZE("n_layers_doser", CPA_MAX_LAYERS, config.n_layers_doser),
     SIZE("n_latent", MAX_WIDTH, config.n_latent),
     SIZE("n_hidden_encoder", MAX_WIDTH, config.n_hidden_encoder),
     SIZE("n_layers_encoder", CPA_MAX_LAYERS, config.n_layers_encoder),
@@ -47,6 +49,8 @@ static const option_row ROWS[] = {
     ROW("use_layer_norm_decoder", BOOL, config.use_layer_norm_decoder),
     ROW("dropout_rate_encoder", REAL, config.dropout_rate_encoder),
     ROW("dropout_rate_decoder", REAL, config.dropout_rate_decoder),
+    ROW("nb_decoder_dropout", BOOL, config.nb_decoder_dropout),
+    ROW("control_zero", BOOL, config.control_zero),
     ROW("variational", BOOL, config.variational),
     ROW("use_batch_norm_adv", BOOL, config.use_batch_norm_adv),
     ROW("use_layer_norm_adv", BOOL, config.use_layer_norm_adv),
@@ -67,6 +71,7 @@ static const option_row ROWS[] = {
     ROW("deg_uns_key", STRING, spec.deg_uns_key),
     ROW("deg_uns_cat_key", STRING, spec.deg_uns_cat_key),
     ROW("data_seed", INT64, spec.seed),
+    ROW("compat_dose_order", BOOL, spec.compat_dose_order),
     SIZE("max_comb_len", MAX_COMBINED, max_comb_len),
     ROW("batch_covariate", INT, batch_cov),
 };

@@ -79,20 +79,20 @@ cleanup:
     return st;
 }
 
-// Width and number of the hidden layers whose tensors are called "<prefix>k.0.weight".
-static cpa_status layers_of(const cpa_h5 *f, const char *prefix, int *width, int *n)
+// Rows of the first and number of the hidden layers whose tensors are called "<prefix>k<suffix>".
+static cpa_status layers_of(const cpa_h5 *f, const char *prefix, const char *suffix, int *rows, int *n)
 {
     cpa_status st = CPA_OK;
     char *name = NULL;
     int64_t shape[2];
     for (*n = 0;; ++*n) {
         cpa_free(&name);
-        CPA_TRY(cpa_sprintf(&name, "%s%d.0.weight", prefix, *n));
+        CPA_TRY(cpa_sprintf(&name, "%s%d%s", prefix, *n, suffix));
         if (*n > 0 && cpa_h5_kind_of(f, name) == CPA_H5_NOTHING) {
             break;
         }
         CPA_TRY(shape_of(f, name, 2, shape));
-        *width = (int)shape[0];
+        *rows = (int)shape[0];
     }
 cleanup:
     cpa_free(&name);
@@ -122,14 +122,34 @@ static cpa_status infer_sizes(const cpa_h5 *f, cpa_model_meta *meta)
     CPA_TRY(cpa_strdup(gauss ? "gauss" : "nb", &c->recon_loss));
     CPA_TRY(shape_of(f, c->variational ? "module/encoder.mean_encoder.weight" : "module/encoder.z.weight", 2, shape));
     c->n_latent = (int)shape[0];
-    CPA_TRY(layers_of(f, encoder, &c->n_hidden_encoder, &c->n_layers_encoder));
-    CPA_TRY(layers_of(f, decoder, &c->n_hidden_decoder, &c->n_layers_decoder));
+    CPA_TRY(layers_of(f, encoder, ".0.weight", &c->n_hidden_encoder, &c->n_layers_encoder));
+    CPA_TRY(layers_of(f, decoder, ".0.weight", &c->n_hidden_decoder, &c->n_layers_decoder));
     c->use_batch_norm_encoder = has_batch_norm(f, encoder);
     c->use_batch_norm_decoder = has_batch_norm(f, decoder);
     CPA_TRY(shape_of(f, gauss ? "module/decoder.mean_encoder.bias" : "module/px_r", 1, shape));
     CPA_TRY(cpa_h5_read_strings(f, "var_names", &meta->gene));
     CPA_REQUIRE(meta->gene.n == shape[0], CPA_BAD_DATA, "'%s': var_names has %lld names, but the model has %lld genes",
                 cpa_h5_path(f), (long long)meta->gene.n, (long long)shape[0]);
+cleanup:
+    return st;
+}
+
+// The networks of dose responses, which none of upstream's models has: only what cpa-hpc exports.
+static cpa_status infer_dose_networks(const cpa_h5 *f, cpa_model_meta *meta)
+{
+    static const char layer[] = "module/pert_network.dosers.Layer ";
+    cpa_status st = CPA_OK;
+    cpa_model_config *c = &meta->config;
+    int rows, n_perts = (int)meta->pert.n;
+    if (cpa_h5_kind_of(f, "module/pert_network.dosers.Layer 0.weight") != CPA_H5_DATASET) {
+        return CPA_OK;
+    }
+    CPA_TRY(layers_of(f, layer, ".weight", &rows, &c->n_layers_doser));
+    CPA_REQUIRE(rows % n_perts == 0, CPA_BAD_DATA,
+                "'%s': the tensor '%s0.weight' has %d rows, not a multiple of the %d perturbations", cpa_h5_path(f),
+                layer, rows, n_perts);
+    c->n_hidden_doser = rows / n_perts;
+    CPA_TRY(cpa_strdup("mlp", &c->doser_type));
 cleanup:
     return st;
 }
@@ -192,11 +212,17 @@ static cpa_status read_hyper(const cJSON *command, cpa_model_meta *meta)
     cJSON *model = model_text ? cJSON_Parse(model_text) : NULL, *plan = plan_text ? cJSON_Parse(plan_text) : NULL;
     cpa_model_config *c = &meta->config;
     const char *doser = text_of(model, "doser_type");
-    CPA_TRY(cpa_strdup(doser ? doser : "logsigm", &c->doser_type));
+    if (!c->doser_type) {
+        CPA_TRY(cpa_strdup(doser ? doser : "logsigm", &c->doser_type));
+    }
     c->use_layer_norm_encoder = truth_of(model, "use_layer_norm_encoder", false);
     c->use_layer_norm_decoder = truth_of(model, "use_layer_norm_decoder", false);
     c->dropout_rate_encoder = real_of(model, "dropout_rate_encoder", 0);
     c->dropout_rate_decoder = real_of(model, "dropout_rate_decoder", 0);
+    const cJSON *rows = cJSON_GetObjectItemCaseSensitive(command, "rows"); // of docs/semantics.md
+    c->control_zero = truth_of(rows, "control_zero", false);
+    c->nb_decoder_dropout = truth_of(rows, "nb_decoder_dropout", false);
+    meta->spec.compat_dose_order = truth_of(rows, "compat_dose_order", false);
     c->use_batch_norm_adv = truth_of(plan, "use_batch_norm_adv", true);
     c->use_layer_norm_adv = truth_of(plan, "use_layer_norm_adv", false);
     c->n_hidden_adv = number_of(plan, "n_hidden_adv", c->n_hidden_adv);
@@ -236,12 +262,18 @@ cpa_status cpa_modelfile_import_meta(const char *path, cpa_model_meta *meta)
     cpa_h5 *f = NULL;
     cJSON *command = NULL;
     // upstream's defaults, for what an export may leave out
-    *meta = (cpa_model_meta){
-        .config = {.n_hidden_adv = 64, .n_layers_adv = 3, .dropout_rate_adv = 0.1}, .batch_cov = -1, .max_comb_len = 2};
+    *meta = (cpa_model_meta){.config = {.n_hidden_doser = 128,
+                                        .n_layers_doser = 2,
+                                        .n_hidden_adv = 64,
+                                        .n_layers_adv = 3,
+                                        .dropout_rate_adv = 0.1},
+                             .batch_cov = -1,
+                             .max_comb_len = 2};
     CPA_TRY(cpa_h5_open(path, &f));
     CPA_TRY(read_encoders(f, meta));
     CPA_TRY(infer_sizes(f, meta));
     CPA_TRY(cpa_modelfile_features(f, &meta->n_pert_features));
+    CPA_TRY(infer_dose_networks(f, meta));
     if (cpa_h5_has_attr(f, "/", "command")) {
         CPA_TRY(parse_attr(f, "command", &command));
     }

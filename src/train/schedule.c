@@ -66,13 +66,13 @@ static double lr_factor(const cpa_train_config *c, int64_t epoch)
     return pow(0.9, (double)(taken / s));
 }
 
-cpa_phase cpa_schedule(const cpa_train_config *c, int64_t epoch, int64_t optimizer_steps, int64_t batch)
+cpa_phase cpa_schedule(const cpa_train_config *c, int64_t epoch, int64_t steps, int64_t batch)
 {
-    cpa_phase p = {.adv_lambda = adversary_weight(c, epoch, optimizer_steps),
-                   .kl_weight = kl_weight(c, epoch, optimizer_steps),
+    cpa_phase p = {.adv_lambda = adversary_weight(c, epoch, steps),
+                   .kl_weight = kl_weight(c, epoch, steps),
                    .mixup_alpha = mixup_alpha(c, epoch),
                    .lr_factor = lr_factor(c, epoch)};
-    p.adversary_in_loss = adversary_started(c, epoch, optimizer_steps);
+    p.adversary_in_loss = adversary_started(c, epoch, steps);
     bool both = !p.adversary_in_loss || c->adv_steps == 0;
     p.update_autoencoder = both || batch % c->adv_steps == 0;
     p.update_adversary = both || !p.update_autoencoder;

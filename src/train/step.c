@@ -183,11 +183,18 @@ static cpa_status check_finite(const cpa_stepper *s, int64_t epoch, int64_t step
     return CPA_OK;
 }
 
+// What the options n_steps_* count.
+static int64_t steps_so_far(const cpa_stepper *s, int64_t epoch, int64_t step)
+{
+    bool batches = strcmp(s->p.config->step_unit, "batch") == 0;
+    return batches ? epoch * cpa_sampler_steps(s->p.sampler) + step : s->optimizer.steps;
+}
+
 cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step_result *result)
 {
     cpa_status st = CPA_OK;
     const cpa_train_config *c = s->p.config;
-    cpa_phase phase = cpa_schedule(c, epoch, s->optimizer.steps, step);
+    cpa_phase phase = cpa_schedule(c, epoch, steps_so_far(s, epoch, step), step);
     bool metrics = phase.update_autoencoder && s->optimizer.taken[CPA_GROUP_AUTOENCODER] % c->train_metrics_every == 0;
     cpa_lane_plan plan = {.update_autoencoder = phase.update_autoencoder,
                           .update_adversary = phase.update_adversary,
@@ -195,6 +202,7 @@ cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step
                           .want_metrics = metrics,
                           .adv_lambda = phase.adv_lambda,
                           .kl_weight = phase.kl_weight,
+                          .mix_covariates = strcmp(c->adv_cov_mixup, "both") == 0,
                           .focal_gamma = strcmp(c->adv_loss, "focal") == 0 ? 2 : 0,
                           .pen_adv = c->pen_adv,
                           .epoch = (uint32_t)epoch,

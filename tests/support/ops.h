@@ -31,6 +31,7 @@
 #define OPS_NORM(X) X(batch_norm) X(batch_norm_grad) X(batch_norm_grad2) X(batch_norm_eval) X(dropout_mask)
 #define OPS_LAYER(X) X(layer_norm) X(layer_norm_grad) X(layer_norm_grad2) X(activate) X(activate_grad)
 #define OPS_EMBED(X) X(doser) X(doser_grad) X(bag_add) X(bag_grad)
+#define OPS_GROUP(X) X(group_linear) X(group_linear_grad) X(dose_gate) X(dose_gate_grad)
 #define OPS_LOSS(X) X(nb_loss) X(nb_mean_loss) X(softmax_scale) X(cross_entropy)
 #define OPS_LIKELIHOOD(X) X(zinb_loss) X(zinb_mean_loss) X(gauss_loss) X(gauss_mean_loss)
 #define OPS_LATENT(X) X(sample_latent) X(sample_latent_grad) X(normal_noise)

@@ -95,7 +95,7 @@ static void make(fixture *f)
     assert_int_equal(cpa_op_alloc(be, (size_t)t->n_value * sizeof(cpa_real), (void **)&f->state.best), CPA_OK);
     assert_int_equal(cpa_op_zero(be, f->state.best, (size_t)t->n_value * sizeof(cpa_real)), CPA_OK);
     assert_int_equal(cpa_op_zero(be, t->value, (size_t)t->n_value * sizeof(cpa_real)), CPA_OK);
-    assert_int_equal(cpa_history_create(&registry, &f->state.history), CPA_OK);
+    assert_int_equal(cpa_history_create(&registry, false, &f->state.history), CPA_OK);
 }
 
 static void unmake(fixture *f)

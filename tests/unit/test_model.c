@@ -59,9 +59,10 @@ static cpa_batch *make_batch(void)
 typedef struct variant {
     const char *likelihood, *doser;
     bool batch_norm, layer_norm, variational, mixup;
+    bool mix_covariates, nb_dropout, control_zero;
 } variant;
 
-static const variant plain = {"nb", "logsigm", true, false, false, false};
+static const variant plain = {.likelihood = "nb", .doser = "logsigm", .batch_norm = true};
 
 static cpa_model *make_model(cpa_backend *be, const variant *v)
 {
@@ -70,6 +71,8 @@ static cpa_model *make_model(cpa_backend *be, const variant *v)
     static const double weight[K] = {1.5, 3, 0.5, 2};
     cpa_model_config c = {.recon_loss = (char *)(uintptr_t)v->likelihood,
                           .doser_type = (char *)(uintptr_t)v->doser,
+                          .n_hidden_doser = 3,
+                          .n_layers_doser = 2,
                           .use_batch_norm_encoder = v->batch_norm,
                           .use_layer_norm_encoder = v->layer_norm,
                           .use_batch_norm_decoder = v->batch_norm,
@@ -78,6 +81,8 @@ static cpa_model *make_model(cpa_backend *be, const variant *v)
                           .use_layer_norm_adv = v->layer_norm,
                           .dropout_rate_encoder = 0.1,
                           .dropout_rate_decoder = 0.15,
+                          .nb_decoder_dropout = v->nb_dropout,
+                          .control_zero = v->control_zero,
                           .variational = v->variational,
                           .n_latent = 5,
                           .n_hidden_encoder = 7,
@@ -122,6 +127,23 @@ static cpa_lane_plan plan_for(const cpa_batch *b, bool autoencoder, bool adversa
     return p;
 }
 
+// The batch of a variant: itself, or mixed with partners.
+static cpa_batch *batch_of(const variant *v)
+{
+    cpa_batch *b = make_batch(), *mixed;
+    if (!v->mixup) {
+        return b;
+    }
+    int32_t partner[B];
+    for (int i = 0; i < B; i++) {
+        partner[i] = (i * 4 + 3) % B;
+    }
+    assert_int_equal(cpa_batch_create_mixed(B, B * G, G, N_COVS, M, &mixed), CPA_OK);
+    assert_int_equal(cpa_mixup_apply(b, 0.3, partner, mixed), CPA_OK);
+    cpa_batch_destroy(&b);
+    return mixed;
+}
+
 #ifdef CPA_DOUBLE
 static const double STEP = 1e-6, TOLERANCE = 2e-7;
 
@@ -162,23 +184,6 @@ static double quotient(cpa_model *m, const cpa_batch *b, const cpa_lane_plan *pl
     return f;
 }
 
-// The batch of a variant: itself, or mixed with partners.
-static cpa_batch *batch_of(const variant *v)
-{
-    cpa_batch *b = make_batch(), *mixed;
-    if (!v->mixup) {
-        return b;
-    }
-    int32_t partner[B];
-    for (int i = 0; i < B; i++) {
-        partner[i] = (i * 4 + 3) % B;
-    }
-    assert_int_equal(cpa_batch_create_mixed(B, B * G, G, N_COVS, M, &mixed), CPA_OK);
-    assert_int_equal(cpa_mixup_apply(b, 0.3, partner, mixed), CPA_OK);
-    cpa_batch_destroy(&b);
-    return mixed;
-}
-
 // Central differences over every element of every parameter that the plan updates.
 static void check_gradients(const char *backend, const variant *kind, bool autoencoder)
 {
@@ -187,6 +192,7 @@ static void check_gradients(const char *backend, const variant *kind, bool autoe
     cpa_model *m = make_model(be, kind);
     cpa_batch *b = batch_of(kind);
     cpa_lane_plan plan = plan_for(b, autoencoder, !autoencoder);
+    plan.mix_covariates = kind->mix_covariates;
     cpa_params *t = cpa_model_params(m);
     objective(m, b, &plan);
     cpa_real *grad = calloc((size_t)t->n_grad, sizeof *grad);
@@ -205,10 +211,11 @@ static void check_gradients(const char *backend, const variant *kind, bool autoe
                 f = quotient(m, b, &plan, t->p[i].at + e, STEP / 20);
             }
             if (fabs(f - g) > TOLERANCE * (scale + fabs(f))) {
-                fail_msg("%s, %s%s%s%s%s: %s[%lld]: gradient %.9g, difference quotient %.9g", kind->likelihood,
+                fail_msg("%s, %s%s%s%s%s%s%s%s: %s[%lld]: gradient %.9g, difference quotient %.9g", kind->likelihood,
                          kind->doser, kind->batch_norm ? ", batch norm" : "", kind->layer_norm ? ", layer norm" : "",
-                         kind->variational ? ", variational" : "", kind->mixup ? ", mixup" : "", t->p[i].name,
-                         (long long)e, g, f);
+                         kind->variational ? ", variational" : "", kind->mixup ? ", mixup" : "",
+                         kind->mix_covariates ? " of covariates" : "", kind->nb_dropout ? ", dropout of counts" : "",
+                         kind->control_zero ? ", control zero" : "", t->p[i].name, (long long)e, g, f);
             }
             checked++;
         }
@@ -233,8 +240,12 @@ static void gradients_of_every_combination(void **state)
     (void)state;
     static const char *const likelihood[] = {"nb", "zinb", "gauss"}, *const doser[] = {"logsigm", "sigm", "linear"};
     for (int i = 0; i < 3 * 3 * 4 * 2 * 2; i++) {
-        variant v = {likelihood[i % 3], doser[i / 3 % 3],  (i / 9 & 1) != 0,
-                     (i / 18 & 1) != 0, (i / 36 & 1) != 0, (i / 72 & 1) != 0};
+        variant v = {.likelihood = likelihood[i % 3],
+                     .doser = doser[i / 3 % 3],
+                     .batch_norm = (i / 9 & 1) != 0,
+                     .layer_norm = (i / 18 & 1) != 0,
+                     .variational = (i / 36 & 1) != 0,
+                     .mixup = (i / 72 & 1) != 0};
         check_gradients("cpu", &v, true);
     }
 }
@@ -244,39 +255,248 @@ static void adversary_gradients_of_every_combination(void **state)
 {
     (void)state;
     for (int i = 0; i < 4 * 2 * 2; i++) {
-        variant v = {"nb", "logsigm", (i & 1) != 0, (i & 2) != 0, (i & 4) != 0, (i & 8) != 0};
+        variant v = plain;
+        v.batch_norm = (i & 1) != 0;
+        v.layer_norm = (i & 2) != 0;
+        v.variational = (i & 4) != 0;
+        v.mixup = (i & 8) != 0;
         check_gradients("cpu", &v, false);
+    }
+}
+
+// A network for the dose of each perturbation, single and in combinations, mixed or not; the control may be nothing.
+static void gradients_of_dose_networks(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        variant v = plain;
+        v.doser = "mlp";
+        v.mixup = (i & 1) != 0;
+        v.control_zero = (i & 2) != 0;
+        check_gradients("cpu", &v, true);
+    }
+}
+
+// What --semantics fixed changes in the model.
+static void gradients_of_mended_rows(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        variant v = plain;
+        v.mixup = v.mix_covariates = true;
+        check_gradients("cpu", &v, i == 0);
+        v = plain;
+        v.nb_dropout = true;
+        v.likelihood = i ? "zinb" : "nb";
+        check_gradients("cpu", &v, true);
+        v = plain;
+        v.control_zero = true;
+        v.mixup = i == 1;
+        check_gradients("cpu", &v, true);
     }
 }
 
 #endif
 
-// The same bits from both backends, which run the same arithmetic.
-static void check_backend_equals_cpu(void **state)
+// Sum of the loss of covariate 2's adversary over a batch (whose partners have the same covariate 0).
+static double covariate_loss(cpa_model *m, const cpa_batch *b, bool both)
+{
+    double sums[MAX_SUMS];
+    cpa_lane_plan plan = plan_for(b, false, true);
+    plan.mix_covariates = both;
+    assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
+    return sums[CPA_SUM_COVS + CPA_SUMS_PER_COV * 2 + CPA_SUM_COV_ADV];
+}
+
+// L4: lambda CE(own) + (1 - lambda) CE(partner), of which upstream has the first term alone.
+static void partners_count_for_covariates(void **state)
 {
     (void)state;
-    double sums[2][MAX_SUMS];
-    cpa_real *grad[2];
-    int64_t n = 0;
-    for (int k = 0; k < 2; k++) {
+    cpa_backend *be;
+    assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
+    variant v = plain;
+    v.mixup = true;
+    cpa_model *m = make_model(be, &v);
+    cpa_batch *b = batch_of(&v);
+    double lambda = b->mixup_lambda, own = covariate_loss(m, b, false) / lambda, both = covariate_loss(m, b, true);
+    memcpy(b->cov + 2 * B, b->cov2 + 2 * B, B * sizeof *b->cov); // adversaries see the basal latent alone
+    double partner = covariate_loss(m, b, false) / lambda;
+    assert_true(fabs(own - partner) > 1e-3 * own);
+    assert_true(fabs(both - lambda * own - (1 - lambda) * partner) < 1e-5 * both);
+    cpa_batch_destroy(&b);
+    cpa_model_destroy(&m);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+}
+
+static double reconstruction_loss(const variant *v)
+{
+    cpa_backend *be;
+    double sums[MAX_SUMS];
+    assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
+    cpa_model *m = make_model(be, v);
+    cpa_batch *b = make_batch();
+    cpa_lane_plan plan = plan_for(b, true, false);
+    assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
+    cpa_batch_destroy(&b);
+    cpa_model_destroy(&m);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+    return sums[CPA_SUM_RECON];
+}
+
+// M10: upstream's count decoders ignore dropout_rate_decoder.
+static void decoder_dropout_of_counts(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        variant without = plain, with = plain;
+        without.likelihood = with.likelihood = i ? "gauss" : "nb";
+        with.nb_dropout = true;
+        assert_true((reconstruction_loss(&with) == reconstruction_loss(&without)) == (i == 1)); // gauss has it anyway
+    }
+}
+
+// D2: what the control adds to the latent.
+static void control_adds_nothing(void **state)
+{
+    (void)state;
+    for (int zero = 0; zero < 2; zero++) {
         cpa_backend *be;
-        assert_int_equal(cpa_backend_create(k ? "check" : "cpu", &be), CPA_OK);
-        cpa_model *m = make_model(be, &plain);
+        cpa_real z[B * 5];
+        assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
+        variant v = plain;
+        v.control_zero = zero == 1;
+        cpa_model *m = make_model(be, &v);
         cpa_batch *b = make_batch();
-        cpa_lane_plan plan = plan_for(b, true, true);
-        plan.want_metrics = true;
-        assert_int_equal(cpa_model_lane(m, b, &plan, sums[k]), CPA_OK);
-        n = cpa_model_params(m)->n_grad;
-        grad[k] = calloc((size_t)n, sizeof **grad);
-        cpa_op_download(be, grad[k], cpa_model_params(m)->grad, (size_t)n * sizeof **grad);
+        assert_int_equal(cpa_model_infer(m, b, false), CPA_OK);
+        assert_int_equal(cpa_model_latent(m, CPA_LATENT_PERT, z), CPA_OK);
+        for (int i = 0; i < B; i++) {
+            bool nothing = true;
+            for (int k = 0; k < 5; k++) {
+                nothing = nothing && z[i * 5 + k] == 0;
+            }
+            bool control = b->pert[i * M] == 1 && b->pert[i * M + 1] == 0;
+            assert_int_equal(nothing, zero && control);
+        }
+        assert_int_equal(b->pert[4 * M], 1); // there is one
         cpa_batch_destroy(&b);
         cpa_model_destroy(&m);
         assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
     }
-    assert_memory_equal(sums[0], sums[1], (CPA_SUM_COVS + N_COVS * CPA_SUMS_PER_COV) * sizeof(double));
-    assert_memory_equal(grad[0], grad[1], (size_t)n * sizeof **grad);
-    free(grad[0]);
-    free(grad[1]);
+}
+
+// The values of a tensor, to be freed.
+static cpa_real *tensor(cpa_model *m, const char *name)
+{
+    cpa_params *t = cpa_model_params(m);
+    int id = cpa_params_find(t, name);
+    assert_true(id >= 0);
+    cpa_real *v = calloc((size_t)cpa_param_size(&t->p[id]), sizeof *v);
+    assert_int_equal(cpa_params_get(t, t->value, id, v), CPA_OK);
+    return v;
+}
+
+// sigmoid(network(dose)) of perturbation p where the dose is above 0, by hand: two hidden layers of 3.
+static double dose_effect(cpa_model *m, int p, double dose)
+{
+    static const char *const names[] = {"Layer 0.weight", "Layer 0.bias",  "Layer 1.weight",
+                                        "Layer 1.bias",   "output.weight", "output.bias"};
+    cpa_real *v[6];
+    double y[3], z[3], out;
+    for (int k = 0; k < 6; k++) {
+        char name[80];
+        snprintf(name, sizeof name, "module/pert_network.dosers.%s", names[k]);
+        v[k] = tensor(m, name);
+    }
+    for (int h = 0; h < 3; h++) {
+        y[h] = fmax(0, (double)v[0][p * 3 + h] * dose + (double)v[1][p * 3 + h]);
+    }
+    out = (double)v[5][p];
+    for (int h = 0; h < 3; h++) {
+        z[h] = (double)v[3][p * 3 + h];
+        for (int i = 0; i < 3; i++) {
+            z[h] += (double)v[2][(p * 3 + h) * 3 + i] * y[i];
+        }
+        out += (double)v[4][p * 3 + h] * fmax(0, z[h]);
+    }
+    for (int k = 0; k < 6; k++) {
+        free(v[k]);
+    }
+    return dose > 0 ? 1 / (1 + exp(-out)) : 0;
+}
+
+// M5: what perturbations add to the latent; a dose of 0 adds nothing.
+static void dose_networks_scale_embeddings(void **state)
+{
+    (void)state;
+    cpa_backend *be;
+    cpa_real z[B * 5];
+    assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
+    variant v = plain;
+    v.doser = "mlp";
+    cpa_model *m = make_model(be, &v);
+    cpa_batch *b = make_batch();
+    b->dose[M] = 0;
+    assert_int_equal(cpa_model_infer(m, b, false), CPA_OK);
+    assert_int_equal(cpa_model_latent(m, CPA_LATENT_PERT, z), CPA_OK);
+    cpa_real *e = tensor(m, "module/pert_network.pert_embedding.weight");
+    for (int i = 0; i < B; i++) {
+        double effect[M];
+        for (int k = 0; k < M; k++) {
+            int p = b->pert[i * M + k];
+            effect[k] = p ? dose_effect(m, p, (double)b->dose[i * M + k]) : 0;
+        }
+        for (int l = 0; l < 5; l++) {
+            double want =
+                effect[0] * (double)e[b->pert[i * M] * 5 + l] + effect[1] * (double)e[b->pert[i * M + 1] * 5 + l];
+            assert_true(fabs((double)z[i * 5 + l] - want) < 1e-5);
+            assert_true(i != 1 || z[i * 5 + l] == 0);
+        }
+    }
+    free(e);
+    cpa_batch_destroy(&b);
+    cpa_model_destroy(&m);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+}
+
+// Sums and gradients of a lane on a backend; the gradients are the caller's to free, *n of them.
+static cpa_real *lane_on(const char *backend, const variant *v, double *sums, size_t *n)
+{
+    cpa_backend *be;
+    assert_int_equal(cpa_backend_create(backend, &be), CPA_OK);
+    cpa_model *m = make_model(be, v);
+    cpa_batch *b = batch_of(v);
+    cpa_lane_plan plan = plan_for(b, true, true);
+    plan.want_metrics = true;
+    plan.mix_covariates = v->mix_covariates;
+    assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
+    *n = (size_t)cpa_model_params(m)->n_grad;
+    cpa_real *grad = calloc(*n, sizeof *grad);
+    cpa_op_download(be, grad, cpa_model_params(m)->grad, *n * sizeof *grad);
+    cpa_batch_destroy(&b);
+    cpa_model_destroy(&m);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+    return grad;
+}
+
+// The same bits from both backends, which run the same arithmetic.
+static void check_backend_equals_cpu(void **state)
+{
+    (void)state;
+    variant v = plain;
+    for (int k = 0; k < 3; k++) {
+        double cpu_sums[MAX_SUMS], check_sums[MAX_SUMS];
+        size_t n, n_check;
+        v.mixup = k > 0;
+        v.mix_covariates = k == 1;
+        v.control_zero = k == 1;
+        v.doser = k == 2 ? "mlp" : "logsigm";
+        cpa_real *cpu = lane_on("cpu", &v, cpu_sums, &n), *check = lane_on("check", &v, check_sums, &n_check);
+        assert_memory_equal(cpu_sums, check_sums, (CPA_SUM_COVS + N_COVS * CPA_SUMS_PER_COV) * sizeof(double));
+        assert_int_equal(n, n_check);
+        assert_memory_equal(cpu, check, n * sizeof *cpu);
+        free(cpu);
+        free(check);
+    }
 }
 
 // A second lane of the same batch allocates nothing.
@@ -306,7 +526,13 @@ int main(void)
         cmocka_unit_test(gradients_behind_memory_guards),
         cmocka_unit_test(gradients_of_every_combination),
         cmocka_unit_test(adversary_gradients_of_every_combination),
+        cmocka_unit_test(gradients_of_dose_networks),
+        cmocka_unit_test(gradients_of_mended_rows),
 #endif
+        cmocka_unit_test(partners_count_for_covariates),
+        cmocka_unit_test(decoder_dropout_of_counts),
+        cmocka_unit_test(control_adds_nothing),
+        cmocka_unit_test(dose_networks_scale_embeddings),
         cmocka_unit_test(check_backend_equals_cpu),
         cmocka_unit_test(a_step_allocates_nothing),
     };

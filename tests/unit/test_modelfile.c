@@ -36,6 +36,10 @@ static cpa_model_meta make_meta(void)
                                    .n_layers_encoder = 2,
                                    .n_hidden_decoder = 4,
                                    .n_layers_decoder = 1,
+                                   .n_hidden_doser = 4,
+                                   .n_layers_doser = 2,
+                                   .nb_decoder_dropout = true,
+                                   .control_zero = true,
                                    .n_hidden_adv = 3,
                                    .n_layers_adv = 2,
                                    .dropout_rate_adv = 0.25,
@@ -51,6 +55,7 @@ static cpa_model_meta make_meta(void)
     m.spec.train_size = 0.8;
     m.spec.max_comb_len = 2;
     m.spec.seed = 9;
+    m.spec.compat_dose_order = true;
     fill(&m.spec.categorical_covariate_keys, (const char *[]){"cell type"}, 1);
     fill(&m.gene, GENES, 7);
     fill(&m.pert, PERTS, 4);
@@ -112,6 +117,8 @@ static void test_round_trip(void **state)
     assert_true(back.config.seed == 77 && back.config.dropout_rate_adv == 0.25 && back.batch_cov == 1 &&
                 back.max_comb_len == 2);
     assert_string_equal(back.config.doser_type, "logsigm");
+    assert_true(back.config.n_hidden_doser == 4 && back.config.n_layers_doser == 2);
+    assert_true(back.config.nb_decoder_dropout && back.config.control_zero && back.spec.compat_dose_order);
     assert_int_equal(strspn(back.digest, "0123456789abcdef"), 16);
 
     assert_int_equal(cpa_modelfile_load(PATH, &back, be, 4, 28, &loaded), CPA_OK);

@@ -10,7 +10,7 @@
 enum covered {
 #define X(op) COVERED_##op,
     OPS_MEMORY(X) OPS_DENSE(X) OPS_SPARSE(X) OPS_NORM(X) OPS_LAYER(X) OPS_EMBED(X) OPS_LOSS(X) OPS_SCORE(X)
-        OPS_LIKELIHOOD(X) OPS_LATENT(X)
+        OPS_LIKELIHOOD(X) OPS_LATENT(X) OPS_GROUP(X)
 #undef X
             N_COVERED
 };

@@ -1,137 +1,10 @@
 // Owns: tests of the meaning of cells: names and doses, tables, inference, splits, lists of genes, and everything that can be
 // wrong with them. Small files are written here; never needs counts.
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-#include "cpa/base/log.h"
-#include "cpa/base/text.h"
-#include "cpa/data/h5ad_write.h"
-#include "cpa/data/registry.h"
+#include "../support/obs_files.h"
 
 #ifndef CPA_TESTS_DIR
 #define CPA_TESTS_DIR "tests"
 #endif
-
-enum { MAX_COLUMNS = 8, MAX_LISTS = 4 };
-
-// An obs column: values separated by commas, "?" where there is none, "!x" an unused category x.
-typedef struct column {
-    const char *name, *values;
-} column;
-
-// A file: columns, and lists of genes of uns/rank_genes_groups_cov, genes separated by commas. The genes are g0 to g39.
-typedef struct table {
-    column obs[MAX_COLUMNS];
-    column lists[MAX_LISTS];
-} table;
-
-static char path[] = "/tmp/cpa_registry_XXXXXX";
-
-static int set_up(void **state)
-{
-    (void)state;
-    int fd = mkstemp(path);
-    close(fd);
-    cpa_log_init(0, true);
-    return fd < 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return unlink(path);
-}
-
-static cpa_factor factor_of(const char *values)
-{
-    cpa_factor f = {0};
-    cpa_strings value = {0};
-    assert_int_equal(cpa_strings_split(&value, values, ','), CPA_OK);
-    assert_int_equal(cpa_alloc((size_t)value.n, sizeof *f.code, &f.code), CPA_OK);
-    for (int64_t i = 0; i < value.n; i++) {
-        const char *v = value.s[i];
-        bool unused = v[0] == '!', missing = strcmp(v, "?") == 0;
-        int64_t level = missing ? -1 : cpa_strings_find(&f.level, v + unused);
-        if (level < 0 && !missing) {
-            level = f.level.n;
-            assert_int_equal(cpa_strings_add(&f.level, v + unused), CPA_OK);
-        }
-        if (!unused) {
-            f.code[f.n++] = (int32_t)level;
-        }
-    }
-    cpa_strings_fini(&value);
-    return f;
-}
-
-static void names_of(const char *prefix, int64_t n, cpa_strings *out)
-{
-    for (int64_t i = 0; i < n; i++) {
-        char name[32];
-        snprintf(name, sizeof name, "%s%lld", prefix, (long long)i);
-        assert_int_equal(cpa_strings_add(out, name), CPA_OK);
-    }
-}
-
-static void write_table(const table *t)
-{
-    cpa_h5 *h5 = NULL;
-    cpa_factor factor[MAX_COLUMNS];
-    cpa_h5ad_column columns[MAX_COLUMNS];
-    cpa_strings cells = {0}, genes = {0};
-    int n = 0;
-    for (; n < MAX_COLUMNS && t->obs[n].name != NULL; n++) {
-        factor[n] = factor_of(t->obs[n].values);
-        columns[n] = (cpa_h5ad_column){.name = t->obs[n].name, .factor = &factor[n]};
-    }
-    names_of("cell", factor[0].n, &cells);
-    names_of("g", 40, &genes);
-    assert_int_equal(cpa_h5_create(path, &h5), CPA_OK);
-    assert_int_equal(cpa_h5ad_write_root(h5), CPA_OK);
-    assert_int_equal(cpa_h5ad_write_frame(h5, "obs", &cells, columns, n), CPA_OK);
-    assert_int_equal(cpa_h5ad_write_frame(h5, "var", &genes, NULL, 0), CPA_OK);
-    assert_int_equal(cpa_h5ad_write_dict(h5, "uns"), CPA_OK);
-    for (int l = 0; l < MAX_LISTS && t->lists[l].name != NULL; l++) {
-        cpa_strings list = {0};
-        char *where = NULL;
-        assert_int_equal(cpa_strings_split(&list, t->lists[l].values, ','), CPA_OK);
-        assert_int_equal(cpa_sprintf(&where, "uns/rank_genes_groups_cov/%s", t->lists[l].name), CPA_OK);
-        assert_int_equal(cpa_h5ad_write_list(h5, where, &list), CPA_OK);
-        cpa_free(&where);
-        cpa_strings_fini(&list);
-    }
-    assert_int_equal(cpa_h5_finish(&h5), CPA_OK);
-    cpa_strings_fini(&cells);
-    cpa_strings_fini(&genes);
-    while (n > 0) {
-        cpa_factor_fini(&factor[--n]);
-    }
-}
-
-// Writes the table and makes its registry; on failure *r is NULL and nothing is left behind.
-static cpa_status registry_of(const table *t, const cpa_data_spec *spec, bool need_training, cpa_registry **r)
-{
-    cpa_h5ad *f = NULL;
-    write_table(t);
-    assert_int_equal(cpa_h5ad_open(path, &f), CPA_OK);
-    long balance = cpa_alloc_balance();
-    cpa_status st = cpa_registry_create(f, spec, need_training, r);
-    if (st != CPA_OK) {
-        assert_null(*r);
-        assert_int_equal(cpa_alloc_balance(), balance);
-    }
-    cpa_h5ad_close(&f);
-    return st;
-}
 
 static void check_strings(const cpa_strings *got, const char *want)
 {
@@ -531,7 +404,8 @@ static void test_spec_copy(void **state)
                                 .deg_uns_key = "u",
                                 .deg_uns_cat_key = "k",
                                 .max_comb_len = 3,
-                                .seed = 11};
+                                .seed = 11,
+                                .compat_dose_order = true};
     cpa_data_spec copy = {0};
     assert_int_equal(cpa_data_spec_copy(&spec, &copy), CPA_OK);
     const char *text[] = {copy.perturbation_key, copy.control_group,  copy.dosage_key,
@@ -545,6 +419,7 @@ static void test_spec_copy(void **state)
     check_strings(&copy.categorical_covariate_keys, "a,b");
     check_strings(&copy.holdout, "x=1,y=2");
     assert_true(copy.train_size == 0.25 && copy.max_comb_len == 3 && copy.seed == 11);
+    assert_true(copy.compat_dose_order);
     cpa_data_spec_fini(&copy);
     assert_int_equal(cpa_alloc_balance(), balance);
 }

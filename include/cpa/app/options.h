@@ -66,6 +66,7 @@ typedef enum cpa_option_section {
 // Where a value came from; a later one beats an earlier one.
 typedef enum cpa_source {
     CPA_SOURCE_DEFAULT,
+    CPA_SOURCE_SEMANTICS, // the default that --semantics fixed sets
     CPA_SOURCE_PRESET,
     CPA_SOURCE_RUN,
     CPA_SOURCE_CONFIG,
@@ -97,6 +98,9 @@ typedef struct cpa_option {
     bool can_be_none;    // an empty text means none; elsewhere it means the default
     unsigned required;   // commands that cannot do without it
     const char *choices; // "a|b", NULL: anything
+    // Where upstream does something else than it means to: the row of docs/semantics.md (NULL: none), what upstream
+    // does (NULL: `def`), and the default under --semantics fixed (NULL: `def`). Flags and choices alone have these.
+    const char *row, *upstream, *fixed;
 } cpa_option;
 
 typedef struct cpa_options {
@@ -108,6 +112,7 @@ typedef struct cpa_options {
     cpa_train_config train;
     char *pert_embeddings; // NULL: none
     char *out, *config;
+    char *semantics; // "cpa-0.8.8" or "fixed"
     char *preset;    // NULL: none
     char *data_path; // --data
     char *backend;
@@ -132,14 +137,20 @@ const cpa_option *cpa_option_table(void);
 /** Whether a run remembers the option: all that makes the model. */
 bool cpa_option_is_remembered(const cpa_option *option);
 
+/** Number of the option in the table, -1 when there is none of this name (dashes or underscores). */
+int cpa_option_find(const char *name);
+
+/** Whether option `i`, a flag or a choice, has the value that this text stands for. */
+bool cpa_option_is(const cpa_options *o, int i, const char *text);
+
 /** The name of a command ("train"); "" for CPA_COMMAND_NONE. */
 const char *cpa_command_name(cpa_command command);
 
 /** Every option at its default. `o` is overwritten; free it with cpa_options_fini. */
 cpa_status cpa_options_init(cpa_options *o);
 
-/** Reads the command line, and the file that --config names, and last what --preset sets of the rest, into `o` (overwritten; cpa_options_fini also after a
- *  failure). USAGE: an unknown command or option (with the nearest name), one that the command does not take, a
+/** Reads the command line, and the file that --config names, then what --preset sets of the rest and what --semantics
+ *  does of what is left, into `o` (overwritten; cpa_options_fini also after a failure). USAGE: an unknown command or option (with the nearest name), one that the command does not take, a
  *  malformed or out-of-range value, a missing path or required option. NO_INPUT, CONFIG: as cpa_options_read.
  *  Rank-local. */
 cpa_status cpa_options_parse(int argc, char **argv, cpa_options *o);

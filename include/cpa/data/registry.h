@@ -26,6 +26,7 @@ typedef struct cpa_data_spec {
     char *deg_uns_key, *deg_uns_cat_key; // default "rank_genes_groups_cov" and "cov_cond" when both are there
     int max_comb_len;                    // 0: the longest combination there is
     int64_t seed;                        // of a random split
+    bool compat_dose_order; // doses of combinations belong to the sorted components, as upstream pairs them
 } cpa_data_spec;
 
 /** Frees the strings. */
@@ -60,13 +61,14 @@ typedef struct cpa_registry {
     int32_t n_genes;
     cpa_strings pert;     // [0] "<PAD>", [1] control, then the others sorted
     cpa_strings label;    // names of the adversary's classes, sorted
-    double *label_weight; // [label.n] (n_cells / cells of the class) - 1, over all cells
+    double *label_weight; // [label.n] (n_cells / cells of the class) - 1, over all cells unless set otherwise
     int n_conditions;
     cpa_condition *condition;
     int32_t *condition_of; // [n_cells]
     int n_covs;            // batch_key last, if any
     cpa_covariate *cov;
     int max_comb_len;
+    int64_t n_reordered;   // cells whose doses pairing by position and pairing with the sorted components tell apart
     int n_categories;      // distinct (batch, covariates, perturbation string) among the cells, as upstream's CPA_cat
     cpa_strings category;  // "batch_cov_pert"
     int32_t *category_of;  // [n_cells]
@@ -85,6 +87,10 @@ typedef struct cpa_registry {
  *  "<covariate>_<condition>" names its column; else "cell_type" if there; else none. What was inferred is said with cpa_info.
  *  `need_training`: also object to what only training needs. Not collective; every rank builds the same. */
 cpa_status cpa_registry_create(cpa_h5ad *f, const cpa_data_spec *spec, bool need_training, cpa_registry **out);
+
+/** (cells / cells of the class) - 1 of every class into weight[label.n], counted over all cells, as upstream, or over those that
+ *  train; a class without such cells gets 0. */
+cpa_status cpa_registry_class_weights(const cpa_registry *r, bool train_only, double *weight);
 
 /** Frees it and sets *r to NULL; NULL-safe. */
 void cpa_registry_destroy(cpa_registry **r);

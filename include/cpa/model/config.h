@@ -7,11 +7,14 @@
 #include <stdint.h>
 
 typedef struct cpa_model_config {
-    char *recon_loss; // "nb", "zinb" or "gauss"
-    char *doser_type; // "logsigm", "sigm" or "linear"
+    char *recon_loss;                   // "nb", "zinb" or "gauss"
+    char *doser_type;                   // "logsigm", "sigm", "linear" or "mlp"
+    int n_hidden_doser, n_layers_doser; // of "mlp"
     int n_latent, n_hidden_encoder, n_layers_encoder, n_hidden_decoder, n_layers_decoder;
     bool use_batch_norm_encoder, use_layer_norm_encoder, use_batch_norm_decoder, use_layer_norm_decoder;
-    double dropout_rate_encoder, dropout_rate_decoder; // the latter for gauss alone, as upstream
+    double dropout_rate_encoder, dropout_rate_decoder; // the latter for gauss alone, as upstream, or
+    bool nb_decoder_dropout;                           // for counts too
+    bool control_zero;                                 // the control adds nothing to the latent
     bool variational;
     bool freeze_pert_projection; // of external embeddings, as upstream
     int n_hidden_adv, n_layers_adv;

@@ -39,6 +39,8 @@ typedef struct cpa_lane_plan {
     bool adversary_in_loss; // the autoencoder's loss contains the adversaries' (not while pretraining)
     bool
         want_metrics; // R2 and accuracies of this batch, and the reconstruction loss also without an autoencoder update
+    bool
+        mix_covariates; // the adversaries of covariates have to find both cells' values in a mixed batch, not only the first's
     double adv_lambda, pen_adv, kl_weight;
     double focal_gamma;  // of the adversaries' loss, 0: plain cross-entropy; focal losses are means over cells
     int64_t n_cells;     // of the global batch

@@ -37,7 +37,7 @@ typedef struct cpa_param {
     int rows, cols, rank;
     bool transposed;
     cpa_init init;
-    double bound; // of CPA_INIT_UNIFORM: 1/sqrt(fan_in)
+    double bound; // of CPA_INIT_UNIFORM: 1/sqrt(fan_in); of CPA_INIT_NORMAL_PAD: how many rows are zero
     int64_t at;   // offset in the arenas, in elements
 } cpa_param;
 

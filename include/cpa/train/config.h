@@ -21,8 +21,12 @@ typedef struct cpa_train_config {
     bool do_clip_grad;
     double gradient_clip_value; // largest Euclidean norm of one optimizer's gradients
     int step_size_lr;           // 0: a constant learning rate
-    char *lr_schedule;  // "upstream" (decays every step_size_lr^2 epochs) or "every" (every step_size_lr epochs)
-    char *mixup_warmup; // "upstream" (with n_epochs_pretrain_ae: never mixes) or "linear"
+    char *lr_schedule;   // "upstream" (decays every step_size_lr^2 epochs) or "every" (every step_size_lr epochs)
+    char *mixup_warmup;  // "upstream" (with n_epochs_pretrain_ae: never mixes) or "linear"
+    char *adv_cov_mixup; // "upstream" (a mixed cell's own covariates alone) or "both"
+    char *step_unit;     // of n_steps_*: "optimizer" (updates of single optimizers) or "batch"
+    char *class_weights; // counted over "all" cells or those that "train"
+    char *epoch_means;   // "upstream" (without zeros) or "exact"
     int check_val_every_n_epoch, early_stopping_patience;
     int train_metrics_every; // R2 and accuracies on every N-th autoencoder batch
     char *shuffle;           // "auto", "full" or "block"

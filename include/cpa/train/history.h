@@ -1,4 +1,4 @@
-// Owns: history.csv: a row per epoch and mode under upstream's metric names. Means over batches leave out zeros, as upstream's do.
+// Owns: history.csv: a row per epoch and mode under upstream's metric names. Means over batches leave out zeros, as upstream's do, or are exact.
 // Never holds a time: equal runs give equal files.
 #ifndef CPA_TRAIN_HISTORY_H
 #define CPA_TRAIN_HISTORY_H
@@ -9,13 +9,13 @@
 
 typedef struct cpa_history cpa_history;
 
-/** Columns for the covariates of this registry. */
-cpa_status cpa_history_create(const cpa_registry *registry, cpa_history **out);
+/** Columns for the covariates of this registry. `exact`: means take in batches whose value is 0, which upstream's leave out. */
+cpa_status cpa_history_create(const cpa_registry *registry, bool exact, cpa_history **out);
 
 /** Frees it and sets *h to NULL; NULL-safe. */
 void cpa_history_destroy(cpa_history **h);
 
-/** Adds a value of the current epoch to a column; zeros are left out of the mean. */
+/** Adds a value of the current epoch to a column. */
 void cpa_history_take(cpa_history *h, const char *column, double value);
 
 /** Adds what a training step computed. */

@@ -1,4 +1,4 @@
-// Owns: what a step does and with which weights, as a function of epoch, optimizer steps and batch number. Keeps no state.
+// Owns: what a step does and with which weights, as a function of epoch, steps so far and batch number. Keeps no state.
 #ifndef CPA_TRAIN_SCHEDULE_H
 #define CPA_TRAIN_SCHEDULE_H
 
@@ -12,13 +12,13 @@ typedef struct cpa_phase {
     double lr_factor; // of all learning rates
 } cpa_phase;
 
-/** The phase of batch `batch` (counted from 0 in its epoch). `optimizer_steps`: updates of single optimizers so far, upstream's
- *  global step (an autoencoder update counts 2, an adversary update 1).
+/** The phase of batch `batch` (counted from 0 in its epoch). `steps`: what n_steps_* count, so far: updates of single optimizers,
+ *  upstream's global step (an autoencoder update counts 2, an adversary update 1), or batches.
  *
  *  Pretraining lasts while epoch <= n_epochs_pretrain_ae (or steps <= n_steps_pretrain_ae, which wins) and updates both on every
  *  batch. Then adv_steps decides: 0 both, else the autoencoder on every adv_steps-th batch and the adversaries on the others.
  *  adv_lambda rises linearly to reg_adv over the warm-up. Source: upstream's CPATrainingPlan.training_step and adv_lambda. */
-cpa_phase cpa_schedule(const cpa_train_config *c, int64_t epoch, int64_t optimizer_steps, int64_t batch);
+cpa_phase cpa_schedule(const cpa_train_config *c, int64_t epoch, int64_t steps, int64_t batch);
 
 /** Epochs to train: max_epochs, or min(round(20000 / n_cells * 400), 400), at least 1. */
 int cpa_schedule_epochs(const cpa_train_config *c, int64_t n_cells);
