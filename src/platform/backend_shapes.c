@@ -403,8 +403,8 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_shape_group_moments(cpa_backend *be, cpa_dev_i64 *sums, cpa_mat a, const cpa_dev_int *group, int n_groups,
-                                   cpa_mat zi, cpa_mat zi_bias, double limit, double scale, double scale2)
+cpa_status cpa_shape_group_moments(cpa_backend *be, cpa_dev_i64 *sums, cpa_mat a, const cpa_dev_int *group,
+                                   int n_groups, cpa_mat zi, cpa_mat zi_bias, double limit, double scale, double scale2)
 {
     cpa_status st;
     FIT(a, a.rows, a.cols);

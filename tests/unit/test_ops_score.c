@@ -148,7 +148,8 @@ static void broken_predictions(void)
                 want[2 * k] = r2_of(mean[0], mean[2], COLS);
                 want[2 * k + 1] = r2_of(given ? mean[0] : mean[1], mean[3], COLS);
             }
-            OK(cpa_op_group_r2(be, r2, broken.m, given ? broken.m : CPA_NO_MAT, t.m, dev_order, dev_offset, 2, NULL, 0));
+            OK(cpa_op_group_r2(be, r2, broken.m, given ? broken.m : CPA_NO_MAT, t.m, dev_order, dev_offset, 2, NULL,
+                               0));
             near("group_r2 of broken predictions", get_sums(r2, 4), want, 4, 1e-9);
         }
         drop(dev_order);

@@ -1,0 +1,50 @@
+// Owns: what the files of validation share: metrics over the whole validation split. Never included elsewhere.
+#ifndef CPA_TRAIN_VALIDATE_IMPL_H
+#define CPA_TRAIN_VALIDATE_IMPL_H
+
+#include "cpa/train/validate.h"
+
+// Metrics over all validation cells at once, beside those of batches.
+typedef struct cpa_whole cpa_whole;
+
+enum {
+    CPA_MOST_QUERIES = 2048, // cells whose neighbours are looked for, in whole batches
+    CPA_MOST_SUMS = 1 << 22, // categories times genes that are summed up
+    CPA_NEIGHBOURS = 30,
+};
+
+/** For the cells cell[n] in validation order (borrowed), in batches of at most max_batch, the first n_queries of which are looked up
+ *  among all. Says what it leaves out. Rank-local, the same on all ranks. */
+cpa_status cpa_whole_create(const cpa_step_parts *parts, const int64_t *cell, int64_t n, int n_queries, int max_batch,
+                            cpa_whole **out);
+
+/** Frees it and sets *w to NULL; NULL-safe. */
+void cpa_whole_destroy(cpa_whole **w);
+
+/** Takes the real values of a batch that begins with cell `first`; before the first validation, every rank its batches. */
+cpa_status cpa_whole_see(cpa_whole *w, const cpa_batch *batch, int64_t first);
+
+/** Puts together what the ranks have seen. Collective. */
+cpa_status cpa_whole_seen(cpa_whole *w);
+
+/** Starts a validation. */
+cpa_status cpa_whole_begin(cpa_whole *w);
+
+/** Takes the batch that the model has just validated: cells first .. first + n - 1, their latents [n, n_latent]. Batches of queries
+ *  come before cpa_whole_share, the others after it. */
+cpa_status cpa_whole_take(cpa_whole *w, int64_t first, int n, const cpa_real *basal, const cpa_real *after);
+
+/** Gives the queries of every rank to all. Collective. */
+cpa_status cpa_whole_share(cpa_whole *w);
+
+/** Looks for neighbours among the queries first .. first + n - 1: every rank its own. */
+cpa_status cpa_whole_search(cpa_whole *w, int64_t first, int n);
+
+/** Ends a validation: adds the metrics to the history. Collective. */
+cpa_status cpa_whole_finish(cpa_whole *w, cpa_history *h);
+
+/** Purity of a set of labels for the cells 0 .. n-1: the mean over labels of the mean share of the k cells near[i * stride ...] of cell i
+ *  that carry its label. label: of all cells that may be near. */
+cpa_status cpa_purity_of(const int64_t *near, int n, int k, int stride, const int32_t *label, double *purity);
+
+#endif
