@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "cpa/platform/math_inl.h"
 #include "model_impl.h"
 
 // Sums of one kind are [n_groups, 2, n_genes]: values, squares. The first kind is on the scale of the R2 metrics, the second
@@ -21,6 +22,7 @@ struct cpa_moments {
     cpa_dev_i64 *sums;
     cpa_dev_int *group; // [max_cells]
     cpa_real *px_r;     // [n_genes] logarithms of the dispersions, not for gauss
+    double *over;       // [n_genes] 1 + 1 / dispersion
     rounding scaled, counts, variances;
 };
 
@@ -46,6 +48,7 @@ cpa_status cpa_moments_create(cpa_model *m, int n_groups, int64_t most, double l
     CPA_TRY(cpa_op_alloc(m->be, (size_t)(N_KINDS * mo->stride) * sizeof(int64_t), (void **)&mo->sums));
     CPA_TRY(cpa_op_alloc(m->be, (size_t)m->shape.max_cells * 4, (void **)&mo->group));
     CPA_TRY(cpa_alloc((size_t)m->shape.n_genes, sizeof *mo->px_r, &mo->px_r));
+    CPA_TRY(cpa_alloc((size_t)m->shape.n_genes, sizeof *mo->over, &mo->over));
     CPA_TRY(cpa_moments_clear(mo));
     *out = mo;
     mo = NULL;
@@ -64,6 +67,7 @@ void cpa_moments_destroy(cpa_moments **mo)
             cpa_op_release((*mo)->m->be, (*mo)->group);
         }
         cpa_free(&(*mo)->px_r);
+        cpa_free(&(*mo)->over);
         cpa_free(mo);
     }
 }
@@ -75,6 +79,9 @@ cpa_status cpa_moments_clear(cpa_moments *mo)
     CPA_TRY(cpa_op_zero(m->be, mo->sums, (size_t)(N_KINDS * mo->stride) * sizeof(int64_t)));
     if (m->likelihood != CPA_GAUSS) {
         CPA_TRY(cpa_params_get(&m->t, m->t.value, m->px_r, mo->px_r));
+        for (int g = 0; g < m->shape.n_genes; g++) {
+            mo->over[g] = 1 + exp(-(double)mo->px_r[g]);
+        }
     }
 cleanup:
     return st;
@@ -137,51 +144,84 @@ cleanup:
     return st;
 }
 
-// Mean and mean square of gene g.
-typedef struct moment {
-    double mean, square;
-} moment;
+// Means and mean squares of one kind of sums.
+typedef struct moments_of {
+    const int64_t *sums;
+    double unit, unit2; // of a sum
+    int genes;
+} moments_of;
 
-static moment moment_of(const int64_t *sums, int n_genes, int g, rounding r, int64_t n)
+static moments_of kind_of(const cpa_moments *mo, const int64_t *sums, int kind, rounding r, int64_t n)
 {
-    return (moment){(double)sums[g] / r.scale / (double)n, (double)sums[n_genes + g] / r.scale2 / (double)n};
+    int genes = mo->m->shape.n_genes;
+    return (moments_of){sums + 2 * (int64_t)kind * genes, 1 / r.scale / (double)n, 1 / r.scale2 / (double)n, genes};
 }
 
-// The unbiased variance; rounding may leave that of a constant below 0.
-static double variance_of(moment v, int64_t n)
+static inline double mean_of(moments_of k, int g)
 {
-    return n > 1 ? fmax(v.square - v.mean * v.mean, 0) * (double)n / (double)(n - 1) : NAN;
+    return (double)k.sums[g] * k.unit;
+}
+
+static inline double square_of(moments_of k, int g)
+{
+    return (double)k.sums[k.genes + g] * k.unit2;
+}
+
+// Of all cells; rounding may leave that of a constant below 0.
+static inline double variance_of(moments_of k, int g)
+{
+    double mean = mean_of(k, g), v = square_of(k, g) - mean * mean;
+    return v > 0 ? v : 0;
+}
+
+static double unbiased(int64_t n)
+{
+    return n > 1 ? (double)n / (double)(n - 1) : NAN;
+}
+
+static void take_logarithms(double *v, int n)
+{
+#pragma omp simd
+    for (int g = 0; g < n; g++) {
+        v[g] = (double)cpa_log1p((cpa_real)v[g]);
+    }
 }
 
 void cpa_moments_real(const cpa_moments *mo, const int64_t *sums, int64_t n, cpa_moment_view view)
 {
-    int genes = mo->m->shape.n_genes;
-    bool gauss = mo->m->likelihood == CPA_GAUSS;
-    for (int g = 0; g < genes; g++) {
-        moment scaled = moment_of(sums, genes, g, mo->scaled, n);
-        double counts = variance_of(moment_of(sums + 2 * genes, genes, g, mo->counts, n), n);
-        view.mean[g] = scaled.mean;
-        view.var[g] = variance_of(scaled, n);
-        view.total[g] = gauss ? counts : log1p(counts);
+    const moments_of scaled = kind_of(mo, sums, SCALED, mo->scaled, n),
+                     counts = kind_of(mo, sums, COUNTS, mo->counts, n);
+    const double factor = unbiased(n);
+    for (int g = 0; g < scaled.genes; g++) {
+        view.mean[g] = mean_of(scaled, g);
+        view.var[g] = factor * variance_of(scaled, g);
+        view.total[g] = factor * variance_of(counts, g);
+    }
+    if (mo->m->likelihood != CPA_GAUSS) {
+        take_logarithms(view.total, scaled.genes);
     }
 }
 
 void cpa_moments_predicted(const cpa_moments *mo, const int64_t *sums, int64_t n, cpa_moment_view view)
 {
-    int genes = mo->m->shape.n_genes;
-    bool gauss = mo->m->likelihood == CPA_GAUSS;
-    for (int g = 0; g < genes; g++) {
-        moment scaled = moment_of(sums, genes, g, mo->scaled, n);
-        moment counts = moment_of(sums + 2 * genes, genes, g, gauss ? mo->variances : mo->counts, n);
-        view.mean[g] = scaled.mean;
-        if (gauss) {
-            view.var[g] = counts.mean;
-            view.total[g] = counts.mean + fmax(scaled.square - scaled.mean * scaled.mean, 0);
-        } else {
-            // A count has the mean square mu + mu^2 (1 + 1 / theta), thinned by the zero inflation as its mean is.
-            double square = counts.mean + counts.square * (1 + exp(-(double)mo->px_r[g]));
-            view.var[g] = variance_of(scaled, n);
-            view.total[g] = log1p(fmax(square - counts.mean * counts.mean, 0));
-        }
+    const bool gauss = mo->m->likelihood == CPA_GAUSS;
+    const moments_of scaled = kind_of(mo, sums, SCALED, mo->scaled, n);
+    const moments_of counts = kind_of(mo, sums, COUNTS, gauss ? mo->variances : mo->counts, n);
+    const double factor = unbiased(n);
+    for (int g = 0; gauss && g < scaled.genes; g++) {
+        view.mean[g] = mean_of(scaled, g);
+        view.var[g] = mean_of(counts, g);
+        view.total[g] = view.var[g] + variance_of(scaled, g);
     }
+    if (gauss) {
+        return;
+    }
+    for (int g = 0; g < scaled.genes; g++) {
+        // A count has the mean square mu + mu^2 (1 + 1 / theta), thinned by the zero inflation as its mean is.
+        double mean = mean_of(counts, g), v = mean + square_of(counts, g) * mo->over[g] - mean * mean;
+        view.mean[g] = mean_of(scaled, g);
+        view.var[g] = factor * variance_of(scaled, g);
+        view.total[g] = v > 0 ? v : 0;
+    }
+    take_logarithms(view.total, scaled.genes);
 }

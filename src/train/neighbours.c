@@ -3,11 +3,16 @@
 
 #include <float.h>
 #include <math.h>
+#include <omp.h>
 #include <string.h>
 
 #include "cpa/base/mem.h"
 
-enum { MERGED_AT_ONCE = 256 }; // queries
+enum {
+    MERGED_AT_ONCE = 256, // queries
+    BISECTIONS = 10,
+    LANES = 16, // sums that a distance is added up in
+};
 
 struct cpa_neighbours {
     cpa_backend *be; // borrowed
@@ -16,6 +21,7 @@ struct cpa_neighbours {
     double *norm, *other_norm;       // Euclidean, of queries and of the block's cells
     cpa_dev_real *memory;            // owned: the three below
     cpa_mat queries, block, product; // [n_queries, n_latent], [max_block, n_latent], [n_queries, max_block]
+    double *bounds;                  // [threads, 2, max_block]
     cpa_real *dot;                   // [n_queries, max_block]
     double *distance;                // [n_queries, k] squared, ascending; INFINITY where there is no cell yet
     int64_t *cell;                   // [n_queries, k]
@@ -46,6 +52,7 @@ cpa_status cpa_neighbours_create(cpa_backend *be, int n_queries, int n_latent, i
     CPA_TRY(cpa_alloc(n, sizeof *s->norm, &s->norm));
     CPA_TRY(cpa_alloc((size_t)max_block, sizeof *s->other_norm, &s->other_norm));
     CPA_TRY(cpa_alloc(n * (size_t)max_block, sizeof *s->dot, &s->dot));
+    CPA_TRY(cpa_alloc((size_t)omp_get_max_threads() * 2 * (size_t)max_block, sizeof *s->bounds, &s->bounds));
     CPA_TRY(cpa_alloc(n * (size_t)k, sizeof *s->distance, &s->distance));
     CPA_TRY(cpa_alloc(n * (size_t)k, sizeof *s->cell, &s->cell));
     *out = s;
@@ -61,7 +68,7 @@ void cpa_neighbours_destroy(cpa_neighbours **s)
         if ((*s)->memory) {
             cpa_op_release((*s)->be, (*s)->memory);
         }
-        void *memory[] = {(*s)->query,    (*s)->norm, (*s)->other_norm,   (*s)->dot,
+        void *memory[] = {(*s)->query,    (*s)->norm, (*s)->other_norm,   (*s)->dot,     (*s)->bounds,
                           (*s)->distance, (*s)->cell, (*s)->all_distance, (*s)->all_cell};
         for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
             cpa_free(&memory[i]);
@@ -82,11 +89,21 @@ static double norm_of(const cpa_real *x, int n)
 
 static double distance_of(const cpa_real *x, const cpa_real *y, int n)
 {
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < n; i++) {
+    double lane[LANES] = {0}, sum = 0;
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) {
+#pragma omp simd
+        for (int j = 0; j < LANES; j++) {
+            double d = (double)x[i + j] - (double)y[i + j];
+            lane[j] += d * d;
+        }
+    }
+    for (; i < n; i++) {
         double d = (double)x[i] - (double)y[i];
         sum += d * d;
+    }
+    for (int j = 0; j < LANES; j++) {
+        sum += lane[j];
     }
     return sum;
 }
@@ -121,24 +138,72 @@ static void insert(double *distance, int64_t *cell, int k, double d, int64_t id)
     }
 }
 
-// One query against a block. A product of n terms is off by at most n units of rounding of |x| |y| in whatever order it was summed,
-// the rest of the formula by some units of double.
-static void search(cpa_neighbours *s, int q, int64_t first, int n, const cpa_real *z)
+static int count_up_to(const double *v, int n, double limit)
+{
+    int count = 0;
+#pragma omp simd reduction(+ : count)
+    for (int i = 0; i < n; i++) {
+        count += v[i] <= limit;
+    }
+    return count;
+}
+
+// A number not far above the one that `wanted` of v[n] do not exceed; `high` must be one that they do not. Counting is cheap, sorting
+// is not.
+static double bisect(const double *v, int n, int wanted, double high)
+{
+    double low = 0, top = 0;
+#pragma omp simd reduction(max : top)
+    for (int i = 0; i < n; i++) {
+        top = v[i] > top ? v[i] : top;
+    }
+    high = top < high ? top : high;
+    for (int step = 0; step < BISECTIONS; step++) {
+        double middle = 0.5 * (low + high);
+        if (count_up_to(v, n, middle) >= wanted) {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    return high;
+}
+
+// Bounds of the squared distances of query q to the cells of a block. A product of n terms is off by at most n units of rounding of
+// |x| |y| in whatever order it was summed, the rest of the formula by some units of double. What is no number bounds nothing.
+static void bound(const cpa_neighbours *s, int q, int n, double *restrict least, double *restrict most)
 {
     const double unit = sizeof(cpa_real) == sizeof(float) ? FLT_EPSILON : DBL_EPSILON;
     const double terms = s->n_latent + 8, own = s->norm[q];
-    const cpa_real *query = s->query + (int64_t)q * s->n_latent, *dot = s->dot + (int64_t)q * n;
-    double *distance = s->distance + (int64_t)q * s->k;
-    int64_t *cell = s->cell + (int64_t)q * s->k;
+    const cpa_real *restrict dot = s->dot + (int64_t)q * n;
+    const double *restrict norm = s->other_norm;
+#pragma omp simd
     for (int i = 0; i < n; i++) {
-        double other = s->other_norm[i], apart = own - other;
+        double other = norm[i], apart = own - other;
         double about = apart * apart + 2 * (own * other - (double)dot[i]);
         double slack = terms * (2 * unit * own * other + 4 * DBL_EPSILON * (own * own + other * other));
-        if (about - slack > distance[s->k - 1] || first + i == q) {
-            continue;
+        double low = about - slack, high = about + slack;
+        least[i] = low <= INFINITY ? low : -INFINITY;
+        most[i] = high <= INFINITY ? high : INFINITY;
+    }
+}
+
+// One query against a block. Only cells that may be nearer than the k-th found so far, and than the k-th of the block, are looked at.
+static void search(cpa_neighbours *s, int q, int64_t first, int n, const cpa_real *z)
+{
+    const cpa_real *query = s->query + (int64_t)q * s->n_latent;
+    double *distance = s->distance + (int64_t)q * s->k,
+           *least = s->bounds + 2 * omp_get_thread_num() * (int64_t)s->max_block;
+    double *most = least + s->max_block, far = distance[s->k - 1];
+    int64_t *cell = s->cell + (int64_t)q * s->k;
+    bound(s, q, n, least, most);
+    if (count_up_to(most, n, far) > s->k) { // one of them may be the query itself
+        far = bisect(most, n, s->k + 1, far);
+    }
+    for (int i = 0; i < n; i++) {
+        if (least[i] <= far && least[i] <= distance[s->k - 1] && first + i != q) {
+            insert(distance, cell, s->k, distance_of(query, z + (int64_t)i * s->n_latent, s->n_latent), first + i);
         }
-        double d = distance_of(query, z + (int64_t)i * s->n_latent, s->n_latent);
-        insert(distance, cell, s->k, d, first + i);
     }
 }
 

@@ -190,21 +190,6 @@ static cpa_status run_batches(cpa_validator *v, int begin, int end)
     return cpa_comm_agree(v->p.comm, st);
 }
 
-// The queries of all ranks go to all of them; each rank then looks through its own.
-static cpa_status exchange_queries(cpa_validator *v)
-{
-    cpa_status st = CPA_OK;
-    CPA_TRY(cpa_whole_share(v->whole));
-    for (int b = cpa_comm_rank(v->p.comm); st == CPA_OK && b < v->n_query_batches; b += cpa_comm_size(v->p.comm)) {
-        int64_t first;
-        int n = batch_of(v, b, &first);
-        st = cpa_whole_search(v->whole, first, n);
-    }
-    CPA_TRY(cpa_comm_agree(v->p.comm, st));
-cleanup:
-    return st;
-}
-
 static cpa_status run_all(cpa_validator *v)
 {
     cpa_status st = CPA_OK;
@@ -214,7 +199,7 @@ static cpa_status run_all(cpa_validator *v)
     }
     CPA_TRY(cpa_comm_agree(v->p.comm, cpa_whole_begin(v->whole)));
     CPA_TRY(run_batches(v, 0, v->n_query_batches));
-    CPA_TRY(exchange_queries(v));
+    CPA_TRY(cpa_whole_share(v->whole));
     CPA_TRY(run_batches(v, v->n_query_batches, v->n_batches));
     CPA_TRY(cpa_comm_allgather(v->p.comm, v->mine, v->all, (size_t)(v->per_rank * N_METRICS) * sizeof *v->mine));
 cleanup:

@@ -8,7 +8,7 @@
 typedef struct cpa_whole cpa_whole;
 
 enum {
-    CPA_MOST_QUERIES = 2048, // cells whose neighbours are looked for, in whole batches
+    CPA_MOST_QUERIES = 1024, // cells whose neighbours are looked for, in whole batches
     CPA_MOST_SUMS = 1 << 22, // categories times genes that are summed up
     CPA_NEIGHBOURS = 30,
 };
@@ -34,11 +34,8 @@ cpa_status cpa_whole_begin(cpa_whole *w);
  *  come before cpa_whole_share, the others after it. */
 cpa_status cpa_whole_take(cpa_whole *w, int64_t first, int n, const cpa_real *basal, const cpa_real *after);
 
-/** Gives the queries of every rank to all. Collective. */
+/** Gives the queries of every rank to all, and looks for neighbours among them. Collective. */
 cpa_status cpa_whole_share(cpa_whole *w);
-
-/** Looks for neighbours among the queries first .. first + n - 1: every rank its own. */
-cpa_status cpa_whole_search(cpa_whole *w, int64_t first, int n);
 
 /** Ends a validation: adds the metrics to the history. Collective. */
 cpa_status cpa_whole_finish(cpa_whole *w, cpa_history *h);

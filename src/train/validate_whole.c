@@ -14,13 +14,15 @@ static const char *const R2_NAME[N_R2] = {"r2_mean_split", "r2_var_split", "r2_v
 enum { BASAL, AFTER, N_LATENTS };
 static const char *const PURITY_NAME[N_LATENTS] = {"disnt_basal_split", "disnt_after_split"};
 
-enum { EXCHANGED = 1 << 20 }; // sums that ranks add up at once
+enum {
+    EXCHANGED = 1 << 20, // sums that ranks add up at once
+    QUERY_BLOCK = 512,   // queries that are searched at once
+};
 
 // The categories whose sums are kept; numbered as they first occur in validation order.
 typedef struct group {
     int32_t category;
-    int64_t n; // validation cells
-    bool has_list;
+    int64_t n;          // validation cells
     cpa_gene_list list; // the first n_deg_r2 genes of the category's list, those that the data have; owned
 } group;
 
@@ -35,7 +37,7 @@ struct cpa_whole {
     cpa_real *real;                        // [n_groups, 3, n_genes] what cpa_moments_real says
     int64_t *sums;                         // [at_once, 4 n_genes]
     int at_once;                           // groups
-    double *work;                          // [6, n_genes]
+    double *work;                          // [8, n_genes]
     size_t query_words;                    // of one array of queries, in 64 bits
     cpa_real *query[N_LATENTS];            // [n_queries, n_latent]
     cpa_neighbours *neighbours[N_LATENTS]; // NULL for a single cell
@@ -48,7 +50,6 @@ static cpa_status make_lists(cpa_whole *w)
         group *g = &w->group[k];
         const cpa_gene_list *all = &w->p.registry->deg_list[g->category];
         int64_t most = all->n < w->p.config->n_deg_r2 ? all->n : w->p.config->n_deg_r2;
-        g->has_list = all->n > 0;
         CPA_TRY(cpa_alloc((size_t)most, sizeof *g->list.gene, &g->list.gene));
         for (int64_t i = 0; i < most; i++) {
             if (all->gene[i] >= 0) {
@@ -120,7 +121,7 @@ static cpa_status make_moments(cpa_whole *w)
     CPA_TRY(cpa_moments_create(w->p.model, w->n_groups, most, w->p.cells->max_count, &w->moments));
     CPA_TRY(cpa_alloc((size_t)w->n_groups * 3 * genes, sizeof *w->real, &w->real));
     CPA_TRY(cpa_alloc((size_t)w->at_once * 4 * genes, sizeof *w->sums, &w->sums));
-    CPA_TRY(cpa_alloc(6 * genes, sizeof *w->work, &w->work));
+    CPA_TRY(cpa_alloc(8 * genes, sizeof *w->work, &w->work));
 cleanup:
     return st;
 }
@@ -129,11 +130,12 @@ static cpa_status make_neighbours(cpa_whole *w, int max_batch)
 {
     cpa_status st = CPA_OK;
     int k = w->n - 1 < CPA_NEIGHBOURS ? (int)w->n - 1 : CPA_NEIGHBOURS;
+    int block = max_batch > QUERY_BLOCK ? max_batch : QUERY_BLOCK;
     size_t values = (size_t)w->n_queries * (size_t)w->n_latent;
     w->query_words = (values * sizeof(cpa_real) + 7) / 8;
     for (int i = 0; k > 0 && i < N_LATENTS; i++) {
         CPA_TRY(cpa_alloc(w->query_words, 8, &w->query[i]));
-        CPA_TRY(cpa_neighbours_create(w->p.be, w->n_queries, w->n_latent, k, max_batch, &w->neighbours[i]));
+        CPA_TRY(cpa_neighbours_create(w->p.be, w->n_queries, w->n_latent, k, block, &w->neighbours[i]));
     }
     if (w->n_queries < w->n) {
         cpa_info("validation: %s and %s of %d of %lld cells (seeded), each among all of them", PURITY_NAME[BASAL],
@@ -245,20 +247,32 @@ cpa_status cpa_whole_seen(cpa_whole *w)
     return for_groups(w, keep_real, NULL);
 }
 
-// 1 - residual / total sum of squares over the listed genes, or all; NaN where there is nothing to explain.
-static double r2_of(const double *real, const double *predicted, const cpa_gene_list *list, int n_genes)
+// 1 - residual / total sum of squares; NaN where there is nothing to explain.
+static double r2_of(const double *real, const double *predicted, int64_t n)
 {
-    int64_t n = list ? list->n : n_genes;
     double mean = 0, residual = 0, total = 0;
+#pragma omp simd reduction(+ : mean)
     for (int64_t i = 0; i < n; i++) {
-        mean += real[list ? list->gene[i] : i] / (double)n;
+        mean += real[i];
     }
+    mean /= (double)n;
+#pragma omp simd reduction(+ : residual, total)
     for (int64_t i = 0; i < n; i++) {
-        int64_t g = list ? list->gene[i] : i;
-        residual += (real[g] - predicted[g]) * (real[g] - predicted[g]);
-        total += (real[g] - mean) * (real[g] - mean);
+        residual += (real[i] - predicted[i]) * (real[i] - predicted[i]);
+        total += (real[i] - mean) * (real[i] - mean);
     }
     return n > 1 && total > 0 ? 1 - residual / total : NAN;
+}
+
+// The same over the genes of a list.
+static double r2_listed(cpa_whole *w, const group *g, const double *real, const double *predicted)
+{
+    double *listed = w->work + 6 * (int64_t)w->n_genes;
+    for (int64_t i = 0; i < g->list.n; i++) {
+        listed[i] = real[g->list.gene[i]];
+        listed[g->list.n + i] = predicted[g->list.gene[i]];
+    }
+    return r2_of(listed, listed + g->list.n, g->list.n);
 }
 
 // A mean over groups.
@@ -278,11 +292,11 @@ static void score(cpa_whole *w, int k, const int64_t *sums, void *ctx)
     }
     cpa_moments_predicted(w->moments, sums, g->n, predicted);
     double r2[N_R2] = {
-        [R2_MEAN] = r2_of(real.mean, predicted.mean, NULL, w->n_genes),
-        [R2_VAR] = r2_of(real.var, predicted.var, NULL, w->n_genes),
-        [R2_PRED] = r2_of(real.total, predicted.total, NULL, w->n_genes),
-        [R2_MEAN_DEG] = g->has_list ? r2_of(real.mean, predicted.mean, &g->list, w->n_genes) : NAN,
-        [R2_VAR_DEG] = g->has_list ? r2_of(real.var, predicted.var, &g->list, w->n_genes) : NAN,
+        [R2_MEAN] = r2_of(real.mean, predicted.mean, w->n_genes),
+        [R2_VAR] = r2_of(real.var, predicted.var, w->n_genes),
+        [R2_PRED] = r2_of(real.total, predicted.total, w->n_genes),
+        [R2_MEAN_DEG] = r2_listed(w, g, real.mean, predicted.mean),
+        [R2_VAR_DEG] = r2_listed(w, g, real.var, predicted.var),
     };
     for (int i = 0; i < N_R2; i++) {
         if (isfinite(r2[i])) {
@@ -316,6 +330,22 @@ cleanup:
     return st;
 }
 
+// Looks for neighbours among this rank's share of the queries, which every rank has now. Large blocks leave fewer cells to look at.
+static cpa_status search_queries(cpa_whole *w)
+{
+    cpa_status st = CPA_OK;
+    int64_t rank = cpa_comm_rank(w->p.comm), ranks = cpa_comm_size(w->p.comm);
+    int64_t end = w->n_queries * (rank + 1) / ranks;
+    for (int64_t first = w->n_queries * rank / ranks; first < end; first += QUERY_BLOCK) {
+        int n = end - first < QUERY_BLOCK ? (int)(end - first) : QUERY_BLOCK;
+        for (int i = 0; i < N_LATENTS && w->neighbours[i]; i++) {
+            CPA_TRY(cpa_neighbours_add(w->neighbours[i], first, n, w->query[i] + first * w->n_latent));
+        }
+    }
+cleanup:
+    return st;
+}
+
 cpa_status cpa_whole_share(cpa_whole *w)
 {
     cpa_status st = CPA_OK;
@@ -324,16 +354,7 @@ cpa_status cpa_whole_share(cpa_whole *w)
         CPA_TRY(cpa_comm_sum_i64(w->p.comm, (int64_t *)(void *)w->query[i], (int)w->query_words));
         CPA_TRY(cpa_comm_agree(w->p.comm, cpa_neighbours_begin(w->neighbours[i], w->query[i])));
     }
-cleanup:
-    return st;
-}
-
-cpa_status cpa_whole_search(cpa_whole *w, int64_t first, int n)
-{
-    cpa_status st = CPA_OK;
-    for (int i = 0; i < N_LATENTS && w->neighbours[i]; i++) {
-        CPA_TRY(cpa_neighbours_add(w->neighbours[i], first, n, w->query[i] + first * w->n_latent));
-    }
+    CPA_TRY(cpa_comm_agree(w->p.comm, search_queries(w)));
 cleanup:
     return st;
 }

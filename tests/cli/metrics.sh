@@ -26,6 +26,14 @@ for n in 2 3 4; do
         fail "training on $n ranks: $(cat err)"
     cmp zinb/history.csv zinb$n/history.csv || fail "the history differs on $n ranks"
 done
+# More validation cells than are looked up.
+for n in 1 3; do
+    # shellcheck disable=SC2086
+    $CPA_MPIRUN -n $n "$CPA_HPC" train "$data" --out many$n --split-key "" --train-size 0.5 --lanes 4 --max-epochs 1 >out 2>err </dev/null ||
+        fail "training with many validation cells on $n ranks: $(cat err)"
+    grep -q 'disnt_after_split of 1024 of 2500 cells' err || fail "$n ranks do not say that they look up some of the cells: $(cat err)"
+done
+cmp many1/history.csv many3/history.csv || fail "the history of many validation cells differs on 3 ranks"
 head -1 nb/history.csv | grep -q '^epoch,mode,recon_loss,KL,disnt_basal,disnt_after,r2_mean,r2_var,adv_loss,penalty_adv,adv_perts,acc_perts,penalty_perts,cpa_metric,adv_patient_id,penalty_patient_id,acc_patient_id,r2_mean_split,r2_var_split,r2_var_pred,r2_mean_deg,r2_var_deg,disnt_basal_split,disnt_after_split$' ||
     fail "the columns: $(head -1 nb/history.csv)"
 # Without lists of genes there is nothing to score on them.
