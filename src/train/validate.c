@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cpa/base/rng.h"
+#include "cpa/train/purity.h"
 #include "validate_impl.h"
 
 enum { METRIC_RECON, METRIC_KL, METRIC_R2_MEAN, METRIC_R2_VAR, METRIC_BASAL, METRIC_AFTER, N_METRICS };

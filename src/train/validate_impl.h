@@ -7,12 +7,6 @@
 // Metrics over all validation cells at once, beside those of batches.
 typedef struct cpa_whole cpa_whole;
 
-enum {
-    CPA_MOST_QUERIES = 1024, // cells whose neighbours are looked for, in whole batches
-    CPA_MOST_SUMS = 1 << 22, // categories times genes that are summed up
-    CPA_NEIGHBOURS = 30,
-};
-
 /** For the cells cell[n] in validation order (borrowed), in batches of at most max_batch, the first n_queries of which are looked up
  *  among all. Says what it leaves out. Rank-local, the same on all ranks. */
 cpa_status cpa_whole_create(const cpa_step_parts *parts, const int64_t *cell, int64_t n, int n_queries, int max_batch,
@@ -39,9 +33,5 @@ cpa_status cpa_whole_share(cpa_whole *w);
 
 /** Ends a validation: adds the metrics to the history. Collective. */
 cpa_status cpa_whole_finish(cpa_whole *w, cpa_history *h);
-
-/** Purity of a set of labels for the cells 0 .. n-1: the mean over labels of the mean share of the k cells near[i * stride ...] of cell i
- *  that carry its label. label: of all cells that may be near. */
-cpa_status cpa_purity_of(const int64_t *near, int n, int k, int stride, const int32_t *label, double *purity);
 
 #endif

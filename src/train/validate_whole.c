@@ -1,11 +1,10 @@
 // Owns: metrics over the whole validation split: R2 of category means and variances, also over the categories' differential genes, and
 // the purity of exact neighbours. Never depends on batches or ranks.
 #include <math.h>
-#include <string.h>
 
 #include "cpa/base/log.h"
 #include "cpa/model/moments.h"
-#include "cpa/train/neighbours.h"
+#include "cpa/train/purity.h"
 #include "validate_impl.h"
 
 enum { R2_MEAN, R2_VAR, R2_PRED, R2_MEAN_DEG, R2_VAR_DEG, N_R2 };
@@ -15,8 +14,8 @@ enum { BASAL, AFTER, N_LATENTS };
 static const char *const PURITY_NAME[N_LATENTS] = {"disnt_basal_split", "disnt_after_split"};
 
 enum {
+    MOST_SUMS = 1 << 22, // categories times genes that are summed up
     EXCHANGED = 1 << 20, // sums that ranks add up at once
-    QUERY_BLOCK = 512,   // queries that are searched at once
 };
 
 // The categories whose sums are kept; numbered as they first occur in validation order.
@@ -29,18 +28,16 @@ typedef struct group {
 struct cpa_whole {
     cpa_step_parts p;
     int64_t n;
-    int n_queries, n_latent, n_groups, n_sets, n_genes;
+    int n_groups, n_sets, n_genes;
     int32_t *group_of; // [n] -1: none
     group *group;
     int32_t **label; // [n_sets][n] perturbation, then covariates with more than one value
     cpa_moments *moments;
-    cpa_real *real;                        // [n_groups, 3, n_genes] what cpa_moments_real says
-    int64_t *sums;                         // [at_once, 4 n_genes]
-    int at_once;                           // groups
-    double *work;                          // [8, n_genes]
-    size_t query_words;                    // of one array of queries, in 64 bits
-    cpa_real *query[N_LATENTS];            // [n_queries, n_latent]
-    cpa_neighbours *neighbours[N_LATENTS]; // NULL for a single cell
+    cpa_real *real;                // [n_groups, 3, n_genes] what cpa_moments_real says
+    int64_t *sums;                 // [at_once, 4 n_genes]
+    int at_once;                   // groups
+    double *work;                  // [8, n_genes]
+    cpa_purity *purity[N_LATENTS]; // NULL for a single cell
 };
 
 static cpa_status make_lists(cpa_whole *w)
@@ -66,7 +63,7 @@ static cpa_status make_groups(cpa_whole *w, const int64_t *cell)
     cpa_status st = CPA_OK;
     const cpa_registry *r = w->p.registry;
     int32_t *number = NULL, seen = 0;
-    int most = CPA_MOST_SUMS / r->n_genes > 1 ? CPA_MOST_SUMS / r->n_genes : 1;
+    int most = MOST_SUMS / r->n_genes > 1 ? MOST_SUMS / r->n_genes : 1;
     CPA_TRY(cpa_alloc((size_t)r->n_categories, sizeof *number, &number));
     CPA_TRY(cpa_alloc((size_t)w->n, sizeof *w->group_of, &w->group_of));
     CPA_TRY(cpa_alloc((size_t)r->n_categories, sizeof *w->group, &w->group));
@@ -126,20 +123,16 @@ cleanup:
     return st;
 }
 
-static cpa_status make_neighbours(cpa_whole *w, int max_batch)
+static cpa_status make_purities(cpa_whole *w, int n_queries, int max_batch)
 {
     cpa_status st = CPA_OK;
-    int k = w->n - 1 < CPA_NEIGHBOURS ? (int)w->n - 1 : CPA_NEIGHBOURS;
-    int block = max_batch > QUERY_BLOCK ? max_batch : QUERY_BLOCK;
-    size_t values = (size_t)w->n_queries * (size_t)w->n_latent;
-    w->query_words = (values * sizeof(cpa_real) + 7) / 8;
-    for (int i = 0; k > 0 && i < N_LATENTS; i++) {
-        CPA_TRY(cpa_alloc(w->query_words, 8, &w->query[i]));
-        CPA_TRY(cpa_neighbours_create(w->p.be, w->n_queries, w->n_latent, k, block, &w->neighbours[i]));
+    for (int i = 0; w->n > 1 && i < N_LATENTS; i++) {
+        CPA_TRY(cpa_purity_create(w->p.comm, w->p.be, w->n, n_queries, cpa_model_n_latent(w->p.model), max_batch,
+                                  &w->purity[i]));
     }
-    if (w->n_queries < w->n) {
+    if (n_queries < w->n) {
         cpa_info("validation: %s and %s of %d of %lld cells (seeded), each among all of them", PURITY_NAME[BASAL],
-                 PURITY_NAME[AFTER], w->n_queries, (long long)w->n);
+                 PURITY_NAME[AFTER], n_queries, (long long)w->n);
     }
 cleanup:
     return st;
@@ -153,13 +146,11 @@ cpa_status cpa_whole_create(const cpa_step_parts *parts, const int64_t *cell, in
     CPA_TRY(cpa_alloc(1, sizeof *w, &w));
     w->p = *parts;
     w->n = n;
-    w->n_queries = n_queries;
-    w->n_latent = cpa_model_n_latent(parts->model);
     w->n_genes = parts->registry->n_genes;
     CPA_TRY(make_groups(w, cell));
     CPA_TRY(make_labels(w, cell));
     CPA_TRY(make_moments(w));
-    CPA_TRY(make_neighbours(w, max_batch));
+    CPA_TRY(make_purities(w, n_queries, max_batch));
     *out = w;
     w = NULL;
 cleanup:
@@ -180,8 +171,7 @@ void cpa_whole_destroy(cpa_whole **out)
         cpa_free(&w->label[i]);
     }
     for (int i = 0; i < N_LATENTS; i++) {
-        cpa_neighbours_destroy(&w->neighbours[i]);
-        cpa_free(&w->query[i]);
+        cpa_purity_destroy(&w->purity[i]);
     }
     cpa_moments_destroy(&w->moments);
     void *memory[] = {w->group_of, w->group, w->label, w->real, w->sums, w->work};
@@ -308,8 +298,8 @@ static void score(cpa_whole *w, int k, const int64_t *sums, void *ctx)
 
 cpa_status cpa_whole_begin(cpa_whole *w)
 {
-    for (int i = 0; i < N_LATENTS && w->query[i]; i++) {
-        memset(w->query[i], 0, w->query_words * 8);
+    for (int i = 0; i < N_LATENTS && w->purity[i]; i++) {
+        cpa_purity_begin(w->purity[i]);
     }
     return cpa_moments_clear(w->moments);
 }
@@ -319,28 +309,8 @@ cpa_status cpa_whole_take(cpa_whole *w, int64_t first, int n, const cpa_real *ba
     cpa_status st = CPA_OK;
     const cpa_real *z[N_LATENTS] = {basal, after};
     CPA_TRY(cpa_moments_add_predicted(w->moments, w->group_of + first));
-    for (int i = 0; i < N_LATENTS && w->neighbours[i]; i++) {
-        if (first < w->n_queries) {
-            memcpy(w->query[i] + first * w->n_latent, z[i], (size_t)n * (size_t)w->n_latent * sizeof *z[i]);
-        } else {
-            CPA_TRY(cpa_neighbours_add(w->neighbours[i], first, n, z[i]));
-        }
-    }
-cleanup:
-    return st;
-}
-
-// Looks for neighbours among this rank's share of the queries, which every rank has now. Large blocks leave fewer cells to look at.
-static cpa_status search_queries(cpa_whole *w)
-{
-    cpa_status st = CPA_OK;
-    int64_t rank = cpa_comm_rank(w->p.comm), ranks = cpa_comm_size(w->p.comm);
-    int64_t end = w->n_queries * (rank + 1) / ranks;
-    for (int64_t first = w->n_queries * rank / ranks; first < end; first += QUERY_BLOCK) {
-        int n = end - first < QUERY_BLOCK ? (int)(end - first) : QUERY_BLOCK;
-        for (int i = 0; i < N_LATENTS && w->neighbours[i]; i++) {
-            CPA_TRY(cpa_neighbours_add(w->neighbours[i], first, n, w->query[i] + first * w->n_latent));
-        }
+    for (int i = 0; i < N_LATENTS && w->purity[i]; i++) {
+        CPA_TRY(cpa_purity_take(w->purity[i], first, n, z[i]));
     }
 cleanup:
     return st;
@@ -349,27 +319,9 @@ cleanup:
 cpa_status cpa_whole_share(cpa_whole *w)
 {
     cpa_status st = CPA_OK;
-    for (int i = 0; i < N_LATENTS && w->neighbours[i]; i++) {
-        // A cell is 0 on all ranks but one, so the sum of the bits as integers is that rank's bits.
-        CPA_TRY(cpa_comm_sum_i64(w->p.comm, (int64_t *)(void *)w->query[i], (int)w->query_words));
-        CPA_TRY(cpa_comm_agree(w->p.comm, cpa_neighbours_begin(w->neighbours[i], w->query[i])));
+    for (int i = 0; i < N_LATENTS && w->purity[i]; i++) {
+        CPA_TRY(cpa_purity_share(w->purity[i]));
     }
-    CPA_TRY(cpa_comm_agree(w->p.comm, search_queries(w)));
-cleanup:
-    return st;
-}
-
-// Purity summed over the sets of labels.
-static cpa_status add_purity(cpa_whole *w, int latent, cpa_history *h)
-{
-    cpa_status st = CPA_OK;
-    int k = w->n - 1 < CPA_NEIGHBOURS ? (int)w->n - 1 : CPA_NEIGHBOURS;
-    double sum = 0, one;
-    for (int i = 0; i < w->n_sets; i++) {
-        CPA_TRY(cpa_purity_of(cpa_neighbours_found(w->neighbours[latent]), w->n_queries, k, k, w->label[i], &one));
-        sum += one;
-    }
-    cpa_history_give(h, PURITY_NAME[latent], sum);
 cleanup:
     return st;
 }
@@ -382,10 +334,10 @@ cpa_status cpa_whole_finish(cpa_whole *w, cpa_history *h)
     for (int i = 0; i < N_R2; i++) {
         cpa_history_give(h, R2_NAME[i], r2[i].n ? r2[i].sum / r2[i].n : NAN);
     }
-    for (int i = 0; i < N_LATENTS && w->neighbours[i]; i++) {
-        CPA_TRY(cpa_neighbours_merge(w->neighbours[i], w->p.comm));
-        st = add_purity(w, i, h);
-        CPA_TRY(cpa_comm_agree(w->p.comm, st));
+    for (int i = 0; i < N_LATENTS && w->purity[i]; i++) {
+        double sum;
+        CPA_TRY(cpa_purity_score(w->purity[i], w->label, w->n_sets, &sum));
+        cpa_history_give(h, PURITY_NAME[i], sum);
     }
 cleanup:
     return st;
