@@ -6,6 +6,7 @@
 
 #include "cpa/data/mixup.h"
 #include "cpa/train/optimizer.h"
+#include "cpa/model/model.h"
 #include "cpa/train/purity.h"
 #include "golden.h"
 
