@@ -10,26 +10,25 @@ fail() {
     failures=$((failures + 1))
 }
 
+small=(--max-epochs 1 --n-latent 32 --n-hidden-encoder 32 --n-hidden-decoder 64)
 train() {
     local run=$1
     shift
-    "$CPA_HPC" train "$data" --out "$run" --max-epochs 1 --quiet "$@" >out 2>err </dev/null || fail "training $run: $(cat err)"
+    "$CPA_HPC" train "$data" --out "$run" --quiet "${small[@]}" "$@" >out 2>err </dev/null || fail "training $run: $(cat err)"
 }
 
 train nb --n-deg-r2 7
 train zinb --recon-loss zinb --lanes 4
 train gauss --recon-loss gauss
-for n in 2 3 4; do
-    # CPA_MPIRUN is a command line of several words.
-    # shellcheck disable=SC2086
-    $CPA_MPIRUN -n $n "$CPA_HPC" train "$data" --out zinb$n --recon-loss zinb --lanes 4 --max-epochs 1 --quiet >out 2>err </dev/null ||
-        fail "training on $n ranks: $(cat err)"
-    cmp zinb/history.csv zinb$n/history.csv || fail "the history differs on $n ranks"
-done
+# CPA_MPIRUN is a command line of several words.
+# shellcheck disable=SC2086
+$CPA_MPIRUN -n 3 "$CPA_HPC" train "$data" --out zinb3 --recon-loss zinb --lanes 4 "${small[@]}" >out 2>err </dev/null ||
+    fail "training on 3 ranks: $(cat err)"
+cmp zinb/history.csv zinb3/history.csv || fail "the history differs on 3 ranks"
 # More validation cells than are looked up.
 for n in 1 3; do
     # shellcheck disable=SC2086
-    $CPA_MPIRUN -n $n "$CPA_HPC" train "$data" --out many$n --split-key "" --train-size 0.5 --lanes 4 --max-epochs 1 >out 2>err </dev/null ||
+    $CPA_MPIRUN -n $n "$CPA_HPC" train "$data" --out many$n --split-key "" --train-size 0.5 --lanes 4 "${small[@]}" >out 2>err </dev/null ||
         fail "training with many validation cells on $n ranks: $(cat err)"
     grep -q 'disnt_after_split of 1024 of 2500 cells' err || fail "$n ranks do not say that they look up some of the cells: $(cat err)"
 done
