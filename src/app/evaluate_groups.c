@@ -135,12 +135,11 @@ static void score_view(scorer *s, const view *v, bool has_var, cpa_genes genes, 
 // Positions of the first genes of the category's list; those that the file does not have are skipped.
 static int top_genes(const scorer *s, int category, int32_t gene[TOP])
 {
-    const cpa_strings *list = &s->t->registry->deg_list[category];
+    const cpa_gene_list *list = &s->t->registry->deg_list[category];
     int n = 0;
     for (int64_t i = 0; i < list->n && i < TOP; i++) {
-        int64_t g = cpa_strings_find(&s->t->meta.gene, list->s[i]);
-        if (g >= 0) {
-            gene[n++] = (int32_t)g;
+        if (list->gene[i] >= 0) {
+            gene[n++] = list->gene[i];
         }
     }
     return n;

@@ -128,6 +128,7 @@ cpa_status cpa_options_copy(const cpa_options *o, cpa_options *out)
     out->request = o->request;
     out->model.seed = o->model.seed;
     CPA_TRY(cpa_strdup(o->path, &out->path));
+    CPA_TRY(cpa_strdup(o->path_b, &out->path_b));
     for (int i = 0; i < CPA_N_OPTIONS; i++) {
         CPA_TRY(cpa_option_copy(o, out, i));
     }
@@ -138,6 +139,7 @@ cleanup:
 void cpa_options_fini(cpa_options *o)
 {
     cpa_free(&o->path);
+    cpa_free(&o->path_b);
     for (int i = 0; i < CPA_N_OPTIONS; i++) {
         cpa_option_fini(o, i);
     }
@@ -213,12 +215,21 @@ cleanup:
     return st;
 }
 
+// Only compare is about two things.
+static bool takes_two(const cpa_options *o)
+{
+    return o->command == CPA_COMMAND_COMPARE;
+}
+
 static cpa_status take_path(cpa_options *o, const char *path)
 {
     const char *command = cpa_command_name(o->command), *usage = commands[o->command - 1].usage;
+    if (o->path != NULL && o->path_b == NULL && takes_two(o)) {
+        return cpa_strdup(path, &o->path_b);
+    }
     if (o->path != NULL) {
         return cpa_fail(CPA_USAGE, "'%s' is one path too many after '%s'; usage: cpa-hpc %s %s [options]", path,
-                        o->path, command, usage);
+                        o->path_b != NULL ? o->path_b : o->path, command, usage);
     }
     return cpa_strdup(path, &o->path);
 }
@@ -227,8 +238,9 @@ static cpa_status take_path(cpa_options *o, const char *path)
 static cpa_status check_complete(const cpa_options *o)
 {
     const char *command = cpa_command_name(o->command), *usage = commands[o->command - 1].usage;
-    if (o->path == NULL) {
-        return cpa_fail(CPA_USAGE, "%s needs a path; usage: cpa-hpc %s %s [options]", command, command, usage);
+    if (o->path == NULL || (takes_two(o) && o->path_b == NULL)) {
+        return cpa_fail(CPA_USAGE, "%s needs %s; usage: cpa-hpc %s %s [options]", command,
+                        takes_two(o) ? "two paths" : "a path", command, usage);
     }
     for (int i = 0; i < CPA_N_OPTIONS; i++) {
         bool is_missing =

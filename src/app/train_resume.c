@@ -60,7 +60,9 @@ static uint64_t hash_gene_lists(const cpa_registry *r)
 {
     uint64_t hash = CPA_HASH_START;
     for (int c = 0; c < r->n_categories; c++) {
-        hash = hash_strings(hash, &r->deg_list[c]);
+        const cpa_gene_list *list = &r->deg_list[c];
+        hash = cpa_hash(hash, &list->n, sizeof list->n);
+        hash = cpa_hash(hash, list->gene, (size_t)list->n * sizeof *list->gene);
     }
     return hash;
 }

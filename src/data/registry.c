@@ -291,7 +291,7 @@ void cpa_registry_destroy(cpa_registry **out)
             cpa_free(&r->deg[c]);
         }
         if (r->deg_list != NULL) {
-            cpa_strings_fini(&r->deg_list[c]);
+            cpa_free(&r->deg_list[c].gene);
         }
     }
     cpa_free(&r->deg);

@@ -35,7 +35,7 @@ static int32_t find_gene(const named_gene *gene, int32_t n, const char *name)
 // What is known of the lists of one value of the column.
 typedef struct deg_entry {
     bool read;
-    cpa_strings list;
+    cpa_gene_list list;
     uint32_t *bits; // NULL: no list
     int64_t n_unknown;
 } deg_entry;
@@ -43,15 +43,19 @@ typedef struct deg_entry {
 static cpa_status read_entry(const cpa_registry_build *b, const char *value, const named_gene *gene, deg_entry *e)
 {
     cpa_status st;
+    cpa_strings name = {0};
     int32_t n_genes = b->r->n_genes;
     e->read = true;
-    CPA_TRY(cpa_h5ad_uns_list(b->f, b->r->spec.deg_uns_key, value, &e->list));
-    if (e->list.n == 0) {
+    CPA_TRY(cpa_h5ad_uns_list(b->f, b->r->spec.deg_uns_key, value, &name));
+    if (name.n == 0) {
         goto cleanup;
     }
     CPA_TRY(cpa_alloc(((size_t)n_genes + 31) / 32, sizeof *e->bits, &e->bits));
-    for (int64_t i = 0; i < e->list.n; i++) {
-        int32_t g = find_gene(gene, n_genes, e->list.s[i]);
+    CPA_TRY(cpa_alloc((size_t)name.n, sizeof *e->list.gene, &e->list.gene));
+    e->list.n = name.n;
+    for (int64_t i = 0; i < name.n; i++) {
+        int32_t g = find_gene(gene, n_genes, name.s[i]);
+        e->list.gene[i] = g;
         if (g >= 0) {
             e->bits[g / 32] |= 1u << (g % 32);
         } else {
@@ -62,6 +66,7 @@ static cpa_status read_entry(const cpa_registry_build *b, const char *value, con
         cpa_free(&e->bits);
     }
 cleanup:
+    cpa_strings_fini(&name);
     return st;
 }
 
@@ -111,7 +116,10 @@ static cpa_status fill_lists(cpa_registry_build *b, const int32_t *value, const 
             CPA_TRY(read_entry(b, b->deg.level.s[value[c]], gene, e));
         }
         if (e->bits != NULL) {
-            CPA_TRY(cpa_strings_copy(&e->list, &r->deg_list[c]));
+            cpa_gene_list *list = &r->deg_list[c];
+            CPA_TRY(cpa_alloc((size_t)e->list.n, sizeof *list->gene, &list->gene));
+            memcpy(list->gene, e->list.gene, (size_t)e->list.n * sizeof *list->gene);
+            list->n = e->list.n;
             CPA_TRY(cpa_alloc(n_words, sizeof *r->deg[c], &r->deg[c]));
             memcpy(r->deg[c], e->bits, n_words * sizeof *r->deg[c]);
         }
@@ -162,7 +170,7 @@ cpa_status cpa_registry_deg(cpa_registry_build *b)
     say_surprises(b, entry, n_several);
 cleanup:
     for (int64_t l = 0; entry != NULL && l < b->deg.level.n; l++) {
-        cpa_strings_fini(&entry[l].list);
+        cpa_free(&entry[l].list.gene);
         cpa_free(&entry[l].bits);
     }
     cpa_free(&value);

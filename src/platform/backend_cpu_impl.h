@@ -52,6 +52,11 @@ static inline double *cpa_f64s(const cpa_dev_f64 *p)
     return (double *)(uintptr_t)p;
 }
 
+static inline int64_t *cpa_i64s(const cpa_dev_i64 *p)
+{
+    return (int64_t *)(uintptr_t)p;
+}
+
 static inline cpa_real *cpa_row(cpa_mat m, int row)
 {
     return cpa_reals(m.data) + (int64_t)row * m.ld;

@@ -1,5 +1,5 @@
 // Owns: what judges a batch on the CPU: cross-entropy, the most likely class, R2 of group means and variances. All in
-// double sums; never a policy of when a score is taken.
+// double or exact sums; never a policy of when a score is taken.
 #include "backend_cpu_impl.h"
 
 #include <float.h>
@@ -116,15 +116,22 @@ typedef struct r2_sums {
     double rss, t, t2;
 } r2_sums;
 
+// What upstream makes of a prediction before it scores it (torch.nan_to_num).
+static inline double tamed(double x)
+{
+    double far = x > 0 ? 1e3 : -1e3, y = fabs(x) > DBL_MAX ? far : x;
+    return x != x ? 0 : y;
+}
+
 // Means over the cells of a group, for some genes.
-static void group_means(double *mean, cpa_mat a, const int *rows, int n, int g0, int width)
+static void group_means(double *mean, cpa_mat a, bool predicted, const int *rows, int n, int g0, int width)
 {
     memset(mean, 0, (size_t)width * sizeof *mean);
     for (int i = 0; i < n; i++) {
         const cpa_real *x = cpa_row(a, rows[i]) + g0;
 #pragma omp simd
         for (int j = 0; j < width; j++) {
-            mean[j] += (double)x[j];
+            mean[j] += predicted ? tamed((double)x[j]) : (double)x[j];
         }
     }
     for (int j = 0; j < width; j++) {
@@ -133,14 +140,15 @@ static void group_means(double *mean, cpa_mat a, const int *rows, int n, int g0,
 }
 
 // Their unbiased variances, given the means.
-static void group_variances(double *var, const double *mean, cpa_mat a, const int *rows, int n, int g0, int width)
+static void group_variances(double *var, const double *mean, cpa_mat a, bool predicted, const int *rows, int n, int g0,
+                            int width)
 {
     memset(var, 0, (size_t)width * sizeof *var);
     for (int i = 0; i < n; i++) {
         const cpa_real *x = cpa_row(a, rows[i]) + g0;
 #pragma omp simd
         for (int j = 0; j < width; j++) {
-            double d = (double)x[j] - mean[j];
+            double d = (predicted ? tamed((double)x[j]) : (double)x[j]) - mean[j];
             var[j] += d * d;
         }
     }
@@ -199,13 +207,13 @@ cpa_status cpa_cpu_group_r2(cpa_backend *be, cpa_dev_f64 *r2, cpa_mat p, cpa_mat
         for (int k = 0; k < n_groups; k++) {
             const int n = offset[k + 1] - offset[k], *cell = rows + offset[k];
             const int *mask = masks != NULL ? masks + (int64_t)k * mask_words : NULL;
-            group_means(p_mean, p, cell, n, g0, width);
-            group_means(t_mean, t, cell, n, g0, width);
-            group_variances(t_var, t_mean, t, cell, n, g0, width);
+            group_means(p_mean, p, true, cell, n, g0, width);
+            group_means(t_mean, t, false, cell, n, g0, width);
+            group_variances(t_var, t_mean, t, false, cell, n, g0, width);
             if (pv.data != NULL) {
-                group_means(p_var, pv, cell, n, g0, width);
+                group_means(p_var, pv, true, cell, n, g0, width);
             } else {
-                group_variances(p_var, p_mean, p, cell, n, g0, width);
+                group_variances(p_var, p_mean, p, true, cell, n, g0, width);
             }
             r2_sums *to = part + ((int64_t)i * n_groups + k) * 2;
             to[0] = add_genes(p_mean, t_mean, g0, width, mask);
@@ -221,6 +229,50 @@ cpa_status cpa_cpu_group_r2(cpa_backend *be, cpa_dev_f64 *r2, cpa_mat p, cpa_mat
         int cells = offset[k / 2 + 1] - offset[k / 2];
         bool defined = cells > k % 2; // a variance takes two cells
         cpa_f64s(r2)[k] = defined ? r2_score(s, p.cols) : 0;
+    }
+    return CPA_OK;
+}
+
+// Adding it leaves the nearest integer of a number below 2^51 in the low bits.
+static const double INTEGER = 0x1.8p52;
+
+static inline int64_t integer(double x)
+{
+    const double shifted = x + INTEGER, zero = INTEGER;
+    int64_t bits, none;
+    memcpy(&bits, &shifted, sizeof bits);
+    memcpy(&none, &zero, sizeof none);
+    return bits - none;
+}
+
+cpa_status cpa_cpu_group_moments(cpa_backend *be, cpa_dev_i64 *sums, cpa_mat a, const cpa_dev_int *group, int n_groups,
+                                 cpa_mat zi, cpa_mat zi_bias, double limit, double scale, double scale2)
+{
+    (void)be;
+    (void)n_groups;
+    int blocks = (a.cols + GENES - 1) / GENES;
+    const int *group_of = cpa_ints(group);
+    const bool weighted = zi.data != NULL;
+#pragma omp parallel for schedule(static) if (cpa_parallel(a))
+    for (int i = 0; i < blocks; i++) {
+        int g0 = i * GENES, width = a.cols - g0 < GENES ? a.cols - g0 : GENES;
+        for (int b = 0; b < a.rows; b++) {
+            if (group_of[b] < 0) {
+                continue;
+            }
+            const cpa_real *restrict x = cpa_row(a, b) + g0;
+            const cpa_real *restrict logit = weighted ? cpa_row(zi, b) + g0 : x;
+            const cpa_real *restrict bias = weighted ? cpa_reals(zi_bias.data) + g0 : x;
+            int64_t *restrict first = cpa_i64s(sums) + 2 * (int64_t)group_of[b] * a.cols + g0;
+            int64_t *restrict second = first + a.cols;
+#pragma omp simd
+            for (int j = 0; j < width; j++) {
+                double v = (double)x[j], w = weighted ? (double)cpa_logistic(-(logit[j] + bias[j])) : 1;
+                v = v > limit ? limit : v < -limit ? -limit : v != v ? 0 : v;
+                first[j] += integer(w * v * scale);
+                second[j] += integer(w * (v * v) * scale2);
+            }
+        }
     }
     return CPA_OK;
 }

@@ -461,6 +461,23 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_shape_group_moments(cpa_backend *be, cpa_dev_i64 *sums, cpa_mat a, const cpa_dev_int *group,
+                                   int n_groups, cpa_mat zi, cpa_mat zi_bias, double limit, double scale, double scale2)
+{
+    cpa_status st;
+    FIT(a, a.rows, a.cols);
+    FIT_OR_NONE(zi, a.rows, a.cols);
+    FIT_OR_NONE(zi_bias, 1, a.cols);
+    SENSIBLE((zi.data == NULL) == (zi_bias.data == NULL), "one of them", OP);
+    SENSIBLE(n_groups >= 0, "n_groups %d", OP, n_groups);
+    SENSIBLE(limit * scale <= 0x1p51 && limit * limit * scale2 <= 0x1p51, "limit %g, scale %g, scale2 %g", OP, limit,
+             scale, scale2);
+    THERE(sums, n_groups > 0 && a.cols > 0);
+    THERE(group, a.rows > 0);
+cleanup:
+    return st;
+}
+
 cpa_status cpa_shape_adam(cpa_backend *be, cpa_mat p, cpa_mat m, cpa_mat v, cpa_mat g, double lr, double wd,
                           double bias1, double bias2)
 {

@@ -19,6 +19,10 @@ static const char *const COMMON[] = {"recon_loss", "KL",        "disnt_basal",  
                                      "r2_mean",    "r2_var",    "adv_loss",      "penalty_adv",
                                      "adv_perts",  "acc_perts", "penalty_perts", "cpa_metric"};
 
+// Columns beside upstream's: metrics over the whole validation split.
+static const char *const WHOLE[] = {"r2_mean_split", "r2_var_split",      "r2_var_pred",      "r2_mean_deg",
+                                    "r2_var_deg",    "disnt_basal_split", "disnt_after_split"};
+
 static cpa_status add_column(cpa_history *h, const char *prefix, const char *name)
 {
     cpa_status st = CPA_OK;
@@ -52,6 +56,9 @@ cpa_status cpa_history_create(const cpa_registry *registry, bool exact, cpa_hist
             CPA_TRY(add_column(h, "acc_", registry->cov[c].name));
         }
     }
+    for (size_t i = 0; i < sizeof WHOLE / sizeof *WHOLE; i++) {
+        CPA_TRY(add_column(h, "", WHOLE[i]));
+    }
     CPA_TRY(cpa_alloc((size_t)h->column.n, sizeof *h->sum, &h->sum));
     CPA_TRY(cpa_alloc((size_t)h->column.n, sizeof *h->n, &h->n));
     CPA_TRY(cpa_text_add(&h->csv, "epoch,mode"));
@@ -83,6 +90,15 @@ void cpa_history_take(cpa_history *h, const char *column, double value)
     if (i >= 0 && (value != 0 || h->exact)) {
         h->sum[i] += value;
         h->n[i]++;
+    }
+}
+
+void cpa_history_give(cpa_history *h, const char *column, double value)
+{
+    int64_t i = cpa_strings_find(&h->column, column);
+    if (i >= 0 && isfinite(value)) {
+        h->sum[i] = value;
+        h->n[i] = 1;
     }
 }
 

@@ -1,11 +1,11 @@
 // Owns: validation. Batches are fixed, ranks take them in turn, results are put together in batch order. Never trains.
-#include "cpa/train/validate.h"
-
 #include <math.h>
 #include <string.h>
 
 #include "cpa/base/rng.h"
 #include "cpa/base/signals.h"
+#include "cpa/train/purity.h"
+#include "validate_impl.h"
 
 enum { METRIC_RECON, METRIC_KL, METRIC_R2_MEAN, METRIC_R2_VAR, METRIC_BASAL, METRIC_AFTER, N_METRICS };
 
@@ -17,6 +17,9 @@ struct cpa_validator {
     cpa_real *basal, *after; // [max batch, n_latent]
     double *mine, *all;      // metrics of this rank's batches; of all, rank after rank
     int per_rank;            // batches a rank has room for
+    int n_query_batches;     // the first ones: the neighbours of their cells are looked for in the whole split
+    cpa_whole *whole;        // NULL without validation cells
+    bool seen;               // it knows the real cells
 };
 
 static cpa_status collect_cells(cpa_validator *v)
@@ -52,6 +55,15 @@ int cpa_validator_max_batch(const cpa_validator *v)
     return most;
 }
 
+static cpa_status create_whole(cpa_validator *v, int max_batch)
+{
+    int most = CPA_MOST_QUERIES / v->batch_size > 1 ? CPA_MOST_QUERIES / v->batch_size : 1;
+    int64_t first;
+    v->n_query_batches = v->n_batches < most ? v->n_batches : most;
+    int n = batch_of(v, v->n_query_batches - 1, &first);
+    return cpa_whole_create(&v->p, v->cell, v->n_cells, (int)first + n, max_batch, &v->whole);
+}
+
 cpa_status cpa_validator_create(const cpa_step_parts *parts, cpa_validator **out)
 {
     cpa_status st = CPA_OK;
@@ -75,6 +87,9 @@ cpa_status cpa_validator_create(const cpa_step_parts *parts, cpa_validator **out
     CPA_TRY(cpa_alloc((size_t)most * (size_t)v->n_latent, sizeof *v->after, &v->after));
     CPA_TRY(cpa_alloc((size_t)(v->per_rank * N_METRICS), sizeof *v->mine, &v->mine));
     CPA_TRY(cpa_alloc((size_t)(v->per_rank * N_METRICS * ranks), sizeof *v->all, &v->all));
+    if (v->n_batches) {
+        CPA_TRY(create_whole(v, most));
+    }
     *out = v;
     v = NULL;
 cleanup:
@@ -86,6 +101,7 @@ void cpa_validator_destroy(cpa_validator **v)
 {
     if (*v) {
         cpa_batch_destroy(&(*v)->batch);
+        cpa_whole_destroy(&(*v)->whole);
         void *memory[] = {(*v)->cell, (*v)->basal, (*v)->after, (*v)->mine, (*v)->all};
         for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
             cpa_free(&memory[i]);
@@ -139,6 +155,57 @@ static cpa_status run_batch(cpa_validator *v, int b, double *metric)
         CPA_TRY(purity(v, v->basal, k, &metric[METRIC_BASAL]));
         CPA_TRY(purity(v, v->after, k, &metric[METRIC_AFTER]));
     }
+    CPA_TRY(cpa_whole_take(v->whole, first, n, v->basal, v->after));
+cleanup:
+    return st;
+}
+
+// Shows the real cells of this rank's batches to the whole-split metrics, once.
+static cpa_status see_cells(cpa_validator *v)
+{
+    cpa_status st = CPA_OK;
+    for (int b = cpa_comm_rank(v->p.comm); st == CPA_OK && b < v->n_batches; b += cpa_comm_size(v->p.comm)) {
+        int64_t first;
+        int n = batch_of(v, b, &first);
+        st = cpa_loader_fill(v->p.cells, v->p.registry, v->cell + first, n, v->batch);
+        if (st == CPA_OK) {
+            st = cpa_whole_see(v->whole, v->batch, first);
+        }
+    }
+    CPA_TRY(cpa_comm_agree(v->p.comm, st));
+    CPA_TRY(cpa_whole_seen(v->whole));
+    v->seen = true;
+cleanup:
+    return st;
+}
+
+// Runs this rank's batches among [begin, end).
+static cpa_status run_batches(cpa_validator *v, int begin, int end)
+{
+    cpa_status st = CPA_OK;
+    int rank = cpa_comm_rank(v->p.comm), ranks = cpa_comm_size(v->p.comm);
+    for (int b = rank; st == CPA_OK && b < end; b += ranks) {
+        if (cpa_stop_wanted()) {
+            st = cpa_fail(CPA_AGAIN, "validation was put off: %s wants a stop", cpa_stop_reason());
+        } else if (b >= begin) {
+            st = run_batch(v, b, v->mine + (b / ranks) * N_METRICS);
+        }
+    }
+    return cpa_comm_agree(v->p.comm, st);
+}
+
+static cpa_status run_all(cpa_validator *v)
+{
+    cpa_status st = CPA_OK;
+    memset(v->mine, 0, (size_t)(v->per_rank * N_METRICS) * sizeof *v->mine);
+    if (!v->seen) {
+        CPA_TRY(see_cells(v));
+    }
+    CPA_TRY(cpa_comm_agree(v->p.comm, cpa_whole_begin(v->whole)));
+    CPA_TRY(run_batches(v, 0, v->n_query_batches));
+    CPA_TRY(cpa_whole_share(v->whole));
+    CPA_TRY(run_batches(v, v->n_query_batches, v->n_batches));
+    CPA_TRY(cpa_comm_allgather(v->p.comm, v->mine, v->all, (size_t)(v->per_rank * N_METRICS) * sizeof *v->mine));
 cleanup:
     return st;
 }
@@ -146,14 +213,11 @@ cleanup:
 cpa_status cpa_validator_run(cpa_validator *v, cpa_history *h, double *cpa_metric)
 {
     cpa_status st = CPA_OK;
-    int rank = cpa_comm_rank(v->p.comm), ranks = cpa_comm_size(v->p.comm);
-    memset(v->mine, 0, (size_t)(v->per_rank * N_METRICS) * sizeof *v->mine);
-    for (int b = rank; st == CPA_OK && b < v->n_batches; b += ranks) {
-        st = cpa_stop_wanted() ? cpa_fail(CPA_AGAIN, "validation was put off: %s wants a stop", cpa_stop_reason())
-                               : run_batch(v, b, v->mine + (b / ranks) * N_METRICS);
+    int ranks = cpa_comm_size(v->p.comm);
+    if (v->n_batches) {
+        CPA_TRY(run_all(v));
+        CPA_TRY(cpa_whole_finish(v->whole, h));
     }
-    CPA_TRY(cpa_comm_agree(v->p.comm, st));
-    CPA_TRY(cpa_comm_allgather(v->p.comm, v->mine, v->all, (size_t)(v->per_rank * N_METRICS) * sizeof *v->mine));
     double sum = 0;
     for (int b = 0; b < v->n_batches; b++) {
         const double *m = v->all + ((b % ranks) * v->per_rank + b / ranks) * N_METRICS;

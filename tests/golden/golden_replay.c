@@ -6,7 +6,8 @@
 
 #include "cpa/data/mixup.h"
 #include "cpa/train/optimizer.h"
-#include "cpa/train/validate.h"
+#include "cpa/model/model.h"
+#include "cpa/train/purity.h"
 #include "golden.h"
 
 typedef struct replay {

@@ -35,7 +35,7 @@
 #define OPS_LOSS(X) X(nb_loss) X(nb_mean_loss) X(softmax_scale) X(cross_entropy)
 #define OPS_LIKELIHOOD(X) X(zinb_loss) X(zinb_mean_loss) X(gauss_loss) X(gauss_mean_loss)
 #define OPS_LATENT(X) X(sample_latent) X(sample_latent_grad) X(normal_noise)
-#define OPS_SCORE(X) X(argmax) X(group_r2)
+#define OPS_SCORE(X) X(argmax) X(group_r2) X(group_moments)
 
 // What a result may differ from its reference, relative to the reference's norm.
 #ifdef CPA_DOUBLE

@@ -1,4 +1,4 @@
-// Owns: conformance of the scores of a batch: the most likely class, R2 of group means and variances. Never another
+// Owns: conformance of the scores of a batch: the most likely class, R2 of group means and variances, exact sums by group. Never another
 // family's.
 #include "../support/ops.h"
 
@@ -119,6 +119,47 @@ static void group_r2_of(int rows, int genes, int groups, bool masked, bool given
     DROP(t, p, near_t, pv);
 }
 
+// Predictions that are not finite count as upstream has it: NaN as 0, infinities as +-1000; then the rule as ever.
+static void broken_predictions(void)
+{
+    enum { ROWS = 9, COLS = 40 };
+    mat t = put_uniform(ROWS, COLS, 1, 0, 3), p = put_uniform(ROWS, COLS, 2, 0, 3);
+    const int order[ROWS] = {8, 3, 1, 0, 2, 4, 5, 7, 6}, offset[] = {0, 4, ROWS};
+    double *mean[4], want[4];
+    for (int i = 0; i < 4; i++) {
+        mean[i] = host(COLS, sizeof **mean);
+    }
+    for (int kind = 0; kind < 3; kind++) {
+        double *tame = host(ROWS * COLS, sizeof *tame), *wild = host(ROWS * COLS, sizeof *wild);
+        for (int i = 0; i < ROWS * COLS; i++) {
+            bool hit = kind == 2 || i % 7 == kind;
+            double to = i % 3 == 0 ? NAN : i % 3 == 1 ? INFINITY : -INFINITY;
+            wild[i] = hit ? to : p.h[i];
+            tame[i] = !hit ? p.h[i] : isnan(to) ? 0 : to > 0 ? 1e3 : -1e3;
+        }
+        mat tamed = put_values(ROWS, COLS, 0, tame), broken = put_values(ROWS, COLS, 2, wild);
+        cpa_dev_int *dev_order = put_ints(order, ROWS), *dev_offset = put_ints(offset, 3);
+        cpa_dev_f64 *r2 = new_sums(4);
+        for (int given = 0; given < 2; given++) {
+            for (int k = 0; k < 2; k++) {
+                int n = offset[k + 1] - offset[k];
+                moments_of(tamed, order + offset[k], n, NULL, mean[0], mean[1]);
+                moments_of(t, order + offset[k], n, NULL, mean[2], mean[3]);
+                want[2 * k] = r2_of(mean[0], mean[2], COLS);
+                want[2 * k + 1] = r2_of(given ? mean[0] : mean[1], mean[3], COLS);
+            }
+            OK(cpa_op_group_r2(be, r2, broken.m, given ? broken.m : CPA_NO_MAT, t.m, dev_order, dev_offset, 2, NULL,
+                               0));
+            near("group_r2 of broken predictions", get_sums(r2, 4), want, 4, 1e-9);
+        }
+        drop(dev_order);
+        drop(dev_offset);
+        drop(r2);
+        DROP(tamed, broken);
+    }
+    DROP(t, p);
+}
+
 static void case_group_r2(void)
 {
     group_r2_of(2, 1, 3, false, false, 0.5);
@@ -130,21 +171,83 @@ static void case_group_r2(void)
     group_r2_of(2, 1, 3, false, true, 0.5);
     group_r2_of(33, 64, 5, true, true, 0.3);
     group_r2_of(128, 700, 6, false, true, 2);
-    // Constant targets have no variance to explain, a broken prediction has no score.
-    mat t = put_uniform(4, 8, 0, 1, 1), p = put_uniform(4, 8, 0, 2, 3), broken = put_nan(4, 8, 0);
+    // Constant targets have no variance to explain.
+    mat t = put_uniform(4, 8, 0, 1, 1), p = put_uniform(4, 8, 0, 2, 3);
     const int order[] = {0, 1, 2, 3}, offset[] = {0, 4};
+    broken_predictions();
     cpa_dev_int *dev_order = put_ints(order, 4), *dev_offset = put_ints(offset, 2);
     cpa_dev_f64 *r2 = new_sums(2);
     OK(cpa_op_group_r2(be, r2, p.m, CPA_NO_MAT, t.m, dev_order, dev_offset, 1, NULL, 0));
     assert_true(get_sums(r2, 2)[0] == 0);
-    OK(cpa_op_group_r2(be, r2, broken.m, CPA_NO_MAT, t.m, dev_order, dev_offset, 1, NULL, 0));
-    assert_true(get_sums(r2, 2)[0] == 0 && get_sums(r2, 2)[1] == 0);
     OK(cpa_op_group_r2(be, r2, t.m, CPA_NO_MAT, t.m, dev_order, dev_offset, 1, NULL, 0));
     assert_true(get_sums(r2, 2)[0] == 1 && get_sums(r2, 2)[1] == 1);
     drop(dev_order);
     drop(dev_offset);
     drop(r2);
-    DROP(t, p, broken);
+    DROP(t, p);
+}
+
+// Sums of integers by group, row after row.
+static void group_moments_of(int rows, int genes, int groups, bool weighted, double limit)
+{
+    mat a = put_uniform(rows, genes, 1, -3, 5);
+    mat zi = put_uniform(rows, genes, 2, -4, 4), bias = put_uniform(1, genes, 0, -1, 1);
+    const double scale = 0x1p51 / 8, scale2 = 0x1p51 / 64;
+    int *group = host((size_t)rows, sizeof *group);
+    int n = 2 * groups * genes;
+    double *want = host((size_t)n, sizeof *want);
+    if (rows > 3 && genes > 3) {
+        a.h[genes + 2] = NAN;
+        a.h[2 * genes + 1] = INFINITY;
+        a.h[3 * genes] = -INFINITY;
+        drop(a.m.data);
+        a = put_values(rows, genes, 1, a.h);
+    }
+    for (int b = 0; b < rows; b++) {
+        group[b] = (b * 5 + 1) % (groups + 1) - 1;
+        for (int g = 0; group[b] >= 0 && g < genes; g++) {
+            double v = a.h[b * genes + g], w = weighted ? 1 / (1 + exp(zi.h[b * genes + g] + bias.h[g])) : 1;
+            v = isnan(v) ? 0 : fmin(fmax(v, -limit), limit);
+            want[2 * group[b] * genes + g] += w * v;
+            want[(2 * group[b] + 1) * genes + g] += w * v * v;
+        }
+    }
+    void *sums;
+    int64_t *got = host((size_t)n, sizeof *got), *again = host((size_t)n, sizeof *again);
+    OK(cpa_op_alloc(be, (size_t)n * sizeof *got, &sums));
+    OK(cpa_op_zero(be, sums, (size_t)n * sizeof *got));
+    cpa_dev_int *dev = put_ints(group, rows);
+    cpa_mat z = weighted ? zi.m : CPA_NO_MAT, zb = weighted ? bias.m : CPA_NO_MAT;
+    OK(cpa_op_group_moments(be, sums, a.m, dev, groups, z, zb, limit, scale, scale2));
+    OK(cpa_op_download(be, got, sums, (size_t)n * sizeof *got));
+    double *value = host((size_t)n, sizeof *value);
+    for (int i = 0; i < n; i++) {
+        value[i] = (double)got[i] / (i / genes % 2 == 0 ? scale : scale2);
+        digest = digest * 31 + (uint64_t)got[i];
+    }
+    near("group_moments", value, want, n, weighted ? tolerance : 1e-12);
+    // The same rows in two parts and backwards give the same bits.
+    OK(cpa_op_zero(be, sums, (size_t)n * sizeof *got));
+    for (int b = rows - 1; b >= 0; b--) {
+        cpa_mat row = {cpa_real_at(a.m.data, (int64_t)b * a.m.ld), 1, genes, a.m.ld};
+        cpa_mat row_z = weighted ? (cpa_mat){cpa_real_at(zi.m.data, (int64_t)b * zi.m.ld), 1, genes, zi.m.ld} : z;
+        OK(cpa_op_group_moments(be, sums, row, cpa_int_at(dev, b), groups, row_z, zb, limit, scale, scale2));
+    }
+    OK(cpa_op_download(be, again, sums, (size_t)n * sizeof *got));
+    assert_true(n == 0 || memcmp(got, again, (size_t)n * sizeof *got) == 0);
+    drop(dev);
+    drop(sums);
+    DROP(a, zi, bias);
+}
+
+static void case_group_moments(void)
+{
+    group_moments_of(0, 5, 2, false, 8);
+    group_moments_of(1, 1, 1, false, 8);
+    group_moments_of(31, 33, 3, false, 4.5);
+    group_moments_of(31, 33, 3, true, 4.5);
+    group_moments_of(128, 1100, 7, false, 8);
+    group_moments_of(65, 513, 1, true, 8);
 }
 
 int main(void)

@@ -20,6 +20,7 @@
     X(predict, PREDICT, "RUN --data DATA.h5ad --out PRED.h5ad",                                                        \
       "writes counterfactual predictions, or reconstructions")                                                         \
     X(evaluate, EVALUATE, "RUN --data DATA.h5ad --out SCORES.csv", "scores held-out groups, beside the baselines")     \
+    X(compare, COMPARE, "A B", "compares two runs on the cells of --data, or two files of predictions")                \
     X(latent, LATENT, "RUN --data DATA.h5ad --out LATENT.h5ad", "writes latent vectors of cells")                      \
     X(embeddings, EMBEDDINGS, "RUN --out EMBEDDINGS.h5ad", "writes vectors of perturbations and covariate values")     \
     X(import, IMPORT, "FILE.h5 --out RUN", "makes a run folder from weights trained by upstream")                      \
@@ -106,6 +107,7 @@ typedef struct cpa_option {
 typedef struct cpa_options {
     cpa_command command;
     cpa_request request;
+    char *path_b; // the second one, of compare
     char *path; // what the command is about: DATA.h5ad, RUN, FILE
     cpa_data_spec data;
     cpa_model_config model; // model.seed and data.seed are the one option `seed`

@@ -53,6 +53,12 @@ typedef struct cpa_covariate {
     uint16_t *code;    // [n_cells]
 } cpa_covariate;
 
+// Genes in the order of a list; -1 for one that the file does not have.
+typedef struct cpa_gene_list {
+    int32_t *gene; // [n]
+    int64_t n;
+} cpa_gene_list;
+
 typedef enum cpa_split { CPA_SPLIT_NONE, CPA_SPLIT_TRAIN, CPA_SPLIT_VALID, CPA_SPLIT_TEST } cpa_split;
 
 typedef struct cpa_registry {
@@ -73,7 +79,7 @@ typedef struct cpa_registry {
     cpa_strings category;  // "batch_cov_pert"
     int32_t *category_of;  // [n_cells]
     uint32_t **deg;        // [n_categories] bitset of (n_genes+31)/32 words, or NULL: no list, all genes
-    cpa_strings *deg_list; // [n_categories] the listed genes in order (empty: none)
+    cpa_gene_list *deg_list; // [n_categories] the listed genes in order (empty: none)
     uint8_t *split;        // [n_cells] cpa_split
     int64_t n_train, n_valid, n_test;
 } cpa_registry;

@@ -10,6 +10,7 @@
 typedef struct cpa_dev_real cpa_dev_real; // array of cpa_real on a backend
 typedef struct cpa_dev_int cpa_dev_int;   // array of int32_t on a backend
 typedef struct cpa_dev_f64 cpa_dev_f64;   // array of double on a backend (sums)
+typedef struct cpa_dev_i64 cpa_dev_i64;   // array of int64_t on a backend (exact sums)
 
 // Row-major matrix view, rows x cols, leading dimension ld >= cols. A vector is a matrix of one row.
 typedef struct cpa_mat {
@@ -43,6 +44,12 @@ static inline cpa_dev_int *cpa_int_at(const cpa_dev_int *p, int64_t i)
 static inline cpa_dev_f64 *cpa_f64_at(const cpa_dev_f64 *p, int64_t i)
 {
     return (cpa_dev_f64 *)((uintptr_t)p + (uintptr_t)i * sizeof(double));
+}
+
+/** Address of element `i` of an array of exact sums. */
+static inline cpa_dev_i64 *cpa_i64_at(const cpa_dev_i64 *p, int64_t i)
+{
+    return (cpa_dev_i64 *)((uintptr_t)p + (uintptr_t)i * sizeof(int64_t));
 }
 
 /** Contiguous matrix over an array. */

@@ -29,6 +29,7 @@ typedef struct cpa_train_config {
     char *epoch_means;   // "upstream" (without zeros) or "exact"
     int check_val_every_n_epoch, early_stopping_patience;
     int train_metrics_every; // R2 and accuracies on every N-th autoencoder batch
+    int n_deg_r2;            // genes of each category's list that r2_mean_deg and r2_var_deg are taken over
     char *shuffle;           // "auto", "full" or "block"
 } cpa_train_config;
 

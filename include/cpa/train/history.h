@@ -18,6 +18,9 @@ void cpa_history_destroy(cpa_history **h);
 /** Adds a value of the current epoch to a column. */
 void cpa_history_take(cpa_history *h, const char *column, double value);
 
+/** Sets a column of the current epoch to a value that is no mean over batches; NaN leaves it empty. */
+void cpa_history_give(cpa_history *h, const char *column, double value);
+
 /** Adds what a training step computed. */
 void cpa_history_step(cpa_history *h, const cpa_step_result *r);
 

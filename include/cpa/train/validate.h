@@ -5,14 +5,6 @@
 
 #include "cpa/train/history.h"
 
-/** KNN purity: the share of a cell's k nearest neighbours (Euclidean, itself left out) that carry its label, averaged over the cells of
- *  each label, then over labels.
- *
- *  Shapes:  z [n, n_latent]; label [n_sets][n]; purity [n_sets] out. k < n.  Ranks: local.
- *  Source:  upstream's knn_purity (scikit-learn NearestNeighbors). */
-cpa_status cpa_knn_purity(const cpa_real *z, int n, int n_latent, int k, const int32_t *const *label, int n_sets,
-                          double *purity);
-
 typedef struct cpa_validator cpa_validator;
 
 /** Fixes the batches: validation cells in a seeded order, cut into batch_size (a last batch of fewer than 3 joins the one before).
