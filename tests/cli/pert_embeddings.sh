@@ -198,6 +198,7 @@ attempt 66 "'trained'" "$CPA_HPC" train full.h5ad --out run --pert-embeddings tr
 # Options that need vectors, and a model that has none.
 attempt 78 "combosciplex-rdkit|--pert-embeddings" "$CPA_HPC" train full.h5ad --out run --preset combosciplex-rdkit
 attempt 78 "--freeze-pert-projection|--pert-embeddings" "$CPA_HPC" train full.h5ad --out run --freeze-pert-projection
+attempt 78 "--doser-type mlp|--pert-embeddings" "$CPA_HPC" train full.h5ad --out run --doser-type mlp --pert-embeddings bits.h5
 attempt 64 "--use-rdkit-embeddings; did you mean --pert-embeddings?" "$CPA_HPC" train full.h5ad --out run --use-rdkit-embeddings
 cpa train trained.h5ad --out learned --max-epochs 1 --n-latent 4
 attempt 78 "learned its embeddings" "$CPA_HPC" predict learned "${predict[@]:2}" --pert-embeddings bits.h5
