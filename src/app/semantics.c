@@ -13,6 +13,7 @@ typedef struct run {
     const cpa_model_config *model;
     const cpa_registry *registry;
     int64_t n_epochs;
+    bool has_vectors;
 } run;
 
 // A phase of the run's epoch under another schedule.
@@ -93,6 +94,11 @@ static bool reorders_doses(const run *r)
     return r->registry->n_reordered > 0;
 }
 
+static bool projects_vectors(const run *r)
+{
+    return r->has_vectors;
+}
+
 static bool always(const run *r)
 {
     (void)r;
@@ -116,6 +122,7 @@ static const struct {
     {"compat_dose_order", reorders_doses, "doses go to the sorted components, whichever they belong to", NULL},
     {"control_zero", always, "the control has an embedding and a dose response of its own", NULL},
     {"nb_decoder_dropout", drops_out_counts, "dropout_rate_decoder does nothing", NULL},
+    {"freeze_pert_projection", projects_vectors, "the projection of vectors is never trained", NULL},
     {"step_unit", counts_steps, "n_steps count updates of single optimizers, up to 3 a batch", NULL},
     {"mixup_warmup", mixup_differs, "mixup never happens", NULL},
     {"adv_cov_mixup", mixes_covariates, "the adversaries of covariates are asked for one of two mixed cells", NULL},
@@ -160,7 +167,7 @@ cleanup:
 cpa_status cpa_semantics_rows(const cpa_options *o, const cpa_registry *r, cpa_text *different, cpa_text *upstream)
 {
     cpa_status st = CPA_OK;
-    const run here = {&o->train, &o->model, r, cpa_schedule_epochs(&o->train, r->n_cells)};
+    const run here = {&o->train, &o->model, r, cpa_schedule_epochs(&o->train, r->n_cells), o->pert_embeddings != NULL};
     for (int k = 0; k < N_ROWS; k++) {
         if (ROWS[k].matters(&here)) {
             CPA_TRY(add_row(o, k, different, upstream));

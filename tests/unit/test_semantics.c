@@ -117,6 +117,7 @@ static void test_every_row_is_told(void **state)
         cpa_options o;
         cpa_text different = {0}, upstream = {0};
         PARSE(&o, EVERYTHING, "--semantics", fixed ? "fixed" : "cpa-0.8.8", "--compat-dose-order", fixed ? "0" : "1",
+              "--freeze-pert-projection", fixed ? "0" : "1", "--pert-embeddings", "vectors.h5",
               fixed ? "--quiet" : "--mixup-warmup=linear"); // L4 needs mixup
         rows_of(&o, &different, &upstream);
         for (int i = 0; i < CPA_N_OPTIONS; i++) {
@@ -184,6 +185,10 @@ static void test_rows_without_effect(void **state)
     check_row(&o, "E6", false, false); // upstream validates the tenth
     PARSE(&o, "--max-epochs", "1", "--check-val-every-n-epoch", "1");
     check_row(&o, "E6", true, false); // the first does not count there
+    PARSE(&o, "--pert-embeddings", "vectors.h5");
+    check_row(&o, "M14 freeze_pert_projection false", true, false);
+    PARSE(&o, "--dosage-key=");
+    check_row(&o, "M14", false, false);
     PARSE(&o, "--dosage-key=");
     check_row(&o, "D4", false, false);
     PARSE(&o, "--split-key=", "--train-size", "1");
