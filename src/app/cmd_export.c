@@ -140,6 +140,12 @@ static cpa_status export_run(const cpa_options *o)
     if (strcmp(meta.config.doser_type, "mlp") == 0) {
         cpa_warn("upstream has no working dose response 'mlp': '%s' is for the command import alone", o->out);
     }
+    if (meta.config.control_zero && meta.n_pert_features > 0) {
+        cpa_warn(
+            "upstream adds the projected vector of the control to control cells, which this model does not: '%s' is "
+            "for the command import alone",
+            o->out);
+    }
     cpa_info("%s: %lld genes, %lld perturbations, %lld covariates, from model %s", o->out, (long long)meta.gene.n,
              (long long)meta.pert.n - 1, (long long)meta.cov_name.n, meta.digest);
 cleanup:

@@ -144,12 +144,12 @@ static cpa_status check_vectors(const cpa_options *o)
     CPA_REQUIRE(o->pert_embeddings || !preset, CPA_CONFIG,
                 "--preset combosciplex-rdkit needs the fingerprints of the drugs: name their file with "
                 "--pert-embeddings (docs/embeddings.md says how to make one)");
+    CPA_REQUIRE(!o->pert_embeddings || strcmp(o->model.doser_type, "mlp") != 0, CPA_CONFIG,
+                "--doser-type mlp learns a network from the cells of each perturbation, and --pert-embeddings is for "
+                "perturbations without any; choose logsigm, sigm or linear");
     CPA_REQUIRE(o->pert_embeddings || !o->model.freeze_pert_projection, CPA_CONFIG,
                 "--freeze-pert-projection freezes what projects external vectors, but there are none; name their file "
                 "with --pert-embeddings");
-    CPA_REQUIRE(!o->pert_embeddings || strcmp(o->model.doser_type, "mlp") != 0, CPA_CONFIG,
-                "--doser-type mlp has a network for each perturbation, which one that is known by its vector alone "
-                "never trained; with --pert-embeddings take logsigm, sigm or linear");
 cleanup:
     return st;
 }

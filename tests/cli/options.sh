@@ -24,6 +24,7 @@ expect 64 "--lr: wants a number, 0 or more, not '-1'" train a.h5ad --out r --lr 
 expect 64 "train needs --out" train a.h5ad
 expect 64 "check takes no --lr" check a.h5ad --lr 1
 expect 66 "a.h5ad" check a.h5ad
+expect 78 "choose logsigm, sigm or linear" train a.h5ad --out r --pert-embeddings x.h5 --doser-type mlp
 expect 66 "nowhere.yaml" check a.h5ad --config nowhere.yaml
 printf 'lr: 1\nseed: abc\n' >bad.yaml
 expect 78 "bad.yaml:2: seed: wants an integer" check a.h5ad --config bad.yaml

@@ -107,8 +107,7 @@ static void rows_of(cpa_options *o, cpa_text *different, cpa_text *upstream)
 
 #define EVERYTHING                                                                                                     \
     "--max-epochs", "9", "--mixup-alpha", "0.2", "--n-epochs-mixup-warmup", "2", "--n-epochs-pretrain-ae", "2",        \
-        "--step-size-lr", "2", "--dropout-rate-decoder", "0.1", "--n-steps-adv-warmup", "5", "--pert-embeddings",      \
-        "v.h5"
+        "--step-size-lr", "2", "--dropout-rate-decoder", "0.1", "--n-steps-adv-warmup", "5"
 
 // No option with a row goes unmentioned where it matters, on the one side or the other.
 static void test_every_row_is_told(void **state)
@@ -118,7 +117,7 @@ static void test_every_row_is_told(void **state)
         cpa_options o;
         cpa_text different = {0}, upstream = {0};
         PARSE(&o, EVERYTHING, "--semantics", fixed ? "fixed" : "cpa-0.8.8", "--compat-dose-order", fixed ? "0" : "1",
-              "--freeze-pert-projection", fixed ? "0" : "1",
+              "--freeze-pert-projection", fixed ? "0" : "1", "--pert-embeddings", "vectors.h5",
               fixed ? "--quiet" : "--mixup-warmup=linear"); // L4 needs mixup
         rows_of(&o, &different, &upstream);
         for (int i = 0; i < CPA_N_OPTIONS; i++) {
@@ -186,10 +185,12 @@ static void test_rows_without_effect(void **state)
     check_row(&o, "E6", false, false); // upstream validates the tenth
     PARSE(&o, "--max-epochs", "1", "--check-val-every-n-epoch", "1");
     check_row(&o, "E6", true, false); // the first does not count there
+    PARSE(&o, "--pert-embeddings", "vectors.h5");
+    check_row(&o, "M14 freeze_pert_projection false", true, false);
+    PARSE(&o, "--dosage-key=");
+    check_row(&o, "M14", false, false);
     PARSE(&o, "--dosage-key=");
     check_row(&o, "D4", false, false);
-    PARSE(&o, "--freeze-pert-projection");
-    check_row(&o, "M14", false, false); // there are no vectors
     PARSE(&o, "--split-key=", "--train-size", "1");
     check_row(&o, "T17", false, false); // every cell trains
 }
