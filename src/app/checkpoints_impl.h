@@ -6,7 +6,7 @@
 
 enum { CPA_CHECKPOINT_NAME = 80 };
 
-/** The name of a checkpoint between epochs ("epoch-000012.h5": 12 are done) or after some steps of the next. */
+/** The name of a checkpoint: "epoch-000012-step-00000034.h5" when 12 epochs are done and 34 steps of the next. */
 void cpa_checkpoint_name(int64_t epoch, int64_t step, char name[CPA_CHECKPOINT_NAME]);
 
 /** Reads such a name back; false when it is none. */

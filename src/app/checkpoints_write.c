@@ -32,18 +32,14 @@ struct cpa_writer {
 
 void cpa_checkpoint_name(int64_t epoch, int64_t step, char name[CPA_CHECKPOINT_NAME])
 {
-    int n = snprintf(name, CPA_CHECKPOINT_NAME, "epoch-%06lld", (long long)epoch);
-    if (step > 0) {
-        n += snprintf(name + n, CPA_CHECKPOINT_NAME - (size_t)n, "-step-%08lld", (long long)step);
-    }
-    snprintf(name + n, CPA_CHECKPOINT_NAME - (size_t)n, ".h5");
+    snprintf(name, CPA_CHECKPOINT_NAME, "epoch-%06lld-step-%08lld.h5", (long long)epoch, (long long)step);
 }
 
 bool cpa_checkpoint_parse(const char *name, int64_t *epoch, int64_t *step)
 {
     long long e = 0, s = 0;
     char again[CPA_CHECKPOINT_NAME];
-    if (sscanf(name, "epoch-%lld-step-%lld.h5", &e, &s) < 1) {
+    if (sscanf(name, "epoch-%lld-step-%lld.h5", &e, &s) != 2) {
         return false;
     }
     *epoch = e;

@@ -141,7 +141,7 @@ static int64_t first_change(const cpa_strings *name, const cpa_strings *value, c
     return -1;
 }
 
-// "lr" as it is typed: with dashes, and one space and the value behind it.
+// An option as it is typed: with dashes.
 static void spell(const char *option, char out[64])
 {
     snprintf(out, 64, "--%s", option);

@@ -78,6 +78,11 @@ mkdir other && touch other/notes
 train 78 0 other --resume
 says "'other' is there but is not a run folder"
 
+# A run that is not finished may become longer.
+train 0 2 half --resume --max-epochs 19
+train 0 0 longer --max-epochs 19
+equal longer half
+
 # ---- Nothing to go on from.
 train 0 2 fresh --resume
 equal whole fresh
