@@ -59,6 +59,7 @@ static cpa_status write_results(cpa_train_run *t)
 {
     cpa_status st = CPA_OK;
     const char *model, *history;
+    cpa_comm_phase("writing the model");
     CPA_TRY(cpa_rundir_file(t->dir, "model.h5", &model));
     CPA_TRY(cpa_rundir_file(t->dir, "history.csv", &history));
     if (cpa_comm_rank(t->comm) == 0) {

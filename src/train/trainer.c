@@ -76,6 +76,7 @@ static cpa_status train_epoch(trainer *t, cpa_epoch_report *report)
     while (at->step < t->n_steps) {
         cpa_step_result result;
         double start = cpa_seconds();
+        cpa_comm_phase("training");
         CPA_TRY(cpa_stepper_run(t->stepper, at->epoch, at->step, &result));
         cpa_history_step(t->state.history, &result);
         double seconds = cpa_seconds() - start;
@@ -105,6 +106,7 @@ static bool is_validation_epoch(const trainer *t)
 
 static cpa_status validate_epoch(trainer *t, cpa_epoch_report *report)
 {
+    cpa_comm_phase("validating");
     cpa_status st = cpa_validator_run(t->validator, t->state.history, &report->cpa_metric);
     if (st == CPA_AGAIN) { // asked to stop: to be done again
         return t->hooks->pause(t->hooks->ctx, &t->state, true);
