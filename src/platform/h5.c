@@ -15,6 +15,7 @@
 enum {
     LZF_FILTER = 32000, // registered by h5py
     WHY_BYTES = 512,
+    PATH_BYTES = 1 << 16, // a longer path leads nowhere: no name may have more
 };
 
 // HDF5 frees filter buffers with free(). cd[2] is the size of an unpacked chunk in bytes.
@@ -185,8 +186,11 @@ const char *cpa_h5_path(const cpa_h5 *f)
 // Whether every link on the way is there and leads somewhere; HDF5 takes a missing link on the way for an error.
 static bool reachable(const cpa_h5 *f, const char *path)
 {
-    char *copy = NULL;
-    bool there = cpa_strdup(path, &copy) == CPA_OK;
+    char copy[PATH_BYTES];
+    bool there = strlen(path) < sizeof copy;
+    if (there) {
+        strcpy(copy, path);
+    }
     for (char *end = copy; there && end != NULL;) {
         end = strchr(end, '/');
         if (end != NULL) {
@@ -199,7 +203,6 @@ static bool reachable(const cpa_h5 *f, const char *path)
             *end++ = '/';
         }
     }
-    cpa_free(&copy);
     return there;
 }
 
