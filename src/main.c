@@ -6,6 +6,7 @@
 
 #include "cpa/app/commands.h"
 #include "cpa/base/log.h"
+#include "cpa/platform/h5.h"
 
 static const struct {
     cpa_command command;
@@ -129,6 +130,8 @@ int main(int argc, char **argv)
     if (st == CPA_OK) {
         st = run(comm, &options, argc, argv);
         give_up_if_lost(comm, st);
+        // What looked like bad data may be a file that could not be read.
+        st = cpa_h5_failure() != NULL ? cpa_fail(CPA_IO, "%s", cpa_h5_failure()) : st;
         st = cpa_comm_agree(comm, st);
     }
     cpa_comm_phase("ending");
