@@ -6,6 +6,7 @@
 
 #include "cpa/app/commands.h"
 #include "cpa/base/log.h"
+#include "cpa/platform/h5.h"
 
 static const struct {
     cpa_command command;
@@ -100,20 +101,40 @@ cleanup:
     return st;
 }
 
+// After an error of MPI this rank cannot know where the others are, so nothing can be agreed on any more.
+static void give_up_if_lost(cpa_comm *comm, cpa_status st)
+{
+    if (st == CPA_LOST_PEER) {
+        cpa_error(cpa_message());
+        cpa_comm_abort(comm, st);
+    }
+}
+
 int main(int argc, char **argv)
 {
     cpa_comm *comm = NULL;
     cpa_options options = {0};
-    cpa_status st = cpa_comm_create(&argc, &argv, &comm);
+    // Before MPI starts, because that waits for other ranks too.
+    cpa_status parsed = cpa_options_parse(argc, argv, &options), st;
+    if (parsed == CPA_OK) {
+        cpa_comm_timeout(options.timeout);
+    }
+    st = cpa_comm_create(&argc, &argv, &comm);
     if (st != CPA_OK) {
         cpa_error(cpa_message());
+        cpa_options_fini(&options);
         return (int)st;
     }
     cpa_log_init(cpa_comm_rank(comm), false);
-    st = cpa_comm_agree(comm, cpa_options_parse(argc, argv, &options));
+    st = cpa_comm_agree(comm, parsed);
     if (st == CPA_OK) {
-        st = cpa_comm_agree(comm, run(comm, &options, argc, argv));
+        st = run(comm, &options, argc, argv);
+        give_up_if_lost(comm, st);
+        // What looked like bad data may be a file that could not be read.
+        st = cpa_h5_failure() != NULL ? cpa_fail(CPA_IO, "%s", cpa_h5_failure()) : st;
+        st = cpa_comm_agree(comm, st);
     }
+    cpa_comm_phase("ending");
     bool is_written = fflush(stdout) == 0 && ferror(stdout) == 0;
     if (st == CPA_OK && !is_written) {
         st = cpa_fail(CPA_IO, "cannot write to standard output");

@@ -166,6 +166,7 @@ cpa_status cpa_checkpoints_pause(cpa_checkpoints *c, const cpa_train_state *stat
         }
         return CPA_OK;
     }
+    cpa_comm_phase("writing the last checkpoint");
     CPA_TRY(cpa_comm_agree(c->plan.comm, is_first ? write_last(c, state) : CPA_OK));
     st = cpa_fail(CPA_AGAIN,
                   "stopped by %s after %lld epochs and %lld steps; to go on, run the same command again with --resume",

@@ -117,6 +117,7 @@ cpa_status cpa_checkpoints_find(cpa_comm *comm, const char *run, cpa_found *out)
     cpa_status st;
     bool is_first = cpa_comm_rank(comm) == 0;
     *out = (cpa_found){0};
+    cpa_comm_phase("reading the checkpoint");
     CPA_TRY(cpa_comm_agree(comm, is_first ? find(run, out) : CPA_OK));
     int64_t head[2] = {out->bytes != NULL ? (int64_t)out->n : -1, out->path != NULL ? (int64_t)strlen(out->path) : 0};
     CPA_TRY(cpa_comm_bcast(comm, head, sizeof head, 0));

@@ -51,6 +51,7 @@ cpa_status cpa_cmd_evaluate(cpa_comm *comm, const cpa_options *o)
     CPA_TRY(cpa_comm_agree(comm, check_place(o)));
     CPA_TRY(cpa_trained_open(comm, o, (cpa_trained_needs){.splits = true, .degs = true}, &t));
     CPA_TRY(cpa_comm_agree(comm, make_plan(&t, o, &plan)));
+    cpa_comm_phase("scoring");
     CPA_TRY(cpa_evaluate_groups(&t, &plan, &plan.list, &g, &n));
     CPA_TRY(cpa_comm_agree(comm, cpa_comm_rank(comm) == 0 ? show(o, g, n, cpa_trained_scale(&t)) : CPA_OK));
 cleanup:

@@ -239,6 +239,7 @@ static cpa_status write_file(latent_run *r, const cpa_options *o)
     cpa_status st = CPA_OK;
     cpa_comm *comm = r->t.comm;
     bool writer = cpa_comm_rank(comm) == 0;
+    cpa_comm_phase("encoding");
     CPA_TRY(cpa_comm_agree(comm, cpa_output_begin(o->out, &r->file.temporary)));
     CPA_TRY(cpa_comm_agree(comm, writer ? write_skeleton(r, o) : CPA_OK));
     CPA_TRY(cpa_comm_bcast(comm, &r->offset_x, sizeof r->offset_x, 0));

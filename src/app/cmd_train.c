@@ -59,6 +59,7 @@ static cpa_status write_results(cpa_train_run *t)
 {
     cpa_status st = CPA_OK;
     const char *model, *history;
+    cpa_comm_phase("writing the model");
     CPA_TRY(cpa_rundir_file(t->dir, "model.h5", &model));
     CPA_TRY(cpa_rundir_file(t->dir, "history.csv", &history));
     if (cpa_comm_rank(t->comm) == 0) {
@@ -102,7 +103,8 @@ cpa_status cpa_cmd_train(cpa_comm *comm, const cpa_options *o)
                             .registry = t.registry,
                             .sampler = t.sampler,
                             .config = &t.options.train,
-                            .seed = (uint64_t)t.options.model.seed};
+                            .seed = (uint64_t)t.options.model.seed,
+                            .gene = &t.gene};
     const cpa_train_hooks hooks = {begin, report_epoch, pause_training, &t};
     CPA_TRY(cpa_train(&parts, t.history, &hooks, &summary));
     CPA_TRY(cpa_comm_agree(comm, write_results(&t)));

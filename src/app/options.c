@@ -207,7 +207,8 @@ static cpa_status take_option(cpa_options *o, int argc, char **argv, int *at)
         CPA_REQUIRE(is_there, CPA_USAGE, "--%s needs a value", name);
         text = argv[++*at];
     }
-    if (cpa_option_assign(o, i, text, CPA_SOURCE_COMMAND_LINE) != CPA_OK) {
+    st = cpa_option_assign(o, i, text, CPA_SOURCE_COMMAND_LINE);
+    if (st != CPA_OK && st != CPA_INTERNAL) {
         st = cpa_fail(CPA_USAGE, "--%s: %s", name, cpa_message());
     }
 cleanup:

@@ -208,6 +208,9 @@ static int emit_number(yaml_emitter_t *emitter, double x, bool is_real)
         text = cpa_text_str(&dotted);
     }
     int ok = st == CPA_OK && emit_scalar(emitter, text, false);
+    if (st != CPA_OK) {
+        emitter->error = YAML_MEMORY_ERROR;
+    }
     cpa_text_fini(&t);
     cpa_text_fini(&dotted);
     return ok;
@@ -263,8 +266,11 @@ cpa_status cpa_options_write(const cpa_options *o, const char *path)
     yaml_emitter_set_output(&emitter, append, &text);
     yaml_emitter_set_unicode(&emitter, 1);
     yaml_emitter_set_width(&emitter, -1);
-    CPA_REQUIRE(emit_document(&emitter, o) && yaml_emitter_flush(&emitter), CPA_CONFIG,
-                "the options cannot be written to '%s': %s", path,
+    bool is_emitted = emit_document(&emitter, o) && yaml_emitter_flush(&emitter);
+    // What `append` takes it also keeps in memory.
+    bool is_short = emitter.error == YAML_MEMORY_ERROR || emitter.error == YAML_WRITER_ERROR;
+    CPA_REQUIRE(is_emitted || !is_short, CPA_INTERNAL, "out of memory writing '%s'", path);
+    CPA_REQUIRE(is_emitted, CPA_CONFIG, "the options cannot be written to '%s': %s", path,
                 emitter.problem != NULL ? emitter.problem : "a value is not valid UTF-8");
     CPA_TRY(cpa_output_write(path, cpa_text_str(&text), text.n));
 cleanup:

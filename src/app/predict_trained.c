@@ -158,6 +158,7 @@ cpa_status cpa_trained_open(cpa_comm *comm, const cpa_options *o, cpa_trained_ne
 {
     cpa_status st = CPA_OK;
     *t = (cpa_trained){.comm = comm};
+    cpa_comm_phase("reading the data");
     CPA_TRY(cpa_comm_agree(comm, open_model(t, o)));
     CPA_TRY(cpa_modelfile_vectors(comm, t->model_path, &t->vectors));
     t->meta.vectors = t->vectors;

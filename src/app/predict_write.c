@@ -200,6 +200,7 @@ cpa_status cpa_predict_write(cpa_trained *t, const cpa_options *o, const cpa_pla
                   .file = {.fd = -1},
                   .n_rows = by_cell ? plan->first[plan->n] : plan->n,
                   .n_genes = t->meta.gene.n};
+    cpa_comm_phase("predicting");
     CPA_TRY(cpa_comm_agree(t->comm, cpa_output_begin(o->out, &out.file.temporary)));
     CPA_TRY(cpa_comm_agree(t->comm, writer ? write_skeleton(&out) : CPA_OK));
     CPA_TRY(cpa_comm_bcast(t->comm, out.offset, sizeof out.offset, 0));

@@ -227,7 +227,10 @@ cpa_status cpa_output_commit(const char *temporary, const char *path)
     CPA_TRY(sync_path(temporary, 0));
     CPA_REQUIRE(rename(temporary, path) == 0, CPA_IO, "cannot rename '%s' to '%s': %s", temporary, path,
                 strerror(errno));
-    CPA_TRY(sync_path(folder, O_DIRECTORY));
+    st = sync_path(folder, O_DIRECTORY);
+    if (st != CPA_OK) {
+        unlink(path); // a command that fails leaves no result
+    }
 cleanup:
     if (st != CPA_OK) {
         unlink(temporary);

@@ -12,6 +12,7 @@
 static cpa_status read_data(cpa_train_run *t, const char *path)
 {
     cpa_status st = CPA_OK;
+    cpa_comm_phase("reading the data");
     CPA_TRY(cpa_comm_agree(t->comm, cpa_h5ad_open(path, &t->file)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_registry_create(t->file, &t->options.data, true, &t->registry)));
     if (strcmp(t->options.train.class_weights, "train") == 0) {
@@ -230,6 +231,7 @@ cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o)
     CPA_TRY(read_vectors(t));
     CPA_TRY(read_data(t, o->path));
     CPA_TRY(check_stop(t));
+    cpa_comm_phase("setting up");
     CPA_TRY(cpa_comm_agree(t->comm, make_sampler(t)));
     CPA_TRY(cpa_comm_agree(t->comm, make_model(t)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_history_create(t->registry, exact, &t->history)));

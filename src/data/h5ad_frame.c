@@ -8,6 +8,8 @@
 
 #include "h5ad_impl.h"
 
+enum { PATH_BYTES = 1 << 16 }; // a longer path leads nowhere
+
 // ---- Where an element lies
 
 static bool is_table(const cpa_h5 *h5, const char *frame) // the oldest encoding: a compound dataset
@@ -17,10 +19,9 @@ static bool is_table(const cpa_h5 *h5, const char *frame) // the oldest encoding
 
 static bool has_member(const cpa_h5 *h5, const char *group, const char *name)
 {
-    char *path = NULL;
-    bool there = cpa_sprintf(&path, "%s/%s", group, name) == CPA_OK && cpa_h5_kind_of(h5, path) != CPA_H5_NOTHING;
-    cpa_free(&path);
-    return there;
+    char path[PATH_BYTES];
+    int n = snprintf(path, sizeof path, "%s/%s", group, name);
+    return n < PATH_BYTES && cpa_h5_kind_of(h5, path) != CPA_H5_NOTHING;
 }
 
 // Name of the index: a member of a group, the first field of a table.

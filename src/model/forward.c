@@ -83,8 +83,7 @@ cleanup:
     return st;
 }
 
-// Evaluation forward up to the head products (when decoding).
-static cpa_status evaluate(cpa_model *m, const cpa_batch *batch, bool decode)
+cpa_status cpa_model_evaluate(cpa_model *m, const cpa_batch *batch, bool decode)
 {
     cpa_status st = CPA_OK;
     cpa_mat z = cpa_mat_head(m->z, batch->n_cells);
@@ -103,7 +102,7 @@ cleanup:
 cpa_status cpa_model_infer(cpa_model *m, const cpa_batch *batch, bool decode)
 {
     cpa_status st = CPA_OK;
-    CPA_TRY(evaluate(m, batch, decode));
+    CPA_TRY(cpa_model_evaluate(m, batch, decode));
     if (decode) {
         CPA_TRY(cpa_likelihood_means(m));
     }
@@ -118,7 +117,7 @@ cpa_status cpa_model_validate(cpa_model *m, const cpa_batch *batch, cpa_scores *
     double sums[CPA_SUM_COVS];
     cpa_mat means = cpa_mat_head(m->means, batch->n_cells);
     CPA_TRY(cpa_op_zero(m->be, m->sums, sizeof sums));
-    CPA_TRY(evaluate(m, batch, true));
+    CPA_TRY(cpa_model_evaluate(m, batch, true));
     CPA_TRY(cpa_likelihood_mean_loss(m, cpa_mat_head(m->logits, m->n), cpa_mat_head(m->head2, m->n)));
     CPA_TRY(cpa_op_download(m->be, sums, m->sums, sizeof sums));
     CPA_TRY(cpa_op_axpby(m->be, means, 1, cpa_mat_head(m->logits, m->n), 0));

@@ -90,6 +90,9 @@ cpa_status cpa_model_load(cpa_model *m, const cpa_batch *batch);
 /** Training forward up to the decoder's last hidden layer: z_basal, z, activations, batch statistics, the KL sum. */
 cpa_status cpa_model_forward(cpa_model *m, const cpa_lane_plan *plan);
 
+/** Evaluation forward of a batch, up to the head products when `decode`. */
+cpa_status cpa_model_evaluate(cpa_model *m, const cpa_batch *batch, bool decode);
+
 /** Masks of one run of a stack: recorded ones, or drawn per cell. */
 cpa_status cpa_model_masks(cpa_model *m, cpa_mlp *mlp, int part, const cpa_lane_plan *plan, int pass);
 

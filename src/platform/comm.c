@@ -1,10 +1,13 @@
-// Owns: the choice between the communicators, and the checks that hold for all of them.
+// Owns: the choice between the communicators, and what holds for all of them: checks, and a deadline for every wait.
 // Must never call MPI: a program that was not launched by mpirun or srun does not touch it.
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "cpa/base/mem.h"
 #include "cpa/platform/comm.h"
 
 #include "comm_impl.h"
+#include "comm_watch_impl.h"
 
 static int env_count(const char *name)
 {
@@ -29,16 +32,55 @@ static int launched_ranks(void)
     return tasks > 1 ? tasks : -1;
 }
 
+// Ends a wait that began with cpa_watch_begin.
+static cpa_status waited(cpa_status st)
+{
+    cpa_watch_end();
+    return st;
+}
+
+// Tells the watch who the ranks are and where.
+static cpa_status introduce(cpa_comm *comm)
+{
+    cpa_status st;
+    cpa_whereabouts mine, *all = NULL;
+    cpa_whereabouts_find(&mine, getpid());
+    CPA_TRY(cpa_comm_agree(comm, cpa_alloc((size_t)comm->size, sizeof *all, &all)));
+    CPA_TRY(cpa_comm_allgather(comm, &mine, all, sizeof mine));
+    cpa_watch_ranks(comm, all);
+    all = NULL;
+cleanup:
+    cpa_free(&all);
+    return st;
+}
+
 cpa_status cpa_comm_create(int *argc, char ***argv, cpa_comm **out)
 {
+    cpa_status st;
     int ranks = launched_ranks();
-    return ranks < 0 ? cpa_comm_self_create(out) : cpa_comm_mpi_create(argc, argv, ranks, out);
+    *out = NULL;
+    if (ranks < 0) {
+        return cpa_comm_self_create(out);
+    }
+    CPA_TRY(cpa_watch_start());
+    cpa_watch_begin("MPI_Init", -1);
+    CPA_TRY(waited(cpa_comm_mpi_create(argc, argv, ranks, out)));
+    CPA_TRY(introduce(*out));
+cleanup:
+    if (st != CPA_OK) {
+        cpa_comm_destroy(out);
+        cpa_watch_stop();
+    }
+    return st;
 }
 
 void cpa_comm_destroy(cpa_comm **comm)
 {
     if (*comm != NULL) {
+        cpa_watch_begin("MPI_Finalize", -1);
         (*comm)->ops->destroy(*comm);
+        cpa_watch_end();
+        cpa_watch_stop();
         *comm = NULL;
     }
 }
@@ -70,12 +112,14 @@ const char *cpa_comm_name(const cpa_comm *comm)
 
 cpa_status cpa_comm_barrier(cpa_comm *comm)
 {
-    return comm->ops->barrier(comm);
+    cpa_watch_begin("barrier", -1);
+    return waited(comm->ops->barrier(comm));
 }
 
 cpa_status cpa_comm_node_barrier(cpa_comm *comm)
 {
-    return comm->ops->node_barrier(comm);
+    cpa_watch_begin("barrier of the node", -1);
+    return waited(comm->ops->node_barrier(comm));
 }
 
 cpa_status cpa_comm_bcast(cpa_comm *comm, void *buf, size_t bytes, int root)
@@ -83,7 +127,8 @@ cpa_status cpa_comm_bcast(cpa_comm *comm, void *buf, size_t bytes, int root)
     if (root < 0 || root >= comm->size) {
         return cpa_fail(CPA_INTERNAL, "broadcast from rank %d, but there are only %d ranks", root, comm->size);
     }
-    return comm->ops->bcast(comm, buf, bytes, root);
+    cpa_watch_begin("broadcast", -1);
+    return waited(comm->ops->bcast(comm, buf, bytes, root));
 }
 
 cpa_status cpa_comm_sum_i64(cpa_comm *comm, int64_t *v, int n)
@@ -91,7 +136,8 @@ cpa_status cpa_comm_sum_i64(cpa_comm *comm, int64_t *v, int n)
     if (n < 0) {
         return cpa_fail(CPA_INTERNAL, "sum over ranks of %d numbers", n);
     }
-    return comm->ops->sum_i64(comm, v, n);
+    cpa_watch_begin("sum", -1);
+    return waited(comm->ops->sum_i64(comm, v, n));
 }
 
 cpa_status cpa_comm_max_f64(cpa_comm *comm, double *v, int n)
@@ -99,12 +145,14 @@ cpa_status cpa_comm_max_f64(cpa_comm *comm, double *v, int n)
     if (n < 0) {
         return cpa_fail(CPA_INTERNAL, "maximum over ranks of %d numbers", n);
     }
-    return comm->ops->max_f64(comm, v, n);
+    cpa_watch_begin("maximum", -1);
+    return waited(comm->ops->max_f64(comm, v, n));
 }
 
 cpa_status cpa_comm_allgather(cpa_comm *comm, const void *mine, void *out, size_t bytes)
 {
-    return comm->ops->allgather(comm, mine, out, bytes);
+    cpa_watch_begin("gathering", -1);
+    return waited(comm->ops->allgather(comm, mine, out, bytes));
 }
 
 static cpa_status check_peer(const cpa_comm *comm, const char *act, int peer, int tag)
@@ -124,29 +172,41 @@ static cpa_status check_peer(const cpa_comm *comm, const char *act, int peer, in
 cpa_status cpa_comm_send(cpa_comm *comm, const void *buf, size_t bytes, int to, int tag)
 {
     cpa_status st = check_peer(comm, "send to", to, tag);
-    return st == CPA_OK ? comm->ops->send(comm, buf, bytes, to, tag) : st;
+    if (st != CPA_OK) {
+        return st;
+    }
+    cpa_watch_begin("sending", to);
+    return waited(comm->ops->send(comm, buf, bytes, to, tag));
 }
 
 cpa_status cpa_comm_recv(cpa_comm *comm, void *buf, size_t bytes, int from, int tag)
 {
     cpa_status st = check_peer(comm, "receive from", from, tag);
-    return st == CPA_OK ? comm->ops->recv(comm, buf, bytes, from, tag) : st;
+    if (st != CPA_OK) {
+        return st;
+    }
+    cpa_watch_begin("receiving", from);
+    return waited(comm->ops->recv(comm, buf, bytes, from, tag));
 }
 
 cpa_status cpa_comm_agree(cpa_comm *comm, cpa_status mine)
 {
-    return comm->ops->agree(comm, mine);
+    cpa_watch_begin("agreement", -1);
+    return waited(comm->ops->agree(comm, mine));
 }
 
 cpa_status cpa_comm_shared_alloc(cpa_comm *comm, size_t bytes, void **out)
 {
-    return comm->ops->shared_alloc(comm, bytes, out);
+    cpa_watch_begin("taking node memory", -1);
+    return waited(comm->ops->shared_alloc(comm, bytes, out));
 }
 
 void cpa_comm_shared_free(cpa_comm *comm, void **ptr)
 {
     if (*ptr != NULL) {
+        cpa_watch_begin("giving node memory back", -1);
         comm->ops->shared_free(comm, *ptr);
+        cpa_watch_end();
         *ptr = NULL;
     }
 }

@@ -15,6 +15,7 @@
 enum {
     LZF_FILTER = 32000, // registered by h5py
     WHY_BYTES = 512,
+    PATH_BYTES = 1 << 16, // a longer path leads nowhere: no name may have more
 };
 
 // HDF5 frees filter buffers with free(). cd[2] is the size of an unpacked chunk in bytes.
@@ -132,11 +133,18 @@ static cpa_status look_at(const char *path)
 static cpa_status open_failed(const char *path)
 {
     const char *why = cpa_h5_why();
+    if (strstr(why, "signature not found") != NULL) {
+        return cpa_fail(CPA_BAD_DATA, "%s: not an HDF5 file", path);
+    }
+    if (strstr(why, "out of memory") != NULL) {
+        return cpa_fail(CPA_INTERNAL, "%s: out of memory", path);
+    }
     bool locked = strstr(why, "unable to lock") != NULL || strstr(why, "open for write") != NULL;
     const char *advice = strstr(why, "truncated") != NULL ? "; the file is incomplete, copy or download it again"
                          : locked                         ? "; another program may be writing it"
                                                           : "";
-    return cpa_fail(locked ? CPA_IO : CPA_BAD_DATA, "%s: cannot be opened: %s%s", path, why, advice);
+    bool closed = strstr(why, "unable to open") != NULL; // the system's word, not HDF5's
+    return cpa_fail(locked || closed ? CPA_IO : CPA_BAD_DATA, "%s: cannot be opened: %s%s", path, why, advice);
 }
 
 cpa_status cpa_h5_open(const char *path, cpa_h5 **out)
@@ -146,17 +154,14 @@ cpa_status cpa_h5_open(const char *path, cpa_h5 **out)
     cpa_status st;
     CPA_TRY(look_at(path));
     cpa_h5_init();
-    CPA_REQUIRE(H5Fis_hdf5(path) > 0, CPA_BAD_DATA, "%s: not an HDF5 file", path);
     CPA_TRY(cpa_alloc(1, sizeof *f, &f));
     f->id = -1;
     CPA_TRY(cpa_strdup(path, &f->path));
     access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_file_locking(access, true, true); // some parallel file systems know no locks
+    cpa_h5_disk_use(access, f->path, NULL);
     f->id = H5Fopen(path, H5F_ACC_RDONLY, access);
-    if (f->id < 0) {
-        st = open_failed(path);
-        goto cleanup;
-    }
+    CPA_TRY(cpa_h5_settle(f->id < 0 ? open_failed(path) : CPA_OK));
     *out = f;
     f = NULL;
 cleanup:
@@ -185,8 +190,11 @@ const char *cpa_h5_path(const cpa_h5 *f)
 // Whether every link on the way is there and leads somewhere; HDF5 takes a missing link on the way for an error.
 static bool reachable(const cpa_h5 *f, const char *path)
 {
-    char *copy = NULL;
-    bool there = cpa_strdup(path, &copy) == CPA_OK;
+    char copy[PATH_BYTES];
+    bool there = strlen(path) < sizeof copy;
+    if (there) {
+        strcpy(copy, path);
+    }
     for (char *end = copy; there && end != NULL;) {
         end = strchr(end, '/');
         if (end != NULL) {
@@ -199,7 +207,6 @@ static bool reachable(const cpa_h5 *f, const char *path)
             *end++ = '/';
         }
     }
-    cpa_free(&copy);
     return there;
 }
 
@@ -230,9 +237,10 @@ cpa_status cpa_h5_list(const cpa_h5 *f, const char *group, cpa_strings *out)
     }
     if (H5Literate_by_name(f->id, group[0] != '\0' ? group : "/", H5_INDEX_NAME, H5_ITER_INC, &at, add_name, out,
                            H5P_DEFAULT) < 0) {
-        return cpa_fail(CPA_BAD_DATA, "%s: %s: the members cannot be listed: %s", f->path, group, cpa_h5_why());
+        return cpa_h5_settle(
+            cpa_fail(CPA_BAD_DATA, "%s: %s: the members cannot be listed: %s", f->path, group, cpa_h5_why()));
     }
-    return CPA_OK;
+    return cpa_h5_settle(CPA_OK);
 }
 
 cpa_h5_class cpa_h5_class_of(hid_t type)
@@ -366,7 +374,7 @@ cleanup:
     cpa_h5_drop(memory);
     cpa_free(&buf);
     close_attr(&a);
-    return st;
+    return cpa_h5_settle(st);
 }
 
 cpa_status cpa_h5_attr_string(const cpa_h5 *f, const char *object, const char *name, char **out)
@@ -404,7 +412,7 @@ cpa_status cpa_h5_attr_numbers(const cpa_h5 *f, const char *object, const char *
     *n = (int)a.n;
 cleanup:
     close_attr(&a);
-    return st;
+    return cpa_h5_settle(st);
 }
 
 cpa_status cpa_h5_attr_target(const cpa_h5 *f, const char *object, const char *name, char **out)

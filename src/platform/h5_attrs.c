@@ -20,5 +20,5 @@ cpa_status cpa_h5_attrs(const cpa_h5 *f, const char *object, cpa_strings *out)
                            H5P_DEFAULT) < 0) {
         return cpa_fail(CPA_BAD_DATA, "%s: %s: the attributes cannot be listed: %s", f->path, object, cpa_h5_why());
     }
-    return CPA_OK;
+    return cpa_h5_settle(CPA_OK);
 }

@@ -1,9 +1,12 @@
-// Owns: the HDF5 file driver for files being written. HDF5 1.10 crashes at the program's end after a write that failed,
-// so a failure is never shown to it: the first one is kept for the caller, and nothing more is written.
+// Owns: the HDF5 file driver. HDF5 1.10 crashes at the program's end after a write that failed, and takes what it cannot read for
+// what is not there, or crashes too, so a failure is never shown to it: the first one is kept for those who call HDF5.
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <hdf5.h>
@@ -15,22 +18,76 @@ enum { PIECE = 1 << 30 }; // bytes of one system call
 typedef struct disk {
     H5FD_t base;
     int fd;
-    int *error; // errno of the first failure, 0: none; belongs to the caller
+    int *error;       // errno of the first failure to write, 0: none; belongs to the caller; NULL: the file is read
+    const char *path; // of a file that is read; belongs to the caller
     haddr_t eoa, eof;
 } disk;
+
+// The first failure to read any file.
+static char failure[1024];
 
 // What a property list carries to disk_open.
 typedef struct disk_plan {
     int *error;
+    const char *path;
 } disk_plan;
+
+static disk *disk_of(const H5FD_t *file)
+{
+    return (disk *)(uintptr_t)file;
+}
+
+// A failure to read, where `why` is 0 the file has become shorter meanwhile.
+static void note_unread(const disk *d, int why)
+{
+    if (failure[0] == '\0') {
+        snprintf(failure, sizeof failure, "%.900s: cannot be read: %s", d->path,
+                 why != 0 ? strerror(why) : "the file is shorter than it was when it was opened");
+    }
+}
+
+const char *cpa_h5_failure(void)
+{
+    return failure[0] != '\0' ? failure : NULL;
+}
+
+cpa_status cpa_h5_settle(cpa_status st)
+{
+    return failure[0] != '\0' ? cpa_fail(CPA_IO, "%s", failure) : st;
+}
+
+static H5FD_t *open_to_read(disk *d, const char *path)
+{
+    struct stat info;
+    d->path = path;
+    d->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (d->fd < 0 || fstat(d->fd, &info) != 0) {
+        H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_FILE, H5E_CANTOPENFILE,
+                 "unable to open file: error message = '%s'", strerror(errno));
+        if (d->fd >= 0) {
+            close(d->fd);
+        }
+        cpa_free(&d);
+        return NULL;
+    }
+    d->eof = (haddr_t)info.st_size;
+    return &d->base;
+}
 
 static H5FD_t *disk_open(const char *name, unsigned flags, hid_t access, haddr_t max)
 {
     (void)max;
     const disk_plan *plan = H5Pget_driver_info(access);
     disk *d = NULL;
-    if (plan == NULL || (flags & H5F_ACC_TRUNC) == 0 || cpa_alloc(1, sizeof *d, &d) != CPA_OK) {
+    if (plan == NULL || (plan->error != NULL && (flags & H5F_ACC_TRUNC) == 0)) {
         return NULL;
+    }
+    if (cpa_alloc(1, sizeof *d, &d) != CPA_OK) {
+        H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_FILE, H5E_CANTALLOC, "out of memory");
+        return NULL;
+    }
+    if (plan->error == NULL) {
+        return open_to_read(d, plan->path);
     }
     d->error = plan->error;
     d->fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -40,11 +97,6 @@ static H5FD_t *disk_open(const char *name, unsigned flags, hid_t access, haddr_t
         return NULL;
     }
     return &d->base;
-}
-
-static disk *disk_of(const H5FD_t *file)
-{
-    return (disk *)(uintptr_t)file;
 }
 
 static void note(disk *d)
@@ -57,7 +109,7 @@ static void note(disk *d)
 static herr_t disk_close(H5FD_t *file)
 {
     disk *d = disk_of(file);
-    if (close(d->fd) != 0) {
+    if (close(d->fd) != 0 && d->error != NULL) {
         note(d);
     }
     cpa_free(&d);
@@ -98,23 +150,26 @@ static herr_t disk_get_handle(H5FD_t *file, hid_t access, void **handle)
     return 0;
 }
 
-// Reads zeros where nothing was written yet.
+// Reads zeros where nothing was written yet, or nothing can be read.
 static herr_t disk_read(H5FD_t *file, H5FD_mem_t type, hid_t plan, haddr_t addr, size_t size, void *buffer)
 {
-    (void)type;
     (void)plan;
     char *to = buffer;
+    disk *d = disk_of(file);
     while (size > 0) {
-        ssize_t n = pread(disk_of(file)->fd, to, size < PIECE ? size : PIECE, (off_t)addr);
+        ssize_t n = pread(d->fd, to, size < PIECE ? size : PIECE, (off_t)addr);
         if (n < 0 && errno == EINTR) {
             continue;
         }
-        if (n < 0) {
-            note(disk_of(file));
+        if (n <= 0 && d->error == NULL) {
+            note_unread(d, n < 0 ? errno : 0);
+        } else if (n < 0) {
+            note(d);
         }
         if (n <= 0) {
             memset(to, 0, size);
-            return 0;
+            // In a heap of zeros HDF5 would look for its object for ever. It calls heaps data, and there a failure does no harm.
+            return d->error == NULL && type == H5FD_MEM_DRAW ? -1 : 0;
         }
         to += n;
         addr += (haddr_t)n;
@@ -155,7 +210,23 @@ static herr_t disk_truncate(H5FD_t *file, hid_t plan, hbool_t closing)
     return 0;
 }
 
-void cpa_h5_disk_use(hid_t access, int *error)
+// As HDF5's own driver: shared by readers; where a file system knows no locks, there are none.
+static herr_t disk_lock(H5FD_t *file, hbool_t to_write)
+{
+    if (flock(disk_of(file)->fd, (to_write ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0 || errno == ENOSYS) {
+        return 0;
+    }
+    H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_FILE, H5E_BADFILE,
+             "unable to lock file: error message = '%s'", strerror(errno));
+    return -1;
+}
+
+static herr_t disk_unlock(H5FD_t *file)
+{
+    return flock(disk_of(file)->fd, LOCK_UN) == 0 || errno == ENOSYS ? 0 : -1;
+}
+
+void cpa_h5_disk_use(hid_t access, const char *path, int *error)
 {
     static const H5FD_class_t driver = {
         .name = "cpa_disk",
@@ -172,11 +243,13 @@ void cpa_h5_disk_use(hid_t access, int *error)
         .read = disk_read,
         .write = disk_write,
         .truncate = disk_truncate,
+        .lock = disk_lock,
+        .unlock = disk_unlock,
         .fl_map = H5FD_FLMAP_DICHOTOMY,
     };
     static hid_t id = -1;
     if (id < 0) {
         id = H5FDregister(&driver);
     }
-    H5Pset_driver(access, id, &(disk_plan){error});
+    H5Pset_driver(access, id, &(disk_plan){error, path});
 }

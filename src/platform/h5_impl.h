@@ -22,8 +22,12 @@ const char *cpa_h5_why(void);
 /** Closes any HDF5 identifier; nothing for a negative one. */
 void cpa_h5_drop(hid_t id);
 
-/** Makes files opened with this property list write through our own driver, which keeps the first failure in *error. */
-void cpa_h5_disk_use(hid_t access, int *error);
+/** Makes the file `path` (borrowed while it is open) go through our own driver, opened with this property list. It keeps the first failure to write in *error; NULL: the
+ *  file is read, and the first failure is that of cpa_h5_settle. */
+void cpa_h5_disk_use(hid_t access, const char *path, int *error);
+
+/** `st`; but IO with the reason when some read has failed, which HDF5 never learns: what it then said is not so. */
+cpa_status cpa_h5_settle(cpa_status st);
 
 /** The class of a datatype. */
 cpa_h5_class cpa_h5_class_of(hid_t type);

@@ -216,12 +216,13 @@ cpa_status cpa_h5_data_open(const cpa_h5 *f, const char *path, const char *field
     size_t chunk_bytes;
     CPA_TRY(describe_storage(d, created, &chunk_bytes));
     CPA_TRY(enlarge_cache(d, chunk_bytes));
+    CPA_TRY(cpa_h5_settle(CPA_OK));
     *out = d;
     d = NULL;
 cleanup:
     cpa_h5_drop(created);
     cpa_h5_data_close(&d);
-    return st;
+    return cpa_h5_settle(st);
 }
 
 void cpa_h5_data_close(cpa_h5_data **d)
@@ -364,6 +365,7 @@ static cpa_status read_block(const cpa_h5_data *d, hid_t element, const int64_t 
     if (H5Dread(d->set, memory, to, from, H5P_DEFAULT, out) < 0) {
         st = unreadable(d, memory, first, count, out);
     }
+    st = cpa_h5_settle(st);
 cleanup:
     cpa_text_fini(&name);
     cpa_h5_drop(memory);

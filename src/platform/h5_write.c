@@ -33,7 +33,7 @@ cpa_status cpa_h5_create(const char *path, cpa_h5 **out)
     access = H5Pcreate(H5P_FILE_ACCESS);
     creation = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18);
-    cpa_h5_disk_use(access, &f->error);
+    cpa_h5_disk_use(access, f->path, &f->error);
     H5Pset_obj_track_times(creation, false);
     f->id = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
     CPA_REQUIRE(f->id >= 0 && f->error == 0, CPA_IO, "%s: cannot be created: %s", path,

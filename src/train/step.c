@@ -2,6 +2,7 @@
 #include "cpa/train/step.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "cpa/base/signals.h"
@@ -170,17 +171,56 @@ cpa_optimizer *cpa_stepper_optimizer(cpa_stepper *s)
     return &s->optimizer;
 }
 
-static cpa_status check_finite(const cpa_stepper *s, int64_t epoch, int64_t step)
+// The first sum that is not finite, -1: none.
+static int find_bad(const cpa_stepper *s, const double *sums)
 {
-    for (int i = 0; i < cpa_model_n_sums(s->p.model); i++) {
-        if (!isfinite(s->sums[i])) {
-            return cpa_fail(
-                CPA_NONFINITE, "epoch %lld, step %lld: the %s is %g; a smaller learning rate (--lr) may help",
-                (long long)epoch + 1, (long long)step + 1,
-                i == CPA_SUM_RECON ? "reconstruction loss" : "adversaries' loss, penalty or metric", s->sums[i]);
+    int n = cpa_model_n_sums(s->p.model);
+    for (int i = 0; i < n; i++) {
+        if (!isfinite(sums[i])) {
+            return i;
         }
     }
-    return CPA_OK;
+    return -1;
+}
+
+// Runs this rank's lanes once more, to say of the first bad one what is wrong. Rank-local.
+static cpa_status blame_lane(cpa_stepper *s, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan,
+                             const char *what)
+{
+    cpa_status st = CPA_OK;
+    cpa_text why = {0};
+    for (int lane = s->first_lane; lane < s->end_lane; lane++) {
+        CPA_TRY(run_lane(s, lane, step, plan, phase->mixup_alpha, s->lane_sums));
+        if (find_bad(s, s->lane_sums) >= 0) {
+            CPA_TRY(
+                cpa_model_diagnose(s->p.model, phase->mixup_alpha > 0 ? s->mixed : s->batch, plan, s->p.gene, &why));
+            st = cpa_fail(CPA_NONFINITE, "%s: %s; a smaller learning rate (--lr) may help", what, cpa_text_str(&why));
+            goto cleanup;
+        }
+    }
+cleanup:
+    cpa_text_fini(&why);
+    return st;
+}
+
+// NONFINITE when a sum over the lanes is not finite, with the words of the first lane that is to blame. Collective then.
+static cpa_status check_finite(cpa_stepper *s, int64_t epoch, int64_t step, const cpa_phase *phase,
+                               const cpa_lane_plan *plan)
+{
+    cpa_status st = CPA_OK;
+    char what[128];
+    int bad = find_bad(s, s->sums);
+    if (bad < 0) {
+        return CPA_OK;
+    }
+    snprintf(what, sizeof what, "epoch %lld, step %lld: the %s is %g", (long long)epoch + 1, (long long)step + 1,
+             bad == CPA_SUM_RECON ? "reconstruction loss" : "adversaries' loss, penalty or metric",
+             isnan(s->sums[bad]) ? NAN : s->sums[bad]);
+    CPA_TRY(cpa_comm_agree(s->p.comm, blame_lane(s, step, phase, plan, what)));
+    st = cpa_fail(CPA_NONFINITE, "%s, though that of every lane is finite; a smaller learning rate (--lr) may help",
+                  what);
+cleanup:
+    return st;
 }
 
 // What the options n_steps_* count.
@@ -210,7 +250,7 @@ cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step
     bool stop = false;
     int n_lanes = global_batch(s, step, &plan);
     CPA_TRY(run_lanes(s, step, &phase, &plan, &stop));
-    CPA_TRY(check_finite(s, epoch, step));
+    CPA_TRY(check_finite(s, epoch, step, &phase, &plan));
     CPA_TRY(cpa_optimizer_step(&s->optimizer, cpa_model_params(s->p.model), c, &phase, n_lanes));
     *result = (cpa_step_result){.phase = phase,
                                 .n_cells = plan.n_cells,

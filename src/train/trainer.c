@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "cpa/base/log.h"
+#include "cpa/train/soundness.h"
 
 // A run of training.
 typedef struct trainer {
@@ -76,6 +77,7 @@ static cpa_status train_epoch(trainer *t, cpa_epoch_report *report)
     while (at->step < t->n_steps) {
         cpa_step_result result;
         double start = cpa_seconds();
+        cpa_comm_phase("training");
         CPA_TRY(cpa_stepper_run(t->stepper, at->epoch, at->step, &result));
         cpa_history_step(t->state.history, &result);
         double seconds = cpa_seconds() - start;
@@ -105,16 +107,13 @@ static bool is_validation_epoch(const trainer *t)
 
 static cpa_status validate_epoch(trainer *t, cpa_epoch_report *report)
 {
+    cpa_comm_phase("validating");
     cpa_status st = cpa_validator_run(t->validator, t->state.history, &report->cpa_metric);
     if (st == CPA_AGAIN) { // asked to stop: to be done again
         return t->hooks->pause(t->hooks->ctx, &t->state, true);
     }
+    CPA_REQUIRE(st != CPA_NONFINITE, st, "epoch %lld: %s", (long long)report->epoch + 1, cpa_message());
     CPA_TRY(st);
-    double recon_loss = cpa_history_mean(t->state.history, "recon_loss"); // the metric can look fine beside it
-    CPA_REQUIRE(
-        isfinite(recon_loss), CPA_NONFINITE,
-        "epoch %lld: the reconstruction loss of the validation cells is %g; a smaller learning rate (--lr) may help",
-        (long long)report->epoch + 1, recon_loss);
     CPA_TRY(cpa_history_row(t->state.history, report->epoch, "valid"));
     CPA_TRY(take_metric(t, report->cpa_metric, report->epoch, &report->is_best));
     report->validated = true;
@@ -169,6 +168,7 @@ cpa_status cpa_train(const cpa_step_parts *parts, cpa_history *history, const cp
         summary->best_epoch = at->best_epoch;
         summary->best_metric = at->best_metric;
     }
+    CPA_TRY(cpa_soundness_result(parts, at->best_epoch >= 0));
 cleanup:
     destroy(&t);
     return st;

@@ -5,6 +5,7 @@
 #include "cpa/base/rng.h"
 #include "cpa/base/signals.h"
 #include "cpa/train/purity.h"
+#include "cpa/train/soundness.h"
 #include "validate_impl.h"
 
 enum { METRIC_RECON, METRIC_KL, METRIC_R2_MEAN, METRIC_R2_VAR, METRIC_BASAL, METRIC_AFTER, N_METRICS };
@@ -210,10 +211,31 @@ cleanup:
     return st;
 }
 
+// Batch b has a loss that is not finite: the rank that ran it says why. Collective.
+static cpa_status blame_batch(cpa_validator *v, int b, double loss)
+{
+    cpa_status st = CPA_OK;
+    cpa_text why = {0};
+    int64_t first;
+    int n = batch_of(v, b, &first);
+    if (b % cpa_comm_size(v->p.comm) == cpa_comm_rank(v->p.comm)) {
+        CPA_TRY(cpa_loader_fill(v->p.cells, v->p.registry, v->cell + first, n, v->batch));
+        CPA_TRY(cpa_model_diagnose(v->p.model, v->batch, NULL, v->p.gene, &why));
+        st = cpa_fail(
+            CPA_NONFINITE,
+            "the reconstruction loss of the validation cells is %g: %s; a smaller learning rate (--lr) may help",
+            isnan(loss) ? NAN : loss, cpa_text_str(&why));
+    }
+cleanup:
+    cpa_text_fini(&why);
+    return cpa_comm_agree(v->p.comm, st);
+}
+
 cpa_status cpa_validator_run(cpa_validator *v, cpa_history *h, double *cpa_metric)
 {
     cpa_status st = CPA_OK;
     int ranks = cpa_comm_size(v->p.comm);
+    CPA_TRY(cpa_soundness_replicas(v->p.comm, cpa_model_params(v->p.model)));
     if (v->n_batches) {
         CPA_TRY(run_all(v));
         CPA_TRY(cpa_whole_finish(v->whole, h));
@@ -221,6 +243,9 @@ cpa_status cpa_validator_run(cpa_validator *v, cpa_history *h, double *cpa_metri
     double sum = 0;
     for (int b = 0; b < v->n_batches; b++) {
         const double *m = v->all + ((b % ranks) * v->per_rank + b / ranks) * N_METRICS;
+        if (!isfinite(m[METRIC_RECON])) { // the metric can look fine beside it
+            return blame_batch(v, b, m[METRIC_RECON]);
+        }
         double metric = m[METRIC_R2_MEAN] + 0.5 * m[METRIC_R2_VAR] + exp(m[METRIC_AFTER] - m[METRIC_BASAL]);
         cpa_history_take(h, "recon_loss", m[METRIC_RECON]);
         cpa_history_take(h, "KL", m[METRIC_KL]);

@@ -119,6 +119,7 @@ typedef struct cpa_options {
     char *data_path; // --data
     char *backend;
     int threads; // 0: as OpenMP finds
+    double timeout; // seconds
     bool json, quiet;
     bool resume;
     int checkpoint_every_steps;      // 0: not by steps

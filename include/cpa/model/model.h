@@ -3,6 +3,7 @@
 #ifndef CPA_MODEL_MODEL_H
 #define CPA_MODEL_MODEL_H
 
+#include "cpa/base/text.h"
 #include "cpa/data/batch.h"
 #include "cpa/model/config.h"
 #include "cpa/nn/params.h"
@@ -103,6 +104,15 @@ cpa_status cpa_model_validate(cpa_model *m, const cpa_batch *batch, cpa_scores *
 
 // Parts of a latent vector, to be or-ed. basal + pert + covs + batch is the decoder's input z.
 enum { CPA_LATENT_BASAL = 1, CPA_LATENT_PERT = 2, CPA_LATENT_COVS = 4, CPA_LATENT_BATCH = 8, CPA_LATENT_ALL = 15 };
+
+/** Appends to `why` the sentence why a loss of this batch is not finite: a parameter that holds such a value; else the first layer,
+ *  cell and unit or gene to have one; else the cell and the count whose loss has. `plan`: as the lane ran; NULL: in evaluation.
+ *  `gene`: their names, or NULL. The batch is run once more, by a model for training. Allocates. Rank-local. */
+cpa_status cpa_model_diagnose(cpa_model *m, const cpa_batch *batch, const cpa_lane_plan *plan, const cpa_strings *gene,
+                              cpa_text *why);
+
+/** Whether a parameter holds a value that is not finite; `why` then gets the sentence that names the first. Rank-local. */
+cpa_status cpa_model_find_parameter(cpa_model *m, cpa_text *why, bool *found);
 
 /** Copies the sum of the named parts for the cells of the last batch to host [n_cells, n_latent]. */
 cpa_status cpa_model_latent(cpa_model *m, int parts, cpa_real *host);

@@ -10,6 +10,16 @@
 
 typedef struct cpa_comm cpa_comm;
 
+// What cpa_comm_timeout is unless told, in seconds.
+#define CPA_COMM_TIMEOUT 600.0
+
+/** How long a rank may wait for others at any place, starting and ending MPI included. One that waited longer says where and for
+ *  whom, and ends with exit code 76, which ends all. Call it before cpa_comm_create; alone it means nothing. */
+void cpa_comm_timeout(double seconds);
+
+/** What this rank is at, for that message: a static string such as "reading the data". Rank-local and free. */
+void cpa_comm_phase(const char *phase);
+
 /** Starts the communicator: `mpi` when launched by mpirun or srun (their environment says so), else `self`. Collective. */
 cpa_status cpa_comm_create(int *argc, char ***argv, cpa_comm **out);
 

@@ -59,6 +59,9 @@ typedef struct cpa_h5_info {
 
 // ---- Reading files
 
+/** Why some read of this process failed, NULL: none did. A look-up says then that a thing is not there, which need not be so. */
+const char *cpa_h5_failure(void);
+
 /** Opens a file for reading, with the plain POSIX driver. NO_INPUT: no such path. BAD_DATA: a directory, empty, not
  *  HDF5, truncated, a Git LFS pointer. IO: not permitted, locked. */
 cpa_status cpa_h5_open(const char *path, cpa_h5 **out);

@@ -18,6 +18,7 @@ typedef struct cpa_step_parts {
     cpa_sampler *sampler;
     const cpa_train_config *config;
     uint64_t seed;
+    const cpa_strings *gene; // names, for messages; may be NULL
 } cpa_step_parts;
 
 // What a step computed, over the global batch. Sums are indexed by CPA_SUM_*; they hold what the phase ran.
@@ -41,8 +42,8 @@ void cpa_stepper_destroy(cpa_stepper **s);
 /** The counts of updates, which with the parameters' arenas are all that a step changes. Borrowed. */
 cpa_optimizer *cpa_stepper_optimizer(cpa_stepper *s);
 
-/** Runs step `step` of the sampler's current epoch and updates the parameters. NONFINITE, the same on all ranks, when a loss is not
- *  finite; the failure of one rank, the same on all ranks: the parameters are then left as they were. Allocates nothing.
+/** Runs step `step` of the sampler's current epoch and updates the parameters. NONFINITE, the same on all ranks and with the
+ *  layer, cell or gene to blame, when a loss is not finite; the failure of one rank, the same on all ranks: the parameters are then left as they were. Allocates nothing.
  *  Collective. */
 cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step_result *result);
 

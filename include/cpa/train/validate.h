@@ -19,7 +19,8 @@ int cpa_validator_max_batch(const cpa_validator *v);
 
 /** Computes all metrics with the model in evaluation mode and adds them to the history batch by batch; *cpa_metric is their mean of
  *  r2_mean + r2_var / 2 + exp(disnt_after - disnt_basal), NaN without validation cells. AGAIN, with the history as it was, when some
- *  rank has been asked to stop. Collective. */
+ *  rank has been asked to stop. INTERNAL when the ranks do not hold the same parameters; NONFINITE, with the place, when a
+ *  reconstruction loss is not finite. Collective. */
 cpa_status cpa_validator_run(cpa_validator *v, cpa_history *h, double *cpa_metric);
 
 #endif
