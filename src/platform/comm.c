@@ -155,38 +155,25 @@ cpa_status cpa_comm_allgather(cpa_comm *comm, const void *mine, void *out, size_
     return waited(comm->ops->allgather(comm, mine, out, bytes));
 }
 
-static cpa_status check_peer(const cpa_comm *comm, const char *act, int peer, int tag)
+static cpa_status check_peer(const cpa_comm *comm, const char *act, int peer)
 {
     if (peer < 0 || peer >= comm->size || peer == comm->rank) {
         return cpa_fail(CPA_INTERNAL, "rank %d cannot %s rank %d: there are %d ranks", comm->rank, act, peer,
                         comm->size);
     }
-    // 32767 is the smallest upper bound for tags that the MPI standard promises.
-    if (tag < 0 || tag > 32767) {
-        return cpa_fail(CPA_INTERNAL, "rank %d cannot %s rank %d with tag %d: tags go from 0 to 32767", comm->rank, act,
-                        peer, tag);
-    }
     return CPA_OK;
 }
 
-cpa_status cpa_comm_send(cpa_comm *comm, const void *buf, size_t bytes, int to, int tag)
+cpa_status cpa_comm_exchange(cpa_comm *comm, int to, const cpa_parcel *send, int n_send, int from,
+                             const cpa_parcel *recv, int n_recv)
 {
-    cpa_status st = check_peer(comm, "send to", to, tag);
+    cpa_status st = check_peer(comm, "send to", to);
+    st = st == CPA_OK ? check_peer(comm, "receive from", from) : st;
     if (st != CPA_OK) {
         return st;
     }
-    cpa_watch_begin("sending", to);
-    return waited(comm->ops->send(comm, buf, bytes, to, tag));
-}
-
-cpa_status cpa_comm_recv(cpa_comm *comm, void *buf, size_t bytes, int from, int tag)
-{
-    cpa_status st = check_peer(comm, "receive from", from, tag);
-    if (st != CPA_OK) {
-        return st;
-    }
-    cpa_watch_begin("receiving", from);
-    return waited(comm->ops->recv(comm, buf, bytes, from, tag));
+    cpa_watch_begin("exchanging", from);
+    return waited(comm->ops->exchange(comm, to, send, n_send, from, recv, n_recv));
 }
 
 cpa_status cpa_comm_agree(cpa_comm *comm, cpa_status mine)

@@ -17,8 +17,8 @@ typedef struct cpa_comm_ops {
     cpa_status (*sum_i64)(cpa_comm *comm, int64_t *v, int n);
     cpa_status (*max_f64)(cpa_comm *comm, double *v, int n);
     cpa_status (*allgather)(cpa_comm *comm, const void *mine, void *out, size_t bytes);
-    cpa_status (*send)(cpa_comm *comm, const void *buf, size_t bytes, int to, int tag);
-    cpa_status (*recv)(cpa_comm *comm, void *buf, size_t bytes, int from, int tag);
+    cpa_status (*exchange)(cpa_comm *comm, int to, const cpa_parcel *send, int n_send, int from, const cpa_parcel *recv,
+                           int n_recv);
     cpa_status (*agree)(cpa_comm *comm, cpa_status mine);
     cpa_status (*shared_alloc)(cpa_comm *comm, size_t bytes, void **out);
     void (*shared_free)(cpa_comm *comm, void *ptr);

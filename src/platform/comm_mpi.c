@@ -1,5 +1,6 @@
 // Owns: everything that calls MPI. An MPI error becomes a status with MPI's own words in the message.
 // Must never be reached in a program that was not launched by mpirun or srun.
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -15,6 +16,8 @@
 enum {
     MESSAGE_BYTES = 64 * 1024, // longest message that cpa_comm_agree carries, longer ones are cut
     PIECE_BYTES = 1024 * 1024 * 1024,
+    EXCHANGE_TAG = 32767, // of cpa_comm_exchange; no other message uses it
+    MAX_REQUESTS = 1024,
 };
 
 // Memory of the node; a list, because a window has to be found by its address.
@@ -111,36 +114,52 @@ cleanup:
     return st;
 }
 
-// A message of no bytes is still sent, so that the two sides stay in step.
-static cpa_status mpi_send(cpa_comm *comm, const void *buf, size_t bytes, int to, int tag)
+// What is under way between two ranks.
+typedef struct transfer {
+    MPI_Request request[MAX_REQUESTS];
+    size_t bytes[MAX_REQUESTS];
+    int n;
+} transfer;
+
+// Starts the pieces of a message, which goes to the peer or comes from it.
+static cpa_status start_message(cpa_comm *comm, const cpa_parcel *message, bool sends, int peer, transfer *t)
 {
     cpa_status st = CPA_OK;
-    size_t done = 0;
-    do {
-        size_t n = piece_at(comm, done, bytes);
-        CPA_TRY(mpi_status(MPI_Send((const char *)buf + done, (int)n, MPI_BYTE, to, tag, self_of(comm)->world),
-                           "MPI_Send"));
-        done += n;
-    } while (done < bytes);
+    for (size_t done = 0; done < message->bytes; done += t->bytes[t->n++]) {
+        CPA_REQUIRE(t->n < MAX_REQUESTS, CPA_INTERNAL, "rank %d exchanges more than %d messages at once", comm->rank,
+                    MAX_REQUESTS);
+        char *at = (char *)message->buf + done;
+        size_t bytes = t->bytes[t->n] = piece_at(comm, done, message->bytes);
+        MPI_Request *request = &t->request[t->n];
+        int rc = sends ? MPI_Isend(at, (int)bytes, MPI_BYTE, peer, EXCHANGE_TAG, self_of(comm)->world, request)
+                       : MPI_Irecv(at, (int)bytes, MPI_BYTE, peer, EXCHANGE_TAG, self_of(comm)->world, request);
+        CPA_TRY(mpi_status(rc, sends ? "MPI_Isend" : "MPI_Irecv"));
+    }
 cleanup:
     return st;
 }
 
-static cpa_status mpi_recv(cpa_comm *comm, void *buf, size_t bytes, int from, int tag)
+static cpa_status mpi_exchange(cpa_comm *comm, int to, const cpa_parcel *send, int n_send, int from,
+                               const cpa_parcel *recv, int n_recv)
 {
     cpa_status st = CPA_OK;
-    size_t done = 0;
-    do {
-        size_t n = piece_at(comm, done, bytes);
-        MPI_Status got;
+    transfer t;
+    t.n = 0;
+    for (int i = 0; i < n_recv; i++) {
+        CPA_TRY(start_message(comm, &recv[i], false, from, &t));
+    }
+    int received = t.n;
+    for (int i = 0; i < n_send; i++) {
+        CPA_TRY(start_message(comm, &send[i], true, to, &t));
+    }
+    for (int i = 0; i < t.n; i++) {
+        MPI_Status done;
         int count = 0;
-        CPA_TRY(mpi_status(MPI_Recv((char *)buf + done, (int)n, MPI_BYTE, from, tag, self_of(comm)->world, &got),
-                           "MPI_Recv"));
-        CPA_TRY(mpi_status(MPI_Get_count(&got, MPI_BYTE, &count), "MPI_Get_count"));
-        CPA_REQUIRE((size_t)count == n, CPA_INTERNAL, "rank %d expected %zu bytes from rank %d (tag %d) and got %d",
-                    comm->rank, n, from, tag, count);
-        done += n;
-    } while (done < bytes);
+        CPA_TRY(mpi_status(MPI_Wait(&t.request[i], &done), "MPI_Wait"));
+        CPA_TRY(mpi_status(i < received ? MPI_Get_count(&done, MPI_BYTE, &count) : MPI_SUCCESS, "MPI_Get_count"));
+        CPA_REQUIRE(i >= received || (size_t)count == t.bytes[i], CPA_INTERNAL,
+                    "rank %d expected %zu bytes from rank %d and got %d", comm->rank, t.bytes[i], from, count);
+    }
 cleanup:
     return st;
 }
@@ -293,8 +312,7 @@ static const cpa_comm_ops mpi_ops = {
     .sum_i64 = mpi_sum_i64,
     .max_f64 = mpi_max_f64,
     .allgather = mpi_allgather,
-    .send = mpi_send,
-    .recv = mpi_recv,
+    .exchange = mpi_exchange,
     .agree = mpi_agree,
     .shared_alloc = mpi_shared_alloc,
     .shared_free = mpi_shared_free,

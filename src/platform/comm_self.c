@@ -47,16 +47,12 @@ static cpa_status self_allgather(cpa_comm *comm, const void *mine, void *out, si
 }
 
 // comm.c refuses a rank that talks to itself, so these two have no valid call.
-static cpa_status self_send(cpa_comm *comm, const void *buf, size_t bytes, int to, int tag)
+static cpa_status self_exchange(cpa_comm *comm, int to, const cpa_parcel *send, int n_send, int from,
+                                const cpa_parcel *recv, int n_recv)
 {
-    (void)comm, (void)buf;
-    return cpa_fail(CPA_INTERNAL, "a single process sends %zu bytes to rank %d, tag %d", bytes, to, tag);
-}
-
-static cpa_status self_recv(cpa_comm *comm, void *buf, size_t bytes, int from, int tag)
-{
-    (void)comm, (void)buf;
-    return cpa_fail(CPA_INTERNAL, "a single process waits for %zu bytes from rank %d, tag %d", bytes, from, tag);
+    (void)comm, (void)send, (void)recv;
+    return cpa_fail(CPA_INTERNAL, "a single process sends %d messages to rank %d and waits for %d of rank %d", n_send,
+                    to, n_recv, from);
 }
 
 static cpa_status self_agree(cpa_comm *comm, cpa_status mine)
@@ -92,8 +88,7 @@ static const cpa_comm_ops self_ops = {
     .sum_i64 = self_sum_i64,
     .max_f64 = self_max_f64,
     .allgather = self_allgather,
-    .send = self_send,
-    .recv = self_recv,
+    .exchange = self_exchange,
     .agree = self_agree,
     .shared_alloc = self_shared_alloc,
     .shared_free = self_shared_free,

@@ -48,9 +48,16 @@ cpa_status cpa_comm_max_f64(cpa_comm *comm, double *v, int n);
 /** Gathers `bytes` of every rank to all, in rank order (out holds size * bytes). Collective. */
 cpa_status cpa_comm_allgather(cpa_comm *comm, const void *mine, void *out, size_t bytes);
 
-/** Point to point, blocking, in order. `tag` >= 0 tells streams apart. Any size. */
-cpa_status cpa_comm_send(cpa_comm *comm, const void *buf, size_t bytes, int to, int tag);
-cpa_status cpa_comm_recv(cpa_comm *comm, void *buf, size_t bytes, int from, int tag);
+// `bytes` at `buf`.
+typedef struct cpa_parcel {
+    void *buf;
+    size_t bytes;
+} cpa_parcel;
+
+/** Sends messages to rank `to` and receives others from rank `from` at the same time, both in order; all ranks call it with partners
+ *  that fit. Up to 1,024 messages, any size. */
+cpa_status cpa_comm_exchange(cpa_comm *comm, int to, const cpa_parcel *send, int n_send, int from,
+                             const cpa_parcel *recv, int n_recv);
 
 /** The worst status over ranks (the highest code), the same everywhere; the message of the lowest rank that has it becomes
  *  everyone's cpa_message(). A rank-local failure is agreed on before the next collective. Collective. */

@@ -25,8 +25,8 @@ typedef struct cpa_tree cpa_tree;
  *
  *  Math:    node(0, i) is lane i; node(l, i) = node(l-1, 2i) + node(l-1, 2i+1), left plus right; the result is the root.
  *  Ranks:   local; `comm` is only asked for rank and size.
- *  Owns:    *out, to be destroyed with cpa_tree_destroy. At most 2 log2(V) partial sums of n reals and m doubles, none
- *           for one lane; nothing is allocated afterwards.
+ *  Owns:    *out, to be destroyed with cpa_tree_destroy. At most 2 log2(V) partial sums of n reals and m doubles, none for a
+ *           rank with one lane; with several ranks one slice (n / ranks) of each rank's. Nothing is allocated afterwards.
  *  Errors:  USAGE when there are more ranks than lanes or n_lanes is no power of two; INTERNAL without memory. */
 cpa_status cpa_tree_create(const cpa_comm *comm, int n_lanes, int64_t n, int m, cpa_tree **out);
 
@@ -44,17 +44,18 @@ cpa_status cpa_tree_begin(cpa_tree *tree, const cpa_range *ranges, int n_ranges)
  *
  *  Shapes:  v [n], d [m]; only the ranges of v are read.
  *  Ranks:   local.
- *  Owns:    v and d are free for the next lane on return, but for one single lane they are borrowed until
+ *  Owns:    v and d are free for the next lane on return, but when this rank has one lane only they are borrowed until
  *           cpa_tree_finish.
  *  Errors:  INTERNAL when it is another lane's turn. */
 cpa_status cpa_tree_add(cpa_tree *tree, int lane, const cpa_real *v, const double *d);
 
 /** Completes the sum over all ranks and ends it: the ranges of out [n] and dout [m] are set, the rest of out stays.
  *
- *  Ranks:   collective over comm, which is the one that the tree was created with.
- *  Repeat:  bitwise for every number of ranks. With a single lane the lane is the result: out may be v itself and
- *           nothing is copied.
- *  Errors:  INTERNAL when a lane is missing; those of cpa_comm_send, _recv and _bcast. */
+ *  Ranks:   collective over comm, which is the one that the tree was created with. Every rank adds up its own slice of the
+ *           vector from all ranks' partial sums, and then all get all slices: a rank sends and receives 2 (R-1)/R of it.
+ *  Repeat:  bitwise for every number of ranks. out may be the v of a borrowed lane; with
+ *           a single lane nothing is then copied.
+ *  Errors:  INTERNAL when a lane is missing; those of cpa_comm_exchange and _allgather. */
 cpa_status cpa_tree_finish(cpa_tree *tree, cpa_comm *comm, cpa_real *out, double *dout);
 
 #endif
