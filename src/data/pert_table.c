@@ -31,8 +31,8 @@ static cpa_status find_kind(const char *path, const char *group, const cpa_pert_
     FILE *file = fopen(path, "rb");
     CPA_REQUIRE(file, CPA_NO_INPUT, "cannot read '%s', the vectors of perturbations: %s", path, strerror(errno));
     size_t n = fread(start, 1, sizeof start, file);
-    CPA_REQUIRE(!ferror(file), CPA_NO_INPUT, "cannot read '%s', the vectors of perturbations: %s", path,
-                strerror(errno));
+    CPA_REQUIRE(!ferror(file), errno == EISDIR ? CPA_NO_INPUT : CPA_IO,
+                "cannot read '%s', the vectors of perturbations: %s", path, strerror(errno));
     *kind = &cpa_pert_kind_csv;
     if (n == sizeof start && memcmp(start, signature, n) == 0) {
         CPA_TRY(cpa_h5_open(path, &f));
