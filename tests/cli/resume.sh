@@ -101,8 +101,9 @@ wait "$pid"
 got=$?
 [ "$got" -eq 143 ] || [ "$got" -eq 138 ] || fail "two signals: expected 143 or 138, got $got"
 
-# ---- The end of the job is known.
-SLURM_JOB_END_TIME=$(($(date +%s) + 2)) train 75 0 slurm --max-epochs 100000
+# ---- The end of the job is known, and may come before the first step.
+cp -r before_half slurm
+SLURM_JOB_END_TIME=$(($(date +%s) + 3)) train 75 0 slurm --resume --max-epochs 100000
 says "the end of the job"
 unfinished slurm
 
