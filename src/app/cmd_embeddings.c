@@ -206,7 +206,7 @@ static cpa_status write_perturbations(embeddings *e, cpa_h5 *f)
         int64_t left = e->n_entries - first;
         int n = (int)(left < CPA_BLOCK ? left : CPA_BLOCK);
         fill_batch(e, first, n);
-        CPA_TRY(cpa_model_infer(e->model, e->batch, false));
+        CPA_TRY(cpa_model_infer(e->model, e->batch));
         CPA_TRY(cpa_model_latent(e->model, CPA_LATENT_PERT, e->value));
         CPA_TRY(cpa_h5_write_rows(f, "X", (cpa_h5_type)CPA_H5_REAL, first, n, e->value));
     }

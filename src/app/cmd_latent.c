@@ -9,32 +9,16 @@
 #include "output_impl.h"
 #include "predict_impl.h"
 
-// The latents by name, as sums of their parts.
-typedef struct latent_kind {
-    const char *name;
-    int parts;
-} latent_kind;
-
-static const latent_kind KINDS[] = {
-    {"basal", CPA_LATENT_BASAL},
-    {"after", CPA_LATENT_ALL},
-    {"corrected", CPA_LATENT_BASAL | CPA_LATENT_PERT | CPA_LATENT_COVS},
-    {"no_pert", CPA_LATENT_BASAL | CPA_LATENT_COVS | CPA_LATENT_BATCH},
-    {"no_pert_corrected", CPA_LATENT_BASAL | CPA_LATENT_COVS},
-    {"covs", CPA_LATENT_COVS | CPA_LATENT_BATCH},
-};
-enum { N_KINDS = sizeof KINDS / sizeof *KINDS };
+enum { MOST_KINDS = 6 }; // each once
 
 typedef struct latent_run {
     cpa_trained t;
-    cpa_plan plan;    // one target: the cells, each as what it is
-    cpa_target plain; // no perturbation and the first value of every covariate: enough where neither is added
-    const cpa_target *as;
+    cpa_plan plan; // one target: the cells, each as what it is
     int n_kinds;
-    const latent_kind *kind[N_KINDS];
+    const cpa_latent_kind *kind[MOST_KINDS];
     int64_t n_rows, n_latent;
     cpa_row_file file;
-    int64_t offset_x, offset[N_KINDS];
+    int64_t offset_x, offset[MOST_KINDS];
     cpa_real *value; // [CPA_BLOCK, n_latent]
 } latent_run;
 
@@ -42,10 +26,7 @@ static cpa_status choose_kinds(const cpa_strings *which, latent_run *r)
 {
     cpa_status st = CPA_OK;
     for (int64_t i = 0; i < which->n; i++) {
-        const latent_kind *found = NULL;
-        for (int k = 0; k < N_KINDS; k++) {
-            found = strcmp(KINDS[k].name, which->s[i]) == 0 ? &KINDS[k] : found;
-        }
+        const cpa_latent_kind *found = cpa_latent_find(which->s[i]);
         CPA_REQUIRE(found, CPA_USAGE,
                     "--which: there is no latent '%s'; there are basal, after, corrected, no_pert, no_pert_corrected "
                     "and covs",
@@ -70,23 +51,22 @@ cleanup:
     return st;
 }
 
-// Which cells, and as what they go through the model: cells that it does not know have a basal latent all the same.
+// Which cells, each as what it is. Only what a latent contains needs to be known to the model: every cell has a basal one.
 static cpa_status make_plan(latent_run *r, const cpa_options *o)
 {
     cpa_status st = CPA_OK;
     cpa_target own = {.own = true, .category = -1};
-    bool basal = r->n_kinds == 1 && r->kind[0]->parts == CPA_LATENT_BASAL;
     r->plan.mode = "latent";
+    r->t.parts = 0;
+    for (int k = 0; k < r->n_kinds; k++) {
+        r->t.parts |= r->kind[k]->parts;
+    }
     CPA_TRY(cpa_choose_asked(&r->t, o, &r->plan.list));
     own.n_cells = r->plan.list.n;
     own.cell = r->plan.list.cell;
-    if (!basal) {
-        CPA_TRY(cpa_trained_check(&r->t, &own));
-    }
+    CPA_TRY(cpa_trained_check(&r->t, &own));
     CPA_TRY(cpa_plan_add(&r->plan, &own));
     CPA_TRY(cpa_plan_number_rows(&r->plan));
-    CPA_TRY(cpa_alloc((size_t)cpa_trained_n_covs(&r->t), sizeof *r->plain.cov, &r->plain.cov));
-    r->as = basal ? &r->plain : &r->plan.target[0];
     r->n_rows = r->plan.list.n;
     r->n_latent = cpa_model_n_latent(r->t.model);
     CPA_TRY(cpa_alloc((size_t)(CPA_BLOCK * r->n_latent), sizeof *r->value, &r->value));
@@ -203,7 +183,7 @@ static cpa_status fill_block(latent_run *r, int64_t first, int n)
     cpa_status st = CPA_OK;
     const cpa_target *as[CPA_BLOCK];
     for (int i = 0; i < n; i++) {
-        as[i] = r->as;
+        as[i] = &r->plan.target[0];
     }
     CPA_TRY(cpa_trained_encode(&r->t, r->plan.list.cell + first, as, n));
     for (int k = 0; k < r->n_kinds; k++) {
@@ -268,7 +248,6 @@ cpa_status cpa_cmd_latent(cpa_comm *comm, const cpa_options *o)
 cleanup:
     cpa_free(&r.value);
     cpa_row_file_fini(&r.file);
-    cpa_target_fini(&r.plain);
     cpa_plan_fini(&r.plan);
     cpa_trained_close(&r.t);
     return st;

@@ -346,7 +346,7 @@ static cpa_status response(cpa_trained *t, int pert, double most, double length[
         b->dose[i] = first ? (cpa_real)(most * (i / b->max_comb_len) / (DOSES - 1)) : 0;
     }
     memset(b->library, 0, DOSES * sizeof *b->library);
-    CPA_TRY(cpa_model_infer(t->model, b, false));
+    CPA_TRY(cpa_model_infer(t->model, b));
     CPA_TRY(cpa_model_latent(t->model, CPA_LATENT_PERT, z));
     for (int i = 0; i < DOSES; i++) {
         double sum = 0;

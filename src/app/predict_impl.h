@@ -83,6 +83,13 @@ cpa_status cpa_plan_add_grid(const cpa_trained *t, const char *path, cpa_plan *p
 /** The target of output row `row`, and its cell. */
 const cpa_target *cpa_plan_row(const cpa_plan *plan, int64_t row, int64_t *cell);
 
+/** Whether --library is a word that is known or a number above 0. USAGE. */
+cpa_status cpa_library_check_option(const char *library);
+
+/** Gives every target of the plan the counts that --library asks for. BAD_DATA names the conditions without training cells,
+ *  which have no mean. CONFIG: the model is gauss. */
+cpa_status cpa_library_set(const cpa_trained *t, const char *library, cpa_plan *plan);
+
 // What a row of the output is about, in words.
 typedef struct cpa_labels {
     int n_covs;

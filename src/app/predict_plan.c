@@ -272,7 +272,7 @@ cpa_status cpa_plan_check_options(const cpa_options *o)
         const char *name;
         unsigned excludes;
     } option[] = {
-        {o->reconstruct, "--reconstruct", 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5},
+        {o->reconstruct, "--reconstruct", 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8},
         {o->grid != NULL, "--grid", 1 << 2 | 1 << 3 | 1 << 4 | 1 << 7},
         {o->perturbation != NULL, "--perturbation", 1 << 7},
         {o->dose != NULL, "--dose", 0},
@@ -280,6 +280,7 @@ cpa_status cpa_plan_check_options(const cpa_options *o)
         {o->where.n > 0, "--where", 1 << 6 | 1 << 7},
         {o->cells != NULL, "--cells", 1 << 7},
         {o->split != NULL, "--split", 0},
+        {strcmp(o->library, "control") != 0, "--library", 0},
     };
     enum { N = sizeof option / sizeof *option };
     for (int i = 0; i < N; i++) {
@@ -300,7 +301,7 @@ cpa_status cpa_plan_check_options(const cpa_options *o)
             }
         }
     }
-    return CPA_OK;
+    return cpa_library_check_option(o->library);
 }
 
 cpa_status cpa_plan_create(const cpa_trained *t, const cpa_options *o, cpa_plan *plan)
@@ -316,6 +317,7 @@ cpa_status cpa_plan_create(const cpa_trained *t, const cpa_options *o, cpa_plan 
         CPA_TRY(cpa_choose_split(t, o->split, &plan->list));
         CPA_TRY(cpa_plan_held_out(t, &plan->list, plan));
     }
+    CPA_TRY(cpa_library_set(t, o->library, plan));
     CPA_TRY(cpa_plan_number_rows(plan));
 cleanup:
     return st;

@@ -126,9 +126,9 @@ static cpa_status make_model(cpa_trained *t, const cpa_options *o)
     t->batch_comb = r->max_comb_len;
     int comb = t->batch_comb > t->meta.max_comb_len ? t->batch_comb : t->meta.max_comb_len;
     CPA_TRY(cpa_batch_create(CPA_BLOCK, nnz, (int)t->meta.gene.n, r->n_covs, comb, &t->batch));
-    CPA_TRY(cpa_alloc((size_t)CPA_BLOCK * (size_t)t->meta.gene.n, sizeof *t->means, &t->means));
     CPA_TRY(cpa_backend_create(o->backend, &t->be));
     CPA_TRY(cpa_modelfile_load(t->model_path, &t->meta, t->be, CPA_BLOCK, nnz, &t->model));
+    CPA_TRY(cpa_trained_decoding(t, o));
 cleanup:
     return st;
 }
@@ -185,7 +185,10 @@ void cpa_trained_close(cpa_trained *t)
     }
     cpa_free(&t->cov_of);
     cpa_free(&t->pert_of);
+    cpa_free(&t->add);
     cpa_free(&t->means);
+    cpa_free(&t->spread);
+    cpa_free(&t->drawn);
     cpa_registry_destroy(&t->registry);
     cpa_h5ad_close(&t->file);
     cpa_model_meta_fini(&t->meta);
@@ -254,11 +257,11 @@ cpa_status cpa_trained_check(const cpa_trained *t, const cpa_target *target)
     cpa_status st = CPA_OK;
     cpa_problems problems = {0};
     for (int c = 0; c < cpa_trained_n_covs(t); c++) {
-        if (target->own || target->cov[c] < 0) {
+        if (cpa_trained_adds(t, c) && (target->own || target->cov[c] < 0)) {
             CPA_TRY(check_covariate(t, target, c, &problems));
         }
     }
-    if (target->own) {
+    if (target->own && (t->parts & CPA_LATENT_PERT)) {
         CPA_TRY(check_own_conditions(t, target, &problems));
     }
     st = cpa_problems_status(&problems, CPA_BAD_DATA);
@@ -277,41 +280,30 @@ static void set_meaning(cpa_trained *t, const int64_t *cell, const cpa_target *c
     for (int i = 0; i < n; i++) {
         const cpa_target *a = as[i];
         const cpa_condition *own = &r->condition[r->condition_of[cell[i]]];
-        int components = a->own ? own->n : a->n;
+        int components = !(t->parts & CPA_LATENT_PERT) ? 0 : a->own ? own->n : a->n;
+        if (a->library > 0) {
+            b->library[i] = (cpa_real)a->library;
+        }
         for (int k = 0; k < b->max_comb_len; k++) {
             int at = i * b->max_comb_len + k;
             b->pert[at] = k >= components ? CPA_PAD : a->own ? t->pert_of[own->pert[k]] : a->pert[k];
             b->dose[at] = k >= components ? 0 : (cpa_real)(a->own ? own->dose[k] : a->dose_of[k]);
         }
         for (int c = 0; c < b->n_covs; c++) {
-            b->cov[c * b->max_cells + i] =
-                !a->own && a->cov[c] >= 0 ? a->cov[c] : t->cov_of[c][r->cov[c].code[cell[i]]];
+            int value = !a->own && a->cov[c] >= 0 ? a->cov[c] : t->cov_of[c][r->cov[c].code[cell[i]]];
+            b->cov[c * b->max_cells + i] = cpa_trained_adds(t, c) ? value : -1;
         }
     }
 }
 
-static cpa_status infer(cpa_trained *t, const int64_t *cell, const cpa_target *const *as, int n, bool decode)
+cpa_status cpa_trained_encode(cpa_trained *t, const int64_t *cell, const cpa_target *const *as, int n)
 {
     cpa_status st = CPA_OK;
     t->batch->n_covs = t->batch_covs;
     t->batch->max_comb_len = t->batch_comb;
     CPA_TRY(cpa_loader_fill(t->cells, t->registry, cell, n, t->batch));
     set_meaning(t, cell, as, n);
-    CPA_TRY(cpa_model_infer(t->model, t->batch, decode));
-cleanup:
-    return st;
-}
-
-cpa_status cpa_trained_encode(cpa_trained *t, const int64_t *cell, const cpa_target *const *as, int n)
-{
-    return infer(t, cell, as, n, false);
-}
-
-cpa_status cpa_trained_predict(cpa_trained *t, const int64_t *cell, const cpa_target *const *as, int n)
-{
-    cpa_status st = CPA_OK;
-    CPA_TRY(infer(t, cell, as, n, true));
-    CPA_TRY(cpa_model_means(t->model, t->means));
+    CPA_TRY(cpa_model_infer(t->model, t->batch));
 cleanup:
     return st;
 }

@@ -11,14 +11,17 @@
 #include "output_impl.h"
 #include "predict_impl.h"
 
-// The matrices of the file and where they begin. `mean` has all three, `cells` the first.
-enum { MATRIX_X, MATRIX_VARIANCE, MATRIX_CHANGE, N_MATRICES };
-static const char *const MATRIX[N_MATRICES] = {"X", "layers/variance", "layers/log_fold_change"};
+// The matrices of the file and where they begin.
+enum { MATRIX_X, MATRIX_VARIANCE, MATRIX_CHANGE, MATRIX_DRAWS, N_MATRICES };
+static const char *const MATRIX[N_MATRICES] = {"X", "layers/variance", "layers/log_fold_change",
+                                               "layers/draw_variance"};
 
 typedef struct output {
     cpa_trained *t;       // borrowed
     const cpa_plan *plan; // borrowed
+    const cpa_options *o; // borrowed
     bool by_cell;
+    bool has[N_MATRICES];
     cpa_row_file file;
     int64_t n_rows, n_genes;
     int64_t offset[N_MATRICES];
@@ -51,19 +54,53 @@ cleanup:
     return st;
 }
 
+// What a value is, in words.
+static cpa_status describe_values(const output *out, char **text)
+{
+    const char *library = out->o->library;
+    if (cpa_trained_scale(out->t) == CPA_SCALE_GIVEN) {
+        return cpa_strdup("means on the scale of the training data", text);
+    }
+    if (strcmp(library, "control") == 0) {
+        return cpa_strdup("mean counts at the library size of the source cell", text);
+    }
+    return strcmp(library, "condition-mean") == 0
+               ? cpa_strdup("mean counts at the mean library size of the condition's training cells", text)
+               : cpa_sprintf(text, "mean counts at the library size %s", library);
+}
+
 // How the file was made.
 static cpa_status write_notes(const output *out, cpa_h5 *f)
 {
+    cpa_status st = CPA_OK;
+    const cpa_trained *t = out->t;
+    cpa_strings added = {0};
+    char *values = NULL, *draws = NULL;
+    CPA_TRY(describe_values(out, &values));
+    CPA_TRY(cpa_sprintf(&draws, "%d", t->n_draws));
     const cpa_note note[] = {
         {"mode", out->plan->mode},
         {"meaning", strcmp(out->plan->mode, "reconstruct") == 0
                         ? "reconstruction: each cell predicted as what it is, not counterfactual"
                         : "counterfactual: counts of control cells, predicted under another condition"},
         {"output", out->by_cell ? "cells" : "mean"},
-        {"values", cpa_trained_scale(out->t) == CPA_SCALE_GIVEN ? "means on the scale of the training data"
-                                                                : "mean counts at the library size of the source cell"},
+        {"values", values},
+        {"latent", out->o->latent},
+        {"draws", draws},
+        {"zinb_mean", t->decoding.thin && strcmp(t->meta.config.recon_loss, "zinb") == 0 ? "true" : "false"},
     };
-    return cpa_notes_write(f, &out->t->meta, &out->t->registry->spec, note, sizeof note / sizeof *note);
+    CPA_TRY(cpa_notes_write(f, &t->meta, &t->registry->spec, note, sizeof note / sizeof *note));
+    for (int c = 0; c < cpa_trained_n_covs(t); c++) {
+        if (cpa_trained_adds(t, c)) {
+            CPA_TRY(cpa_strings_add(&added, t->meta.cov_name.s[c]));
+        }
+    }
+    CPA_TRY(cpa_h5ad_write_list(f, "uns/cpa_hpc/added_covariates", &added));
+cleanup:
+    cpa_strings_fini(&added);
+    cpa_free(&values);
+    cpa_free(&draws);
+    return st;
 }
 
 // Everything but the numbers. Rank 0 only.
@@ -75,12 +112,14 @@ static cpa_status write_skeleton(output *out)
     CPA_TRY(cpa_h5ad_write_root(f));
     CPA_TRY(write_obs(out, f));
     CPA_TRY(cpa_h5ad_write_frame(f, "var", &out->t->meta.gene, NULL, 0));
-    if (!out->by_cell) {
+    if (!out->by_cell || out->has[MATRIX_DRAWS]) {
         CPA_TRY(cpa_h5ad_write_dict(f, "layers"));
     }
     CPA_TRY(write_notes(out, f));
-    for (int m = 0; m < (out->by_cell ? 1 : N_MATRICES); m++) {
-        CPA_TRY(cpa_h5ad_write_matrix(f, MATRIX[m], out->n_rows, out->n_genes, &out->offset[m]));
+    for (int m = 0; m < N_MATRICES; m++) {
+        if (out->has[m]) {
+            CPA_TRY(cpa_h5ad_write_matrix(f, MATRIX[m], out->n_rows, out->n_genes, &out->offset[m]));
+        }
     }
     CPA_TRY(cpa_h5_finish(&f));
 cleanup:
@@ -111,6 +150,9 @@ static cpa_status fill_cells(const output *out)
         }
         CPA_TRY(cpa_trained_predict(out->t, cell, as, n));
         CPA_TRY(write_rows(out, MATRIX_X, first, n, out->t->means));
+        if (out->has[MATRIX_DRAWS]) {
+            CPA_TRY(write_rows(out, MATRIX_DRAWS, first, n, out->t->spread));
+        }
         cpa_progress(false, "predicted %lld of %lld rows of rank 0", (long long)(first + n - begin * CPA_BLOCK),
                      (long long)((end < n_blocks ? end * CPA_BLOCK : out->n_rows) - begin * CPA_BLOCK));
     }
@@ -196,7 +238,9 @@ cpa_status cpa_predict_write(cpa_trained *t, const cpa_options *o, const cpa_pla
     bool by_cell = strcmp(o->output, "cells") == 0, writer = cpa_comm_rank(t->comm) == 0;
     output out = {.t = t,
                   .plan = plan,
+                  .o = o,
                   .by_cell = by_cell,
+                  .has = {true, !by_cell, !by_cell, by_cell && t->n_draws > 1},
                   .file = {.fd = -1},
                   .n_rows = by_cell ? plan->first[plan->n] : plan->n,
                   .n_genes = t->meta.gene.n};

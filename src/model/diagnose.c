@@ -238,7 +238,8 @@ cpa_status cpa_model_diagnose(cpa_model *m, const cpa_batch *batch, const cpa_la
     bool decodes = plan == NULL || plan->update_autoencoder || plan->want_metrics;
     CPA_TRY(cpa_model_find_parameter(m, why, &s.found));
     if (!s.found && plan == NULL) {
-        CPA_TRY(cpa_model_evaluate(m, batch, true));
+        CPA_TRY(cpa_model_infer(m, batch));
+        CPA_TRY(cpa_model_heads(m, CPA_LATENT_ALL));
     } else if (!s.found) {
         CPA_TRY(cpa_model_load(m, batch));
         CPA_TRY(cpa_model_forward(m, plan));

@@ -83,29 +83,35 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_model_evaluate(cpa_model *m, const cpa_batch *batch, bool decode)
+cpa_status cpa_model_heads(cpa_model *m, int parts)
 {
     cpa_status st = CPA_OK;
-    cpa_mat z = cpa_mat_head(m->z, batch->n_cells);
-    CPA_TRY(cpa_model_load(m, batch));
-    CPA_TRY(cpa_latent_eval(m));
-    CPA_TRY(cpa_latent_doses(m));
-    if (decode) {
-        CPA_TRY(cpa_model_compose(m, z, CPA_LATENT_ALL));
-        CPA_TRY(cpa_mlp_eval(&m->decoder, (cpa_input){.x = z}, m->n));
-        CPA_TRY(cpa_likelihood_head(m));
-    }
+    cpa_mat z = cpa_mat_head(m->z, m->n);
+    CPA_TRY(cpa_model_compose(m, z, parts));
+    CPA_TRY(cpa_mlp_eval(&m->decoder, (cpa_input){.x = z}, m->n));
+    CPA_TRY(cpa_likelihood_head(m));
 cleanup:
     return st;
 }
 
-cpa_status cpa_model_infer(cpa_model *m, const cpa_batch *batch, bool decode)
+cpa_status cpa_model_infer(cpa_model *m, const cpa_batch *batch)
 {
     cpa_status st = CPA_OK;
-    CPA_TRY(cpa_model_evaluate(m, batch, decode));
-    if (decode) {
-        CPA_TRY(cpa_likelihood_means(m));
+    CPA_TRY(cpa_model_load(m, batch));
+    CPA_TRY(cpa_latent_eval(m));
+    CPA_TRY(cpa_latent_doses(m));
+cleanup:
+    return st;
+}
+
+cpa_status cpa_model_decode(cpa_model *m, const cpa_decoding *how)
+{
+    cpa_status st = CPA_OK;
+    if (m->config.variational) {
+        CPA_TRY(cpa_latent_draw(m, how->draw, how->seed));
     }
+    CPA_TRY(cpa_model_heads(m, how->parts));
+    CPA_TRY(cpa_likelihood_means(m, how->thin));
 cleanup:
     return st;
 }
@@ -117,7 +123,8 @@ cpa_status cpa_model_validate(cpa_model *m, const cpa_batch *batch, cpa_scores *
     double sums[CPA_SUM_COVS];
     cpa_mat means = cpa_mat_head(m->means, batch->n_cells);
     CPA_TRY(cpa_op_zero(m->be, m->sums, sizeof sums));
-    CPA_TRY(cpa_model_evaluate(m, batch, true));
+    CPA_TRY(cpa_model_infer(m, batch));
+    CPA_TRY(cpa_model_heads(m, CPA_LATENT_ALL));
     CPA_TRY(cpa_likelihood_mean_loss(m, cpa_mat_head(m->logits, m->n), cpa_mat_head(m->head2, m->n)));
     CPA_TRY(cpa_op_download(m->be, sums, m->sums, sizeof sums));
     CPA_TRY(cpa_op_axpby(m->be, means, 1, cpa_mat_head(m->logits, m->n), 0));

@@ -118,6 +118,19 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_latent_draw(cpa_model *m, int draw, uint64_t seed)
+{
+    cpa_status st = CPA_OK;
+    cpa_mat noise = rows(m, m->noise);
+    if (draw == 0) {
+        return sample(m, CPA_NO_MAT);
+    }
+    CPA_TRY(cpa_op_normal_noise(m->be, noise, m->batch.cell, seed, 0, (uint32_t)draw)); // training's are layer 0
+    CPA_TRY(sample(m, noise));
+cleanup:
+    return st;
+}
+
 // Noise of the loaded cells: recorded, or drawn.
 static cpa_status draw_noise(cpa_model *m, const cpa_lane_plan *plan)
 {

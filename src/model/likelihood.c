@@ -99,10 +99,17 @@ cpa_status cpa_likelihood_mean_loss(cpa_model *m, cpa_mat means, cpa_mat second)
     return CPA_INTERNAL;
 }
 
-cpa_status cpa_likelihood_means(cpa_model *m)
+cpa_status cpa_likelihood_means(cpa_model *m, bool thin)
 {
-    cpa_mat bias = cpa_value(&m->t, m->decoder.out_bias);
-    return m->likelihood == CPA_GAUSS
-               ? cpa_op_add_row(m->be, head(m, m->logits), bias)
-               : cpa_op_softmax_scale(m->be, head(m, m->logits), bias, cpa_mat_of(m->batch.library, 1, m->n));
+    cpa_status st = CPA_OK;
+    cpa_mat means = head(m, m->logits), bias = cpa_value(&m->t, m->decoder.out_bias);
+    if (m->likelihood == CPA_GAUSS) {
+        return cpa_op_add_row(m->be, means, bias);
+    }
+    CPA_TRY(cpa_op_softmax_scale(m->be, means, bias, cpa_mat_of(m->batch.library, 1, m->n)));
+    if (m->likelihood == CPA_ZINB && thin) {
+        CPA_TRY(cpa_op_zinb_thin(m->be, means, head(m, m->head2), cpa_value(&m->t, m->head2_bias)));
+    }
+cleanup:
+    return st;
 }

@@ -130,6 +130,7 @@ static void lay_out_latents(cpa_model *m, cpa_dev_real *arena, int64_t *used)
         m->z_mean = cpa_mat_take(arena, used, b, l);
         m->z_raw = cpa_mat_take(arena, used, b, l);
         m->z_std = cpa_mat_take(arena, used, b, l);
+        m->noise = cpa_mat_take(arena, used, b, l);
     }
     if (m->shape.n_pert_features) {
         m->vectors = cpa_mat_take(arena, used, m->shape.n_perts, l);
@@ -142,7 +143,6 @@ static void lay_out_latents(cpa_model *m, cpa_dev_real *arena, int64_t *used)
     m->g = cpa_mat_take(arena, used, b, l);
     m->ds = cpa_mat_take(arena, used, b, comb);
     if (m->config.variational) {
-        m->noise = cpa_mat_take(arena, used, b, l);
         m->dz_raw = cpa_mat_take(arena, used, b, l);
     }
     if (m->shape.n_pert_features) {

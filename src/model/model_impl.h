@@ -90,14 +90,17 @@ cpa_status cpa_model_load(cpa_model *m, const cpa_batch *batch);
 /** Training forward up to the decoder's last hidden layer: z_basal, z, activations, batch statistics, the KL sum. */
 cpa_status cpa_model_forward(cpa_model *m, const cpa_lane_plan *plan);
 
-/** Evaluation forward of a batch, up to the head products when `decode`. */
-cpa_status cpa_model_evaluate(cpa_model *m, const cpa_batch *batch, bool decode);
+/** From the latents of the last cpa_model_infer, or some of their parts (CPA_LATENT_...), to the head products. */
+cpa_status cpa_model_heads(cpa_model *m, int parts);
 
 /** Masks of one run of a stack: recorded ones, or drawn per cell. */
 cpa_status cpa_model_masks(cpa_model *m, cpa_mlp *mlp, int part, const cpa_lane_plan *plan, int pass);
 
 /** Basal latent in evaluation mode (a variational one is its mean); its KL into the sums. */
 cpa_status cpa_latent_eval(cpa_model *m);
+
+/** Basal latent of a variational encoder after cpa_latent_eval: its mean (draw 0), or a draw of that number. */
+cpa_status cpa_latent_draw(cpa_model *m, int draw, uint64_t seed);
 
 /** Gradients of the encoder from dz_basal (destroyed). */
 cpa_status cpa_latent_encoder_grad(cpa_model *m, const cpa_lane_plan *plan);
@@ -140,8 +143,8 @@ cpa_status cpa_likelihood_head_grad(cpa_model *m, cpa_mat dh);
  *  gauss, variances). */
 cpa_status cpa_likelihood_mean_loss(cpa_model *m, cpa_mat means, cpa_mat second);
 
-/** Head products in logits become means. */
-cpa_status cpa_likelihood_means(cpa_model *m);
+/** Head products in logits become means; `thin`: those of zinb with the zeros of the inflation. */
+cpa_status cpa_likelihood_means(cpa_model *m, bool thin);
 
 /** z = sum of the named parts, for the loaded batch; needs z_basal and scaled doses. */
 cpa_status cpa_model_compose(cpa_model *m, cpa_mat z, int parts);

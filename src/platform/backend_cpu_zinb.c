@@ -211,3 +211,19 @@ cpa_status cpa_cpu_zinb_mean_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_ma
     cpa_f64s(loss_sum)[0] = cpa_losses_sum(s.loss, logits.rows);
     return CPA_OK;
 }
+
+cpa_status cpa_cpu_zinb_thin(cpa_backend *be, cpa_mat mu, cpa_mat zi, cpa_mat zi_bias)
+{
+    (void)be;
+    const cpa_real *restrict bias = cpa_reals(zi_bias.data);
+#pragma omp parallel for schedule(static) if (cpa_parallel(mu))
+    for (int b = 0; b < mu.rows; b++) {
+        cpa_real *restrict to = cpa_row(mu, b);
+        const cpa_real *restrict logit = cpa_row(zi, b);
+#pragma omp simd
+        for (int j = 0; j < mu.cols; j++) {
+            to[j] *= cpa_logistic(-(logit[j] + bias[j]));
+        }
+    }
+    return CPA_OK;
+}

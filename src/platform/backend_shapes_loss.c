@@ -39,6 +39,16 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_shape_zinb_thin(cpa_backend *be, cpa_mat mu, cpa_mat zi, cpa_mat zi_bias)
+{
+    cpa_status st;
+    FIT(mu, mu.rows, mu.cols);
+    FIT(zi, mu.rows, mu.cols);
+    FIT(zi_bias, 1, mu.cols);
+cleanup:
+    return st;
+}
+
 cpa_status cpa_shape_cross_entropy(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, const cpa_dev_int *label,
                                    const cpa_dev_int *label2, cpa_real mix, cpa_mat weight, cpa_real gamma,
                                    cpa_real scale)

@@ -468,7 +468,7 @@ static cpa_status put_pert_embeddings(replay *r, double dose, const char *path)
             b->cov[c * b->max_cells + i] = 0;
         }
     }
-    CPA_TRY(cpa_model_infer(r->m, b, false));
+    CPA_TRY(cpa_model_infer(r->m, b));
     CPA_TRY(cpa_model_latent(r->m, CPA_LATENT_PERT, r->host));
     CPA_TRY(put(r, 2, b->n_cells, r->f->model.n_latent, r->host, "%s", path));
 cleanup:
@@ -482,7 +482,8 @@ static cpa_status replay_evaluation(replay *r)
     snprintf(from, sizeof from, "step_%02d/after", r->f->n_steps - 1);
     CPA_TRY(load_parameters(r, from));
     CPA_TRY(load_batch(r, r->f->n_steps - 1));
-    CPA_TRY(cpa_model_infer(r->m, r->batch, true));
+    CPA_TRY(cpa_model_infer(r->m, r->batch));
+    CPA_TRY(cpa_model_decode(r->m, &(cpa_decoding){.parts = CPA_LATENT_ALL}));
     CPA_TRY(cpa_model_means(r->m, r->host));
     CPA_TRY(put(r, 2, r->batch->n_cells, r->f->n_genes, r->host, "evaluation/px"));
     CPA_TRY(put_latents(r, "evaluation", false));

@@ -33,7 +33,7 @@
 #define OPS_EMBED(X) X(doser) X(doser_grad) X(bag_add) X(bag_grad)
 #define OPS_GROUP(X) X(group_linear) X(group_linear_grad) X(dose_gate) X(dose_gate_grad)
 #define OPS_LOSS(X) X(nb_loss) X(nb_mean_loss) X(softmax_scale) X(cross_entropy)
-#define OPS_LIKELIHOOD(X) X(zinb_loss) X(zinb_mean_loss) X(gauss_loss) X(gauss_mean_loss)
+#define OPS_LIKELIHOOD(X) X(zinb_loss) X(zinb_mean_loss) X(zinb_thin) X(gauss_loss) X(gauss_mean_loss)
 #define OPS_LATENT(X) X(sample_latent) X(sample_latent_grad) X(normal_noise)
 #define OPS_SCORE(X) X(argmax) X(group_r2) X(group_moments)
 

@@ -367,7 +367,7 @@ static void control_adds_nothing(void **state)
         v.control_zero = zero == 1;
         cpa_model *m = make_model(be, &v);
         cpa_batch *b = make_batch();
-        assert_int_equal(cpa_model_infer(m, b, false), CPA_OK);
+        assert_int_equal(cpa_model_infer(m, b), CPA_OK);
         assert_int_equal(cpa_model_latent(m, CPA_LATENT_PERT, z), CPA_OK);
         for (int i = 0; i < B; i++) {
             bool nothing = true;
@@ -436,7 +436,7 @@ static void dose_networks_scale_embeddings(void **state)
     cpa_model *m = make_model(be, &v);
     cpa_batch *b = make_batch();
     b->dose[M] = 0;
-    assert_int_equal(cpa_model_infer(m, b, false), CPA_OK);
+    assert_int_equal(cpa_model_infer(m, b), CPA_OK);
     assert_int_equal(cpa_model_latent(m, CPA_LATENT_PERT, z), CPA_OK);
     cpa_real *e = tensor(m, "module/pert_network.pert_embedding.weight");
     for (int i = 0; i < B; i++) {

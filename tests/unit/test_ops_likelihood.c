@@ -286,6 +286,30 @@ static void case_zinb_mean_loss(void)
     }
 }
 
+static void case_zinb_thin(void)
+{
+    const int sizes[][2] = {{0, 5}, {1, 1}, {2, 33}, {31, 129}, {128, 1999}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        int rows = sizes[i][0], genes = sizes[i][1];
+        mat mu = put_uniform(rows, genes, 0, 0, 9), zi = put_uniform(rows, genes, (int)i, -30, 30);
+        mat bias = put_uniform(1, genes, 0, -1, 1);
+        double *want = host((size_t)rows * (size_t)genes, sizeof *want);
+        for (int j = 0; j < rows * genes; j++) {
+            want[j] = mu.h[j] / (1 + exp(zi.h[j] + bias.h[j % genes]));
+        }
+        OK(cpa_op_zinb_thin(be, mu.m, zi.m, bias.m));
+        near("zinb_thin", get(mu), want, rows * genes, tolerance);
+        DROP(mu, zi, bias);
+    }
+    // Certain and impossible inflation, and what is not a number.
+    mat mu = put_uniform(1, 3, 0, 2, 2), zi = put_values(1, 3, 0, (double[3]){1e4, -1e4, NAN});
+    mat bias = put_uniform(1, 3, 0, 0, 0);
+    OK(cpa_op_zinb_thin(be, mu.m, zi.m, bias.m));
+    const double *got = get(mu);
+    assert_true(got[0] == 0 && got[1] == 2 && isnan(got[2]));
+    DROP(mu, zi, bias);
+}
+
 // ---- Gaussian ----
 
 enum { MEAN, RAW, MEAN_BIAS, RAW_BIAS, GAUSS_INPUTS };

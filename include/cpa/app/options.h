@@ -131,6 +131,11 @@ typedef struct cpa_options {
     bool reconstruct;
     char *output;
     cpa_strings which;
+    int n_samples; // of a variational latent, 0: its mean
+    bool zinb_mean;
+    char *library; // "control", "condition-mean" or a number
+    char *latent;
+    cpa_strings add;                     // covariates, or "all", or "none"
     unsigned char source[CPA_N_OPTIONS]; // cpa_source
 } cpa_options;
 

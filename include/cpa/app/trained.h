@@ -17,6 +17,7 @@ typedef struct cpa_target {
     int n, *pert;      // components, owned
     double *dose_of;   // [n], owned
     int *cov;          // [covariates] value, -1: the cell's own; owned
+    double library;    // counts of a predicted cell, 0: the cell's own
     int64_t n_cells;
     const int64_t *cell;    // [n_cells] rows of the file, borrowed
     int64_t n_control;      // the real cells that it is compared with
@@ -39,8 +40,22 @@ typedef struct cpa_trained {
     int batch_covs, batch_comb; // what the loader fills it with
     int *pert_of;               // [registry->pert.n] the model's number of the file's perturbation, -1: unknown to it
     int **cov_of;               // [model's covariates][values in the file] likewise
-    cpa_real *means;            // [CPA_BLOCK, n_genes] what the last prediction gave
+    int parts;                // CPA_LATENT_...: all that is asked of a latent; what is not may be unknown to the model
+    bool *add;                // [model's covariates] which are added to latents that have covariates
+    cpa_decoding decoding;    // how predictions are made
+    int n_draws;              // of a variational latent, 0: its mean is decoded
+    cpa_real *means;          // [CPA_BLOCK, n_genes] what the last prediction gave
+    cpa_real *spread, *drawn; // the same: variances of the draws, the last draw; where there are draws
 } cpa_trained;
+
+// A latent by name, as the sum of its parts.
+typedef struct cpa_latent_kind {
+    const char *name;
+    int parts; // CPA_LATENT_...
+} cpa_latent_kind;
+
+/** The latent of that name; NULL when there is none. */
+const cpa_latent_kind *cpa_latent_find(const char *name);
 
 // What of the data file must be there.
 typedef struct cpa_trained_needs {
@@ -64,7 +79,17 @@ static inline int cpa_trained_n_covs(const cpa_trained *t)
     return (int)t->meta.cov_name.n;
 }
 
-/** Whether the model knows what cells are to be predicted as. BAD_DATA names values of covariates and perturbations
+/** How `t` decodes, from the options (--latent, --add, --n-samples, --zinb-mean); cpa_trained_open does it. BAD_DATA: a
+ *  covariate to add that the model does not have. Rank-local. */
+cpa_status cpa_trained_decoding(cpa_trained *t, const cpa_options *o);
+
+/** Whether latents of t->parts contain covariate c. */
+static inline bool cpa_trained_adds(const cpa_trained *t, int c)
+{
+    return t->add[c] && (t->parts & (c == t->meta.batch_cov ? CPA_LATENT_BATCH : CPA_LATENT_COVS));
+}
+
+/** Whether the model knows what cells are to be predicted as, as far as t->parts contain it. BAD_DATA names values of covariates and perturbations
  *  that it does not know, with numbers of cells. Rank-local. */
 cpa_status cpa_trained_check(const cpa_trained *t, const cpa_target *target);
 
@@ -78,8 +103,9 @@ cpa_status cpa_target_set(const cpa_trained *t, cpa_target *target, const char *
 /** Frees it; safe on a zeroed one. */
 void cpa_target_fini(cpa_target *target);
 
-/** Predicts at most CPA_BLOCK cells, each as its own target, into t->means [n, n_genes]: means of counts at the
- *  cell's own library size. Rank-local. */
+/** Predicts at most CPA_BLOCK cells, each as its own target, into t->means [n, n_genes]: means of counts at the target's
+ *  library size; of draws of a variational latent their average, and into t->spread their variances (unbiased).
+ *  Memory does not depend on the number of draws. Rank-local. */
 cpa_status cpa_trained_predict(cpa_trained *t, const int64_t *cell, const cpa_target *const *as, int n);
 
 /** Encodes at most CPA_BLOCK cells, each as its own target; cpa_model_latent then gives their latents. Never decodes.

@@ -91,10 +91,11 @@ cpa_status cpa_model_lane(cpa_model *m, const cpa_batch *batch, const cpa_lane_p
 /** Clears the lane's gradient arena (for a lane without cells). */
 cpa_status cpa_model_no_lane(cpa_model *m, double *sums);
 
-/** Evaluation forward of a batch: latents, and the means of the counts when `decode`. */
-cpa_status cpa_model_infer(cpa_model *m, const cpa_batch *batch, bool decode);
+/** Evaluation forward of a batch up to its latents; a variational basal latent is its mean. A covariate's code of -1 adds
+ *  nothing. */
+cpa_status cpa_model_infer(cpa_model *m, const cpa_batch *batch);
 
-// Results of the last cpa_model_infer or cpa_model_lane of a batch with validation metrics.
+// Results of the last cpa_model_lane or cpa_model_validate of a batch with validation metrics.
 typedef struct cpa_scores {
     double recon_loss, kl, r2_mean, r2_var; // means over cells; over the batch's categories
 } cpa_scores;
@@ -117,7 +118,18 @@ cpa_status cpa_model_find_parameter(cpa_model *m, cpa_text *why, bool *found);
 /** Copies the sum of the named parts for the cells of the last batch to host [n_cells, n_latent]. */
 cpa_status cpa_model_latent(cpa_model *m, int parts, cpa_real *host);
 
-/** Copies the means of the counts of the last decoding cpa_model_infer or cpa_model_validate to host [n_cells, n_genes]. */
+// What of the last batch's latents is decoded, and to what.
+typedef struct cpa_decoding {
+    int parts;     // CPA_LATENT_...: what the decoder reads
+    int draw;      // of a variational basal latent: the number of its draw, from 1 on; 0: its mean
+    uint64_t seed; // of the draws, which are functions of seed, cell and number alone
+    bool thin;     // with zinb: the mean of the counts, (1 - inflation) mu, in place of mu
+} cpa_decoding;
+
+/** Decodes the batch of the last cpa_model_infer; as often as wanted. */
+cpa_status cpa_model_decode(cpa_model *m, const cpa_decoding *how);
+
+/** Copies the means of the last cpa_model_decode or cpa_model_validate to host [n_cells, n_genes]. */
 cpa_status cpa_model_means(cpa_model *m, cpa_real *host);
 
 #endif
