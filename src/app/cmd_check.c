@@ -112,6 +112,9 @@ cpa_status cpa_cmd_check(cpa_comm *comm, const cpa_options *o)
     cpa_pert_table *vectors = NULL;
     cpa_problems problems = {0};
     CPA_TRY(cpa_comm_agree(comm, cpa_h5ad_open(o->path, &file)));
+    cpa_status selected = cpa_comm_agree(comm, cpa_h5ad_select(file, o->data.layer, o->data.genes));
+    CPA_REQUIRE(selected == CPA_OK || selected == CPA_BAD_DATA, selected, "%s", cpa_message());
+    CPA_TRY(add_message(&problems, selected));
     cpa_status metadata = cpa_comm_agree(comm, cpa_registry_create(file, &o->data, true, &registry));
     CPA_REQUIRE(metadata == CPA_OK || metadata == CPA_BAD_DATA, metadata, "%s", cpa_message());
     CPA_TRY(add_message(&problems, metadata));

@@ -216,10 +216,10 @@ cleanup:
     return st;
 }
 
-// Only compare is about two things.
+// compare is about two things, convert goes from one to the other.
 static bool takes_two(const cpa_options *o)
 {
-    return o->command == CPA_COMMAND_COMPARE;
+    return o->command == CPA_COMMAND_COMPARE || o->command == CPA_COMMAND_CONVERT;
 }
 
 static cpa_status take_path(cpa_options *o, const char *path)

@@ -44,6 +44,28 @@ static cpa_status replace(char **s, const char *text)
     return cpa_strdup(text, s);
 }
 
+// The model's genes among the file's: as they are where the two agree, else by name.
+static cpa_status find_genes(const cpa_trained *t, const char *layer)
+{
+    cpa_status st;
+    cpa_strings gene = {0};
+    const cpa_strings *want = &t->meta.gene;
+    CPA_TRY(cpa_h5ad_select(t->file, layer, NULL));
+    CPA_TRY(cpa_h5ad_index(t->file, "var", &gene));
+    bool same = gene.n == want->n;
+    for (int64_t g = 0; same && g < gene.n; g++) {
+        same = strcmp(gene.s[g], want->s[g]) == 0;
+    }
+    if (!same) {
+        CPA_TRY(cpa_h5ad_select_names(t->file, layer, want, t->model_path));
+        cpa_info("%s: %lld of the %lld genes are those of the model '%s'; they are found by name",
+                 cpa_h5ad_path(t->file), (long long)want->n, (long long)gene.n, t->model_path);
+    }
+cleanup:
+    cpa_strings_fini(&gene);
+    return st;
+}
+
 static cpa_status read_registry(cpa_trained *t, const cpa_options *o, cpa_trained_needs needs)
 {
     cpa_status st = CPA_OK;
@@ -59,32 +81,10 @@ static cpa_status read_registry(cpa_trained *t, const cpa_options *o, cpa_traine
         CPA_TRY(replace(&spec.deg_uns_key, ""));
         CPA_TRY(replace(&spec.deg_uns_cat_key, ""));
     }
+    CPA_TRY(find_genes(t, spec.layer));
     CPA_TRY(cpa_registry_create(t->file, &spec, false, &t->registry));
 cleanup:
     cpa_data_spec_fini(&spec);
-    return st;
-}
-
-static cpa_status check_genes(const cpa_trained *t)
-{
-    cpa_status st = CPA_OK;
-    cpa_strings gene = {0};
-    const cpa_strings *want = &t->meta.gene;
-    const char *data = cpa_h5ad_path(t->file);
-    CPA_TRY(cpa_h5ad_index(t->file, "var", &gene));
-    for (int64_t g = 0; g < gene.n && g < want->n; g++) {
-        CPA_REQUIRE(strcmp(gene.s[g], want->s[g]) == 0, CPA_BAD_DATA,
-                    "%s: gene %lld is '%s', but '%s' in the model '%s'%s; the data must have the model's genes in the "
-                    "model's order",
-                    data, (long long)g, gene.s[g], want->s[g], t->model_path,
-                    cpa_strings_find(&gene, want->s[g]) >= 0 ? " (which the data have elsewhere)" : "");
-    }
-    CPA_REQUIRE(gene.n == want->n, CPA_BAD_DATA,
-                "%s: has %lld genes, the model '%s' has %lld; the first that only one of them has is '%s'", data,
-                (long long)gene.n, t->model_path, (long long)want->n,
-                gene.n > want->n ? gene.s[want->n] : want->s[gene.n]);
-cleanup:
-    cpa_strings_fini(&gene);
     return st;
 }
 
@@ -147,7 +147,6 @@ static cpa_status open_files(cpa_trained *t, const cpa_options *o, cpa_trained_n
     cpa_status st = CPA_OK;
     CPA_TRY(cpa_unseen_add(&t->meta, t->more));
     CPA_TRY(cpa_h5ad_open(o->data_path, &t->file));
-    CPA_TRY(check_genes(t));
     CPA_TRY(read_registry(t, o, needs));
     CPA_TRY(match_names(t));
 cleanup:

@@ -207,6 +207,17 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_output_begin_new(const char *path, char **temporary)
+{
+    struct stat info;
+    cpa_status st = cpa_output_begin(path, temporary);
+    if (st == CPA_OK && stat(path, &info) == 0) {
+        st = cpa_fail(CPA_CONFIG, "'%s' exists already and is not overwritten; name another file or remove it", path);
+        cpa_free(temporary);
+    }
+    return st;
+}
+
 // Forces a file or folder to disk. File systems that cannot sync a folder say EINVAL; the rename stands all the same.
 static cpa_status sync_path(const char *path, int flags)
 {

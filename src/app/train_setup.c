@@ -14,6 +14,7 @@ static cpa_status read_data(cpa_train_run *t, const char *path)
     cpa_status st = CPA_OK;
     cpa_comm_phase("reading the data");
     CPA_TRY(cpa_comm_agree(t->comm, cpa_h5ad_open(path, &t->file)));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_h5ad_select(t->file, t->options.data.layer, t->options.data.genes)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_registry_create(t->file, &t->options.data, true, &t->registry)));
     if (strcmp(t->options.train.class_weights, "train") == 0) {
         CPA_TRY(cpa_comm_agree(t->comm, cpa_registry_class_weights(t->registry, true, t->registry->label_weight)));

@@ -40,10 +40,13 @@ cpa_status cpa_h5ad_open(const char *path, cpa_h5ad **out)
     cpa_status st;
     cpa_h5ad *f = NULL;
     CPA_TRY(cpa_alloc(1, sizeof *f, &f));
+    f->x = "X";
+    f->var = "var";
     CPA_TRY(cpa_h5_open(path, &f->h5));
     CPA_TRY(check_format(f->h5));
     CPA_TRY(cpa_h5ad_frame_length(f->h5, "obs", &f->n_cells));
     CPA_TRY(cpa_h5ad_frame_length(f->h5, "var", &f->n_genes));
+    f->n_stored = f->n_genes;
     CPA_REQUIRE(f->n_cells > 0 && f->n_genes > 0, CPA_BAD_DATA, "%s: the file has %lld cells and %lld genes", path,
                 (long long)f->n_cells, (long long)f->n_genes);
     CPA_REQUIRE(f->n_genes <= INT32_MAX, CPA_BAD_DATA, "%s: the file has %lld genes, at most %d can be read", path,
@@ -55,9 +58,28 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_h5ad_use(cpa_h5ad *f, bool raw)
+{
+    cpa_status st = CPA_OK;
+    bool old = raw && cpa_h5_kind_of(f->h5, "raw.X") != CPA_H5_NOTHING; // until anndata 0.6
+    cpa_h5ad_choose_all(f);
+    f->x = old ? "raw.X" : raw ? "raw/X" : "X";
+    f->var = old ? "raw.var" : raw ? "raw/var" : "var";
+    CPA_REQUIRE(!raw ||
+                    (cpa_h5_kind_of(f->h5, f->x) != CPA_H5_NOTHING && cpa_h5_kind_of(f->h5, f->var) != CPA_H5_NOTHING),
+                CPA_BAD_DATA, "%s: there is no raw/X with a raw/var, and no layer of the name 'raw'", cpa_h5ad_path(f));
+    CPA_TRY(cpa_h5ad_frame_length(f->h5, f->var, &f->n_genes));
+    f->n_stored = f->n_genes;
+    CPA_REQUIRE(f->n_genes > 0 && f->n_genes <= INT32_MAX, CPA_BAD_DATA, "%s: %s has %lld genes", cpa_h5ad_path(f),
+                f->var, (long long)f->n_genes);
+cleanup:
+    return st;
+}
+
 void cpa_h5ad_close(cpa_h5ad **f)
 {
     if (*f != NULL) {
+        cpa_h5ad_choose_all(*f);
         cpa_h5_close(&(*f)->h5);
         cpa_free(f);
     }

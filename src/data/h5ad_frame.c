@@ -12,6 +12,12 @@ enum { PATH_BYTES = 1 << 16 }; // a longer path leads nowhere
 
 // ---- Where an element lies
 
+// "var" stands for the genes of the counts that were selected.
+static const char *selected(const cpa_h5ad *f, const char *frame)
+{
+    return strcmp(frame, "var") == 0 ? f->var : frame;
+}
+
 static bool is_table(const cpa_h5 *h5, const char *frame) // the oldest encoding: a compound dataset
 {
     return cpa_h5_kind_of(h5, frame) == CPA_H5_DATASET;
@@ -24,8 +30,7 @@ static bool has_member(const cpa_h5 *h5, const char *group, const char *name)
     return n < PATH_BYTES && cpa_h5_kind_of(h5, path) != CPA_H5_NOTHING;
 }
 
-// Name of the index: a member of a group, the first field of a table.
-static cpa_status index_name(const cpa_h5 *h5, const char *frame, char **out)
+cpa_status cpa_h5ad_index_name(const cpa_h5 *h5, const char *frame, char **out)
 {
     cpa_status st = CPA_OK;
     cpa_strings fields = {0};
@@ -50,8 +55,7 @@ cleanup:
     return st;
 }
 
-// Path and, in a table, field of a member of a frame.
-static cpa_status locate(const cpa_h5 *h5, const char *frame, const char *name, char **path, const char **field)
+cpa_status cpa_h5ad_locate(const cpa_h5 *h5, const char *frame, const char *name, char **path, const char **field)
 {
     bool table = is_table(h5, frame);
     *field = table ? name : NULL;
@@ -81,8 +85,8 @@ cpa_status cpa_h5ad_frame_length(const cpa_h5 *h5, const char *frame, int64_t *n
     cpa_status st;
     char *name = NULL, *path = NULL;
     const char *field;
-    CPA_TRY(index_name(h5, frame, &name));
-    CPA_TRY(locate(h5, frame, name, &path, &field));
+    CPA_TRY(cpa_h5ad_index_name(h5, frame, &name));
+    CPA_TRY(cpa_h5ad_locate(h5, frame, name, &path, &field));
     CPA_TRY(array_length(h5, path, n));
 cleanup:
     cpa_free(&name);
@@ -376,10 +380,10 @@ static cpa_status group_texts(const cpa_h5 *h5, const char *path, cpa_strings *o
     return st;
 }
 
-// Where the categories of a column outside today's groups are; *out NULL when it has none. anndata 0.7: an attribute
-// that refers to <frame>/__categories/<column>; before: uns/<column>_categories for the integer fields of a table.
-static cpa_status old_categories(const cpa_h5 *h5, const char *frame, const char *column, const char *path,
-                                 const char *field, char **out)
+// anndata 0.7: an attribute that refers to <frame>/__categories/<column>; before: uns/<column>_categories for the integer
+// fields of a table.
+cpa_status cpa_h5ad_old_categories(const cpa_h5 *h5, const char *frame, const char *column, const char *path,
+                                   const char *field, char **out)
 {
     cpa_status st = CPA_OK;
     *out = NULL;
@@ -419,13 +423,14 @@ cpa_status cpa_h5ad_factor(cpa_h5ad *f, const char *frame, const char *column, c
     const char *field;
     cpa_strings columns = {0};
     *out = (cpa_factor){0};
+    frame = selected(f, frame);
     CPA_TRY(cpa_h5ad_columns(f, frame, &columns));
     if (cpa_strings_find(&columns, column) < 0) {
         st = missing_column(f, frame, column, &columns);
         goto cleanup;
     }
-    CPA_TRY(locate(f->h5, frame, column, &path, &field));
-    CPA_TRY(old_categories(f->h5, frame, column, path, field, &labels));
+    CPA_TRY(cpa_h5ad_locate(f->h5, frame, column, &path, &field));
+    CPA_TRY(cpa_h5ad_old_categories(f->h5, frame, column, path, field, &labels));
     if (cpa_h5_kind_of(f->h5, path) == CPA_H5_GROUP) {
         CPA_TRY(factor_of_group(f->h5, path, out));
     } else if (labels != NULL) {
@@ -433,7 +438,7 @@ cpa_status cpa_h5ad_factor(cpa_h5ad *f, const char *frame, const char *column, c
     } else {
         CPA_TRY(factor_of_array(f->h5, path, field, NULL, out));
     }
-    int64_t n = strcmp(frame, "obs") == 0 ? f->n_cells : f->n_genes;
+    int64_t n = strcmp(frame, "obs") == 0 ? f->n_cells : f->n_stored;
     CPA_REQUIRE(out->n == n, CPA_BAD_DATA, "%s: column '%s' of %s has %lld rows, but %s has %lld", cpa_h5ad_path(f),
                 column, frame, (long long)out->n, frame, (long long)n);
 cleanup:
@@ -453,10 +458,11 @@ cpa_status cpa_h5ad_columns(cpa_h5ad *f, const char *frame, cpa_strings *out)
     cpa_status st;
     char *index = NULL;
     cpa_strings members = {0};
+    frame = selected(f, frame);
     if (!is_table(f->h5, frame) && cpa_h5_has_attr(f->h5, frame, "column-order")) {
         return cpa_h5_attr_strings(f->h5, frame, "column-order", out);
     }
-    CPA_TRY(index_name(f->h5, frame, &index));
+    CPA_TRY(cpa_h5ad_index_name(f->h5, frame, &index));
     CPA_TRY(is_table(f->h5, frame) ? cpa_h5_fields(f->h5, frame, &members) : cpa_h5_list(f->h5, frame, &members));
     for (int64_t i = 0; i < members.n; i++) {
         if (strcmp(members.s[i], index) != 0 && strcmp(members.s[i], "__categories") != 0) {
@@ -469,14 +475,34 @@ cleanup:
     return st;
 }
 
+// Of the names of all genes those that are selected, in their order.
+static cpa_status keep_chosen(const cpa_h5ad *f, cpa_strings *names)
+{
+    cpa_status st = CPA_OK;
+    cpa_strings kept = {0};
+    for (int64_t g = 0; g < f->n_genes; g++) {
+        CPA_TRY(cpa_strings_add(&kept, names->s[f->chosen[g]]));
+    }
+    cpa_strings_fini(names);
+    *names = kept;
+    kept = (cpa_strings){0};
+cleanup:
+    cpa_strings_fini(&kept);
+    return st;
+}
+
 cpa_status cpa_h5ad_index(cpa_h5ad *f, const char *frame, cpa_strings *out)
 {
     cpa_status st;
     char *name = NULL, *path = NULL;
     const char *field;
-    CPA_TRY(index_name(f->h5, frame, &name));
-    CPA_TRY(locate(f->h5, frame, name, &path, &field));
+    frame = selected(f, frame);
+    CPA_TRY(cpa_h5ad_index_name(f->h5, frame, &name));
+    CPA_TRY(cpa_h5ad_locate(f->h5, frame, name, &path, &field));
     CPA_TRY(cpa_h5ad_texts(f->h5, path, field, out));
+    if (frame == f->var && f->chosen != NULL) {
+        CPA_TRY(keep_chosen(f, out));
+    }
 cleanup:
     cpa_free(&name);
     cpa_free(&path);

@@ -54,6 +54,9 @@ static cpa_status missing_matrix(cpa_h5ad *f, const char *layer)
     cpa_text names = {0};
     cpa_status st;
     CPA_TRY(cpa_h5ad_layers(f, &layers));
+    if (cpa_h5_kind_of(f->h5, "raw/X") != CPA_H5_NOTHING && cpa_strings_find(&layers, "raw") < 0) {
+        CPA_TRY(cpa_strings_add(&layers, "raw"));
+    }
     CPA_TRY(cpa_h5ad_add_names(&names, &layers, layer));
     st = layer != NULL
              ? cpa_fail(CPA_BAD_DATA, "%s: there is no layer '%s'; the layers are: %s", cpa_h5ad_path(f), layer,
@@ -159,7 +162,8 @@ static cpa_status open_matrix(cpa_h5ad *f, const char *layer, matrix *m)
     cpa_status st;
     int64_t shape[2];
     *m = (matrix){.f = f};
-    CPA_TRY(layer != NULL ? cpa_sprintf(&m->path, "layers/%s", layer) : cpa_strdup("X", &m->path));
+    bool in_layer = layer != NULL && strcmp(f->x, "X") == 0;
+    CPA_TRY(in_layer ? cpa_sprintf(&m->path, "layers/%s", layer) : cpa_strdup(f->x, &m->path));
     if (cpa_h5_kind_of(f->h5, m->path) == CPA_H5_NOTHING) {
         return missing_matrix(f, layer);
     }
@@ -167,11 +171,11 @@ static cpa_status open_matrix(cpa_h5ad *f, const char *layer, matrix *m)
     bool sparse = m->info.layout != CPA_LAYOUT_DENSE;
     CPA_TRY(open_part(m, sparse ? "data" : NULL, false, &m->data));
     CPA_TRY(stated_shape(m, shape));
-    CPA_REQUIRE(shape[0] == f->n_cells && shape[1] == f->n_genes, CPA_BAD_DATA,
-                "%s: %s is %lld x %lld, but obs and var make it %lld cells x %lld genes", cpa_h5ad_path(f), m->path,
-                (long long)shape[0], (long long)shape[1], (long long)f->n_cells, (long long)f->n_genes);
-    m->n_major = m->info.layout == CPA_LAYOUT_CSC ? f->n_genes : f->n_cells;
-    m->n_minor = m->info.layout == CPA_LAYOUT_CSC ? f->n_cells : f->n_genes;
+    CPA_REQUIRE(shape[0] == f->n_cells && shape[1] == f->n_stored, CPA_BAD_DATA,
+                "%s: %s is %lld x %lld, but obs and %s make it %lld cells x %lld genes", cpa_h5ad_path(f), m->path,
+                (long long)shape[0], (long long)shape[1], f->var, (long long)f->n_cells, (long long)f->n_stored);
+    m->n_major = m->info.layout == CPA_LAYOUT_CSC ? f->n_stored : f->n_cells;
+    m->n_minor = m->info.layout == CPA_LAYOUT_CSC ? f->n_cells : f->n_stored;
     if (sparse) {
         CPA_TRY(open_part(m, "indices", true, &m->indices));
         CPA_TRY(open_part(m, "indptr", true, &m->indptr));
@@ -263,6 +267,22 @@ static int64_t keep_cells(int64_t n, buffers *b, int64_t first, int64_t last)
     return kept;
 }
 
+// Keeps the values of selected genes, under their places in the selection; their number.
+static int64_t keep_genes(const matrix *m, int64_t n, buffers *b)
+{
+    const int32_t *place = m->f->place;
+    int64_t *gene = m->info.layout == CPA_LAYOUT_CSC ? b->major : b->minor, kept = 0;
+    for (int64_t i = 0; place != NULL && i < n; i++) {
+        int64_t at = place[gene[i]], major = b->major[i], minor = b->minor[i];
+        b->major[kept] = major;
+        b->minor[kept] = minor;
+        b->value[kept] = b->value[i];
+        gene[kept] = at;
+        kept += at >= 0;
+    }
+    return place != NULL ? kept : n;
+}
+
 // Writes the major of the values [at, at + n) into b->major; pointer[0] belongs to `row`, *r is the row in hand.
 static void fill_majors(buffers *b, int64_t row, int64_t at, int64_t n, int64_t *r)
 {
@@ -293,7 +313,7 @@ static cpa_status scan_sparse(const matrix *m, buffers *b, int64_t first, int64_
             CPA_TRY(cpa_h5_data_read(m->data, CPA_H5_F64, &at, &n, b->value));
             fill_majors(b, row, at, n, &r);
             CPA_TRY(check_minors(m, n, b->major, b->minor));
-            int64_t kept = csr ? n : keep_cells(n, b, first, last);
+            int64_t kept = keep_genes(m, csr ? n : keep_cells(n, b, first, last), b);
             CPA_TRY(use(ctx, &(cpa_h5ad_block){kept, b->major, b->minor, b->value}));
         }
     }
@@ -323,6 +343,7 @@ static cpa_status scan_rectangle(const matrix *m, buffers *b, const int64_t from
                     n += v[j] != 0;
                 }
             }
+            n = keep_genes(m, n, b);
             CPA_TRY(use(ctx, &(cpa_h5ad_block){n, b->major, b->minor, b->value}));
         }
     }
@@ -395,7 +416,7 @@ cpa_status cpa_h5ad_count(cpa_h5ad *f, const char *layer, int64_t first, int64_t
         goto cleanup;
     }
     memset(count, 0, (size_t)(last - first) * sizeof *count);
-    if (m.info.layout != CPA_LAYOUT_CSR) {
+    if (m.info.layout != CPA_LAYOUT_CSR || f->place != NULL) {
         counter c = {first, count, m.info.layout == CPA_LAYOUT_CSC};
         CPA_TRY(cpa_h5ad_scan(f, layer, first, last, count_block, &c));
         goto cleanup;

@@ -18,6 +18,7 @@ void cpa_data_spec_fini(cpa_data_spec *spec)
     cpa_strings_fini(&spec->categorical_covariate_keys);
     cpa_free(&spec->batch_key);
     cpa_free(&spec->layer);
+    cpa_free(&spec->genes);
     cpa_free(&spec->split_key);
     cpa_free(&spec->train_split);
     cpa_free(&spec->valid_split);
@@ -40,6 +41,7 @@ cpa_status cpa_data_spec_copy(const cpa_data_spec *spec, cpa_data_spec *out)
     CPA_TRY(cpa_strings_copy(&spec->categorical_covariate_keys, &out->categorical_covariate_keys));
     CPA_TRY(cpa_strdup(spec->batch_key, &out->batch_key));
     CPA_TRY(cpa_strdup(spec->layer, &out->layer));
+    CPA_TRY(cpa_strdup(spec->genes, &out->genes));
     CPA_TRY(cpa_strdup(spec->split_key, &out->split_key));
     CPA_TRY(cpa_strdup(spec->train_split, &out->train_split));
     CPA_TRY(cpa_strdup(spec->valid_split, &out->valid_split));

@@ -35,6 +35,21 @@ cpa_h5_class cpa_h5_class_of(hid_t type);
 /** Memory type of F32, F64, ... */
 hid_t cpa_h5_native(cpa_h5_type type);
 
+/** What became of a step of writing: the driver knows of a full disk, HDF5 of the rest. IO naming `what`. */
+cpa_status cpa_h5_outcome(const cpa_h5 *f, bool good, const char *what);
+
+/** Makes the groups on the way to a path that are not there yet; HDF5 itself would stamp those with the time. */
+cpa_status cpa_h5_create_parents(cpa_h5 *f, const char *path);
+
+/** Properties of links with UTF-8 names. To be dropped. */
+hid_t cpa_h5_link_plan(void);
+
+/** The type of elements in the file, which is also right for those in memory. To be dropped. */
+hid_t cpa_h5_file_type(cpa_h5_type type);
+
+/** UTF-8 text of variable length. To be dropped. */
+hid_t cpa_h5_text_type(void);
+
 /** Appends `n` strings that lie in `buf` as elements of the string type `type`. */
 cpa_status cpa_h5_take_strings(hid_t type, int64_t n, const char *buf, cpa_strings *out);
 

@@ -10,8 +10,7 @@
 
 enum { CHUNK_ELEMENTS = 1 << 16 }; // of compressed arrays
 
-// What became of a step: the driver knows of a full disk, HDF5 of the rest.
-static cpa_status outcome(const cpa_h5 *f, bool good, const char *what)
+cpa_status cpa_h5_outcome(const cpa_h5 *f, bool good, const char *what)
 {
     if (good && f->error == 0) {
         return CPA_OK;
@@ -52,11 +51,11 @@ cpa_status cpa_h5_finish(cpa_h5 **f)
     cpa_status st;
     void *handle = NULL;
     int fd = -1; // outlives HDF5's own
-    CPA_TRY(outcome(*f, H5Fget_vfd_handle((*f)->id, H5P_DEFAULT, &handle) >= 0, "the file"));
+    CPA_TRY(cpa_h5_outcome(*f, H5Fget_vfd_handle((*f)->id, H5P_DEFAULT, &handle) >= 0, "the file"));
     fd = dup(*(const int *)handle);
     hid_t id = (*f)->id;
     (*f)->id = -1;
-    CPA_TRY(outcome(*f, H5Fclose(id) >= 0, "the file"));
+    CPA_TRY(cpa_h5_outcome(*f, H5Fclose(id) >= 0, "the file"));
     if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) { // EINVAL: nothing that can be synced, such as a pipe
         st = cpa_fail(CPA_IO, "%s: the file cannot be written: %s", (*f)->path, strerror(errno));
     }
@@ -68,7 +67,7 @@ cleanup:
     return st;
 }
 
-static hid_t link_plan(void)
+hid_t cpa_h5_link_plan(void)
 {
     hid_t plan = H5Pcreate(H5P_LINK_CREATE);
     H5Pset_char_encoding(plan, H5T_CSET_UTF8);
@@ -77,18 +76,17 @@ static hid_t link_plan(void)
 
 static cpa_status create_group(cpa_h5 *f, const char *path)
 {
-    hid_t links = link_plan(), plan = H5Pcreate(H5P_GROUP_CREATE);
+    hid_t links = cpa_h5_link_plan(), plan = H5Pcreate(H5P_GROUP_CREATE);
     H5Pset_obj_track_times(plan, false);
     hid_t group = H5Gcreate2(f->id, path, links, plan, H5P_DEFAULT);
-    cpa_status st = outcome(f, group >= 0, path);
+    cpa_status st = cpa_h5_outcome(f, group >= 0, path);
     cpa_h5_drop(group);
     cpa_h5_drop(plan);
     cpa_h5_drop(links);
     return st;
 }
 
-// Groups on the way that are not there yet; HDF5 itself would stamp those with the time.
-static cpa_status create_parents(cpa_h5 *f, const char *path)
+cpa_status cpa_h5_create_parents(cpa_h5 *f, const char *path)
 {
     cpa_status st;
     char *copy = NULL;
@@ -107,7 +105,7 @@ cleanup:
 
 cpa_status cpa_h5_write_group(cpa_h5 *f, const char *path)
 {
-    cpa_status st = create_parents(f, path);
+    cpa_status st = cpa_h5_create_parents(f, path);
     return st == CPA_OK ? create_group(f, path) : st;
 }
 
@@ -122,13 +120,12 @@ static hid_t bool_type(void)
     return type;
 }
 
-// The type of elements in the file, which is also right for those in memory.
-static hid_t file_type(cpa_h5_type type)
+hid_t cpa_h5_file_type(cpa_h5_type type)
 {
     return type == CPA_H5_BOOL ? bool_type() : H5Tcopy(cpa_h5_native(type));
 }
 
-static hid_t text_type(void)
+hid_t cpa_h5_text_type(void)
 {
     hid_t type = H5Tcopy(H5T_C_S1);
     H5Tset_size(type, H5T_VARIABLE);
@@ -152,7 +149,7 @@ static cpa_status write_dataset(cpa_h5 *f, const char *path, hid_t type, int ran
 {
     hsize_t shape[CPA_H5_MAX_RANK], chunk[CPA_H5_MAX_RANK];
     bool empty = false;
-    cpa_status st = create_parents(f, path);
+    cpa_status st = cpa_h5_create_parents(f, path);
     if (st != CPA_OK) {
         return st;
     }
@@ -161,7 +158,7 @@ static cpa_status write_dataset(cpa_h5 *f, const char *path, hid_t type, int ran
         empty = empty || dims[i] == 0;
     }
     hid_t space = rank > 0 ? H5Screate_simple(rank, shape, NULL) : H5Screate(H5S_SCALAR);
-    hid_t links = link_plan(), plan = H5Pcreate(H5P_DATASET_CREATE);
+    hid_t links = cpa_h5_link_plan(), plan = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_obj_track_times(plan, false);
     bool packed = gzip > 0 && rank > 0 && !empty, checked = f->checked && data == NULL && rank > 0 && !empty;
     if (packed) {
@@ -180,7 +177,7 @@ static cpa_status write_dataset(cpa_h5 *f, const char *path, hid_t type, int ran
     hid_t set = H5Dcreate2(f->id, path, type, space, links, plan, H5P_DEFAULT);
     bool good = set >= 0 && (data == NULL || empty || H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
     good = set >= 0 && H5Dclose(set) >= 0 && good; // compressed chunks are written now
-    st = outcome(f, good, path);
+    st = cpa_h5_outcome(f, good, path);
     cpa_h5_drop(plan);
     cpa_h5_drop(links);
     cpa_h5_drop(space);
@@ -194,7 +191,7 @@ cpa_status cpa_h5_write(cpa_h5 *f, const char *path, cpa_h5_type type, int rank,
         return cpa_fail(CPA_INTERNAL, "%s: %s: %d dimensions, at most %d can be written", f->path, path, rank,
                         CPA_H5_MAX_RANK);
     }
-    hid_t element = file_type(type);
+    hid_t element = cpa_h5_file_type(type);
     cpa_status st = write_dataset(f, path, element, rank, shape, data, gzip);
     cpa_h5_drop(element);
     return st;
@@ -202,7 +199,7 @@ cpa_status cpa_h5_write(cpa_h5 *f, const char *path, cpa_h5_type type, int rank,
 
 cpa_status cpa_h5_write_strings(cpa_h5 *f, const char *path, const cpa_strings *list)
 {
-    hid_t type = text_type();
+    hid_t type = cpa_h5_text_type();
     cpa_status st = write_dataset(f, path, type, 1, &list->n, list->s, 0);
     cpa_h5_drop(type);
     return st;
@@ -210,7 +207,7 @@ cpa_status cpa_h5_write_strings(cpa_h5 *f, const char *path, const cpa_strings *
 
 cpa_status cpa_h5_write_string(cpa_h5 *f, const char *path, const char *s)
 {
-    hid_t type = text_type();
+    hid_t type = cpa_h5_text_type();
     cpa_status st = write_dataset(f, path, type, 0, NULL, &s, 0);
     cpa_h5_drop(type);
     return st;
@@ -227,14 +224,14 @@ cpa_status cpa_h5_rows_offset(const cpa_h5 *f, const char *path, int64_t *offset
     haddr_t at = set >= 0 ? H5Dget_offset(set) : HADDR_UNDEF;
     cpa_h5_drop(set);
     *offset = (int64_t)at;
-    return outcome(f, at != HADDR_UNDEF, path);
+    return cpa_h5_outcome(f, at != HADDR_UNDEF, path);
 }
 
 cpa_status cpa_h5_write_rows(cpa_h5 *f, const char *path, cpa_h5_type type, int64_t first, int64_t n, const void *data)
 {
     cpa_status st = CPA_OK;
     hsize_t shape[2] = {0, 0};
-    hid_t from = -1, to = -1, element = file_type(type), set = H5Dopen2(f->id, path, H5P_DEFAULT);
+    hid_t from = -1, to = -1, element = cpa_h5_file_type(type), set = H5Dopen2(f->id, path, H5P_DEFAULT);
     CPA_REQUIRE(set >= 0, CPA_IO, "%s: %s cannot be opened: %s", f->path, path, cpa_h5_why());
     to = H5Dget_space(set);
     CPA_REQUIRE(H5Sget_simple_extent_ndims(to) == 2 && H5Sget_simple_extent_dims(to, shape, NULL) == 2 && first >= 0 &&
@@ -247,7 +244,7 @@ cpa_status cpa_h5_write_rows(cpa_h5 *f, const char *path, cpa_h5_type type, int6
     hsize_t start[2] = {(hsize_t)first, 0}, count[2] = {(hsize_t)n, shape[1]};
     from = H5Screate_simple(2, count, NULL);
     H5Sselect_hyperslab(to, H5S_SELECT_SET, start, NULL, count, NULL);
-    CPA_TRY(outcome(f, H5Dwrite(set, element, from, to, H5P_DEFAULT, data) >= 0, path));
+    CPA_TRY(cpa_h5_outcome(f, H5Dwrite(set, element, from, to, H5P_DEFAULT, data) >= 0, path));
 cleanup:
     cpa_h5_drop(from);
     cpa_h5_drop(to);
@@ -266,7 +263,7 @@ static cpa_status write_attr(cpa_h5 *f, const char *object, const char *name, hi
         H5Adelete_by_name(f->id, object, name, H5P_DEFAULT);
     }
     hid_t id = H5Acreate_by_name(f->id, object, name, type, space, plan, H5P_DEFAULT, H5P_DEFAULT);
-    cpa_status st = outcome(f, id >= 0 && (n == 0 || H5Awrite(id, type, value) >= 0), object);
+    cpa_status st = cpa_h5_outcome(f, id >= 0 && (n == 0 || H5Awrite(id, type, value) >= 0), object);
     cpa_h5_drop(id);
     cpa_h5_drop(plan);
     cpa_h5_drop(space);
@@ -275,7 +272,7 @@ static cpa_status write_attr(cpa_h5 *f, const char *object, const char *name, hi
 
 cpa_status cpa_h5_write_attr_string(cpa_h5 *f, const char *object, const char *name, const char *value)
 {
-    hid_t type = text_type();
+    hid_t type = cpa_h5_text_type();
     cpa_status st = write_attr(f, object, name, type, -1, &value);
     cpa_h5_drop(type);
     return st;
@@ -283,7 +280,7 @@ cpa_status cpa_h5_write_attr_string(cpa_h5 *f, const char *object, const char *n
 
 cpa_status cpa_h5_write_attr_strings(cpa_h5 *f, const char *object, const char *name, const cpa_strings *list)
 {
-    hid_t type = text_type();
+    hid_t type = cpa_h5_text_type();
     cpa_status st = write_attr(f, object, name, type, (int)list->n, list->s);
     cpa_h5_drop(type);
     return st;
@@ -292,7 +289,7 @@ cpa_status cpa_h5_write_attr_strings(cpa_h5 *f, const char *object, const char *
 cpa_status cpa_h5_write_attr_numbers(cpa_h5 *f, const char *object, const char *name, cpa_h5_type type, int n,
                                      const void *value)
 {
-    hid_t element = file_type(type);
+    hid_t element = cpa_h5_file_type(type);
     cpa_status st = write_attr(f, object, name, element, n, value);
     cpa_h5_drop(element);
     return st;

@@ -87,7 +87,7 @@ with_model 65 "encoder.z.weight" text_tensor
 with_model 65 "version 99" future
 with_model 65 "options" no_options
 with_model 65 "schema/genes" no_genes
-with_model 65 "12 genes" fewer_genes
+with_model 65 "shape [12]|needs [11]" fewer_genes
 with_model 65 "n_latent|-8" latent_negative
 with_model 65 "n_latent|2147483647" latent_huge
 with_model 65 "n_layers_encoder|2147483647" layers_huge
@@ -96,8 +96,7 @@ with_model 65 "max_comb_len|-1" comb_negative
 # ---- Data
 with_data 66 "no such file" nowhere.h5ad
 with_data 65 "not an HDF5 file" text.h5ad
-with_data 65 "'other'|'gene11'" other_gene.h5ad
-with_data 65 "'gene11'|order" swapped_genes.h5ad
+with_data 65 "lacks 1 of the 12 genes|run/model.h5|'gene11'" other_gene.h5ad
 with_data 65 "row 7|gene 'gene5'|nan" nan.h5ad
 with_data 65 "row 7|gene index 12" index_high.h5ad
 with_data 65 "condition" no_condition.h5ad

@@ -170,8 +170,6 @@ def unlike_the_good_one():
     genes = [f"gene{j}" for j in range(G)]
     with Changed("other_gene.h5ad") as f:
         replace(f["var"], "gene", np.array(genes[:-1] + ["other"], dtype=object), dtype=TEXT)
-    with Changed("swapped_genes.h5ad") as f:
-        replace(f["var"], "gene", np.array(genes[::-1], dtype=object), dtype=TEXT)
     with_text("other_cell_type.h5ad", "cell_type", "T", "NK")
     with_text("other_condition.h5ad", "condition", "A+B", "C")
     with_text("no_held_out.h5ad", "split", "ood", "train")

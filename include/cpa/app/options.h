@@ -9,6 +9,7 @@
 #include "cpa/base/mem.h"
 #include "cpa/base/text.h"
 #include "cpa/data/registry.h"
+#include "cpa/data/simulate.h"
 #include "cpa/model/config.h"
 #include "cpa/train/config.h"
 
@@ -16,6 +17,8 @@
 #define CPA_COMMAND_LIST(X)                                                                                            \
     X(inspect, INSPECT, "PATH", "says what an .h5ad file, a run folder or a checkpoint holds")                         \
     X(check, CHECK, "DATA.h5ad", "lists everything that training would object to, without training")                   \
+    X(simulate, SIMULATE, "OUT.h5ad --cells N --genes G", "writes a synthetic atlas with known truth, of any size")     \
+    X(convert, CONVERT, "IN OUT.h5ad", "rewrites any accepted .h5ad in the layout that reads fastest")                 \
     X(train, TRAIN, "DATA.h5ad --out RUN", "trains a model and writes a run folder")                                   \
     X(predict, PREDICT, "RUN --data DATA.h5ad --out PRED.h5ad",                                                        \
       "writes counterfactual predictions, or reconstructions")                                                         \
@@ -56,7 +59,8 @@ typedef enum cpa_option_type {
     X(MODEL, "Model")                                                                                                  \
     X(TRAINING, "Training")                                                                                            \
     X(RUN, "This run")                                                                                                 \
-    X(PREDICTION, "Prediction")
+    X(PREDICTION, "Prediction")                                                                                        \
+    X(SIMULATION, "Simulation")
 
 typedef enum cpa_option_section {
 #define X(NAME, heading) CPA_SECTION_##NAME,
@@ -107,7 +111,7 @@ typedef struct cpa_option {
 typedef struct cpa_options {
     cpa_command command;
     cpa_request request;
-    char *path_b; // the second one, of compare
+    char *path_b; // the second one, of compare; of convert where it goes
     char *path; // what the command is about: DATA.h5ad, RUN, FILE
     cpa_data_spec data;
     cpa_model_config model; // model.seed and data.seed are the one option `seed`
@@ -136,6 +140,8 @@ typedef struct cpa_options {
     char *library; // "control", "condition-mean" or a number
     char *latent;
     cpa_strings add;                     // covariates, or "all", or "none"
+    cpa_simulate_config simulate; // its cells, genes, seed and gzip are options of others, too
+    int gzip;
     unsigned char source[CPA_N_OPTIONS]; // cpa_source
 } cpa_options;
 

@@ -39,6 +39,9 @@ cpa_status cpa_rundir_model(const char *run, char **path);
  *  frees it with cpa_free. NO_INPUT when there is no such folder; IO when `path` is one. */
 cpa_status cpa_output_begin(const char *path, char **temporary);
 
+/** The same, and CONFIG when `path` is there already. */
+cpa_status cpa_output_begin_new(const char *path, char **temporary);
+
 /** Puts the complete file in its place: fsync, rename, fsync of the folder. IO, and then the temporary file is gone. */
 cpa_status cpa_output_commit(const char *temporary, const char *path);
 

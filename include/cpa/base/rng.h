@@ -7,14 +7,15 @@
 
 // What a draw is for; part of the key, so that two purposes never share a stream.
 typedef enum cpa_stream {
-    CPA_STREAM_INIT = 1,    // initial parameters; counter: tensor number, element
-    CPA_STREAM_SPLIT = 2,   // random train/validation split
-    CPA_STREAM_DEAL = 3,    // blocks to lanes
-    CPA_STREAM_SHUFFLE = 4, // order within a lane; counter: epoch, lane
-    CPA_STREAM_DROPOUT = 5, // dropout masks; counter: cell, epoch, layer, column
-    CPA_STREAM_VALID = 6,   // order of validation cells
-    CPA_STREAM_NOISE = 7,   // reparametrisation noise; counter: cell, epoch, layer, column
-    CPA_STREAM_MIXUP = 8,   // weight and partners of mixup; counter: draw, epoch, lane, step
+    CPA_STREAM_INIT = 1,      // initial parameters; counter: tensor number, element
+    CPA_STREAM_SPLIT = 2,     // random train/validation split
+    CPA_STREAM_DEAL = 3,      // blocks to lanes
+    CPA_STREAM_SHUFFLE = 4,   // order within a lane; counter: epoch, lane
+    CPA_STREAM_DROPOUT = 5,   // dropout masks; counter: cell, epoch, layer, column
+    CPA_STREAM_VALID = 6,     // order of validation cells
+    CPA_STREAM_NOISE = 7,     // reparametrisation noise; counter: cell, epoch, layer, column
+    CPA_STREAM_MIXUP = 8,     // weight and partners of mixup; counter: draw, epoch, lane, step
+    CPA_STREAM_SIMULATE = 32, // synthetic atlases; counter: cell or row of the truth (two words), gene, what for
 } cpa_stream;
 
 /** Four 32-bit words for (seed, stream) and a 128-bit counter. */

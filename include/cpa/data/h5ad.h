@@ -34,6 +34,16 @@ typedef struct cpa_matrix_info {
  *  (10x, loom, MuData), no obs or var; each said with the path. */
 cpa_status cpa_h5ad_open(const char *path, cpa_h5ad **out);
 
+/** Says which counts are meant: X or a layer with the genes of var or, when `layer` is "raw" and no layer has that name, raw/X
+ *  with the genes of raw/var. Of these genes `genes` names some: a boolean column of var, or a file with a name on each line;
+ *  NULL is all. They keep the order of the file. From then on index, number of genes and matrices are those of the
+ *  selection. BAD_DATA: there is no raw/X; no such column and no such file; a name that is not there, or twice; no gene is
+ *  left. Without this call, X and the layers with all genes. */
+cpa_status cpa_h5ad_select(cpa_h5ad *f, const char *layer, const char *genes);
+
+/** The same with the genes named, in this order. `whose` says in messages where the names come from. */
+cpa_status cpa_h5ad_select_names(cpa_h5ad *f, const char *layer, const cpa_strings *names, const char *whose);
+
 /** Closes it and sets *f to NULL; NULL-safe. */
 void cpa_h5ad_close(cpa_h5ad **f);
 
@@ -67,7 +77,7 @@ cpa_status cpa_h5ad_uns_keys(cpa_h5ad *f, const char *key, cpa_strings *out);
  *  and a name with '/' is looked up as nested groups. */
 cpa_status cpa_h5ad_uns_list(cpa_h5ad *f, const char *key, const char *name, cpa_strings *out);
 
-/** Describes X (layer NULL) or a layer. BAD_DATA when it is missing (lists the layers), has an unknown encoding, a
+/** Describes X (layer NULL) or a layer; "raw" is raw/X where it was selected. BAD_DATA when it is missing (lists the layers), has an unknown encoding, a
  *  shape other than obs x var, or parts of unequal length. */
 cpa_status cpa_h5ad_matrix_info(cpa_h5ad *f, const char *layer, cpa_matrix_info *out);
 

@@ -17,7 +17,8 @@ typedef struct cpa_data_spec {
     char *dosage_key;       // default "dose" when there is such a column; else every dose is 1
     cpa_strings categorical_covariate_keys;       // default: see cpa_registry_create
     char *batch_key;                              // appended to the covariates, as upstream does
-    char *layer;                                  // NULL: X
+    char *layer;                                  // NULL: X; see cpa_h5ad_select
+    char *genes;                                  // NULL: all; see cpa_h5ad_select. A model knows its genes by name
     char *split_key;                              // default "split" when there is such a column; else a random split
     char *train_split, *valid_split, *test_split; // default "train", "test", "ood"; several separated by commas
     double train_size;                            // of a random split, default 0.9

@@ -168,6 +168,40 @@ cpa_status cpa_h5_rows_offset(const cpa_h5 *f, const char *path, int64_t *offset
 /** Writes the rows [first, first + n) of a matrix; `type` is that of `data`, converted as needed. */
 cpa_status cpa_h5_write_rows(cpa_h5 *f, const char *path, cpa_h5_type type, int64_t first, int64_t n, const void *data);
 
+// ---- Writing arrays piece by piece, whose length need not be known
+
+typedef struct cpa_h5_append cpa_h5_append; // such an array while it grows
+
+/** Creates an array [n] (width 0) or [n, width] that grows by appending, in chunks of `chunk` rows. `gzip` 0: plain, 1 to
+ *  9: shuffled and compressed, by all threads. `type` is that of the file and of what is appended. Holds a few MB. The
+ *  file must stay open until it is finished or closed. */
+cpa_status cpa_h5_append_open(cpa_h5 *f, const char *path, cpa_h5_type type, int64_t width, int64_t chunk, int gzip,
+                              cpa_h5_append **out);
+
+/** Appends `n` rows. */
+cpa_status cpa_h5_append_rows(cpa_h5_append *a, int64_t n, const void *rows);
+
+/** Writes what is still held and closes it; *a becomes NULL also on failure. */
+cpa_status cpa_h5_append_finish(cpa_h5_append **a);
+
+/** Gives it up and sets *a to NULL; NULL-safe. To be called before the file is closed. */
+void cpa_h5_append_close(cpa_h5_append **a);
+
+/** Creates a list of `n` UTF-8 strings of variable length, to be filled with cpa_h5_fill_strings. */
+cpa_status cpa_h5_create_strings(cpa_h5 *f, const char *path, int64_t n);
+
+/** Writes the strings [first, first + list->n) of such a list. */
+cpa_status cpa_h5_fill_strings(cpa_h5 *f, const char *path, int64_t first, const cpa_strings *list);
+
+// ---- Copying from a file opened for reading
+
+/** Copies a dataset or a group with all that is in it, under a path that is not there yet. What is compressed is compressed
+ *  with gzip; attributes that are references are left out. Holds a few MB. BAD_DATA: unreadable. */
+cpa_status cpa_h5_copy(const cpa_h5 *from, const char *path, cpa_h5 *to, const char *to_path);
+
+/** Copies one field of a compound dataset as a dataset of its own, without attributes. */
+cpa_status cpa_h5_copy_field(const cpa_h5 *from, const char *path, const char *field, cpa_h5 *to, const char *to_path);
+
 /** Attributes of an existing object; one that is there already is replaced. */
 cpa_status cpa_h5_write_attr_string(cpa_h5 *f, const char *object, const char *name, const char *value);
 cpa_status cpa_h5_write_attr_strings(cpa_h5 *f, const char *object, const char *name, const cpa_strings *list);
