@@ -347,16 +347,58 @@ static void nothing_is_left_behind(void **state)
     assert_int_equal(cpa_alloc_balance(), 0);
 }
 
+// Pieces of any size, over the borders of chunks and batches; noise, which no compression makes smaller, and what it does.
+static void pieces_become_one_array(void **state)
+{
+    (void)state;
+    enum { CHUNK = 1000, N = 300 * CHUNK + 7, WIDTH = 3 };
+    cpa_h5 *f = NULL;
+    int64_t *v = calloc(N, sizeof *v), *back = NULL;
+    cpa_h5_info info;
+    uint64_t x = 1;
+    for (int i = 0; i < N; i++) {
+        x = x * 6364136223846793005u + 1442695040888963407u;
+        v[i] = i < N / 2 ? (int64_t)(x ^ x >> 29) : i;
+    }
+    ok(cpa_h5_create(in_folder("pieces.h5"), &f));
+    for (int gzip = 0; gzip <= 4; gzip += 4) {
+        cpa_h5_append *list, *table, *none;
+        ok(cpa_h5_append_open(f, gzip > 0 ? "packed/list" : "plain/list", CPA_H5_I64, 0, CHUNK, gzip, &list));
+        ok(cpa_h5_append_open(f, gzip > 0 ? "packed/table" : "plain/table", CPA_H5_I64, WIDTH, CHUNK, gzip, &table));
+        ok(cpa_h5_append_open(f, gzip > 0 ? "packed/none" : "plain/none", CPA_H5_I64, 0, CHUNK, gzip, &none));
+        for (int64_t at = 0, n = 1; at < N; at += n, n = n * 5 % 70001) {
+            ok(cpa_h5_append_rows(list, at + n < N ? n : N - at, v + at));
+        }
+        ok(cpa_h5_append_rows(table, N / WIDTH, v));
+        ok(cpa_h5_append_finish(&list));
+        ok(cpa_h5_append_finish(&table));
+        ok(cpa_h5_append_finish(&none));
+        assert_null(list);
+    }
+    ok(cpa_h5_finish(&f));
+    ok(cpa_h5_open(in_folder("pieces.h5"), &f));
+    static const char *const sets[] = {"plain/list", "packed/list", "plain/table", "packed/table"};
+    for (int k = 0; k < 4; k++) {
+        ok(cpa_h5_read(f, sets[k], CPA_H5_I64, &back, &info));
+        assert_int_equal(info.rank, 1 + k / 2);
+        assert_int_equal(info.n, k < 2 ? N : N / WIDTH * WIDTH);
+        assert_string_equal(info.filters, k % 2 == 1 ? "shuffle+gzip" : "none");
+        assert_memory_equal(back, v, (size_t)info.n * sizeof *v);
+        cpa_free(&back);
+    }
+    ok(cpa_h5_describe(f, "packed/none", &info));
+    assert_int_equal(info.n, 0);
+    cpa_h5_close(&f);
+    free(v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(arrays_come_back),
-        cmocka_unit_test(blocks),
-        cmocka_unit_test(texts_and_attributes),
-        cmocka_unit_test(long_attributes),
-        cmocka_unit_test(equal_content_gives_equal_bytes),
-        cmocka_unit_test(a_write_that_fails_is_told),
-        cmocka_unit_test(a_full_disk_is_told_at_the_end),
+        cmocka_unit_test(arrays_come_back),           cmocka_unit_test(blocks),
+        cmocka_unit_test(texts_and_attributes),       cmocka_unit_test(long_attributes),
+        cmocka_unit_test(pieces_become_one_array),    cmocka_unit_test(equal_content_gives_equal_bytes),
+        cmocka_unit_test(a_write_that_fails_is_told), cmocka_unit_test(a_full_disk_is_told_at_the_end),
         cmocka_unit_test(nothing_is_left_behind),
     };
     return cmocka_run_group_tests_name("h5", tests, set_up, tear_down);
