@@ -1,4 +1,5 @@
-// Owns: the process: start, command line, dispatch, the one message of a failure, the exit code. Nothing else exits.
+// Owns: the process: start, command line, dispatch, the one message of a failure, the exit code. Nothing else exits, but a
+// rank that waits in vain (platform/comm_watch.c).
 // Never does a command's work.
 #include <omp.h>
 #include <stdio.h>

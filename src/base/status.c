@@ -11,18 +11,6 @@ static pthread_mutex_t message_lock = PTHREAD_MUTEX_INITIALIZER;
 static char *message;            // from malloc, or NULL
 static char message_short[1024]; // what is left of a message when memory is short
 
-const char *cpa_status_sentence(cpa_status st)
-{
-    switch (st) {
-#define X(name, code, sentence)                                                                                        \
-    case CPA_##name:                                                                                                   \
-        return sentence;
-        CPA_STATUS_LIST(X)
-#undef X
-    }
-    return "unknown status";
-}
-
 cpa_status cpa_fail(cpa_status st, const char *fmt, ...)
 {
     va_list args, again;

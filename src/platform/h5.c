@@ -226,7 +226,7 @@ static herr_t add_name(hid_t group, const char *name, const H5L_info_t *info, vo
 {
     (void)group;
     (void)info;
-    return cpa_strings_add(list, name) == CPA_OK ? 0 : -1;
+    return cpa_strings_add(list, name) == CPA_OK ? 0 : 1; // 1: no more of them
 }
 
 cpa_status cpa_h5_list(const cpa_h5 *f, const char *group, cpa_strings *out)
@@ -235,12 +235,13 @@ cpa_status cpa_h5_list(const cpa_h5 *f, const char *group, cpa_strings *out)
     if (cpa_h5_kind_of(f, group) != CPA_H5_GROUP) {
         return cpa_fail(CPA_BAD_DATA, "%s: there is no group '%s'", f->path, group);
     }
-    if (H5Literate_by_name(f->id, group[0] != '\0' ? group : "/", H5_INDEX_NAME, H5_ITER_INC, &at, add_name, out,
-                           H5P_DEFAULT) < 0) {
+    herr_t ended = H5Literate_by_name(f->id, group[0] != '\0' ? group : "/", H5_INDEX_NAME, H5_ITER_INC, &at, add_name,
+                                      out, H5P_DEFAULT);
+    if (ended < 0) {
         return cpa_h5_settle(
             cpa_fail(CPA_BAD_DATA, "%s: %s: the members cannot be listed: %s", f->path, group, cpa_h5_why()));
     }
-    return cpa_h5_settle(CPA_OK);
+    return ended > 0 ? CPA_INTERNAL : cpa_h5_settle(CPA_OK); // with the message of the addition that failed
 }
 
 cpa_h5_class cpa_h5_class_of(hid_t type)

@@ -210,10 +210,11 @@ static herr_t disk_truncate(H5FD_t *file, hid_t plan, hbool_t closing)
     return 0;
 }
 
-// As HDF5's own driver: shared by readers; where a file system knows no locks, there are none.
+// As HDF5's own driver, of files that are read; where a file system knows no locks, there are none.
 static herr_t disk_lock(H5FD_t *file, hbool_t to_write)
 {
-    if (flock(disk_of(file)->fd, (to_write ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0 || errno == ENOSYS) {
+    (void)to_write;
+    if (flock(disk_of(file)->fd, LOCK_SH | LOCK_NB) == 0 || errno == ENOSYS) {
         return 0;
     }
     H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_FILE, H5E_BADFILE,
@@ -243,13 +244,15 @@ void cpa_h5_disk_use(hid_t access, const char *path, int *error)
         .read = disk_read,
         .write = disk_write,
         .truncate = disk_truncate,
-        .lock = disk_lock,
-        .unlock = disk_unlock,
         .fl_map = H5FD_FLMAP_DICHOTOMY,
     };
-    static hid_t id = -1;
-    if (id < 0) {
-        id = H5FDregister(&driver);
+    static hid_t ids[2] = {-1, -1}; // to write, to read
+    hid_t *id = &ids[error == NULL];
+    if (*id < 0) {
+        H5FD_class_t class = driver;
+        class.lock = error == NULL ? disk_lock : NULL; // with it, HDF5 would write before there is anything to write
+        class.unlock = error == NULL ? disk_unlock : NULL;
+        *id = H5FDregister(&class);
     }
-    H5Pset_driver(access, id, &(disk_plan){error, path});
+    H5Pset_driver(access, *id, &(disk_plan){error, path});
 }

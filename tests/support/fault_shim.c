@@ -45,6 +45,7 @@ __attribute__((constructor)) static void arm(void)
 {
     const char *wish = getenv("CPA_FAULT"), *rank = getenv("OMPI_COMM_WORLD_RANK");
     int of = -1;
+    rank = rank != NULL ? rank : getenv("PMI_RANK");
     rank = rank != NULL ? rank : "0";
     dl_iterate_phdr(note_program, NULL);
     fault.armed = wish != NULL &&

@@ -21,9 +21,6 @@ typedef enum cpa_status {
 #undef X
 } cpa_status;
 
-/** The sentence that belongs to a status; a static string. */
-const char *cpa_status_sentence(cpa_status st);
-
 /** Records a message (printf style, may hold several lines) for the failure and returns `st`.
  *
  *  The message replaces an earlier one. It lives in the process until the next failure. */
