@@ -6,7 +6,8 @@
 
 /** From now on SIGUSR1, SIGTERM and SIGINT only note that a stop is wanted; a second one ends the process at once with
  *  128 + its number. SLURM_JOB_END_TIME (seconds since 1970), where it is set and still to come, wants a stop one minute
- *  before, or half of the time that is left where that is less than two. */
+ *  before, or half of the time that is left where that is less than two. To be called once, before any thread is made
+ *  that computes. */
 void cpa_stop_listen(void);
 
 /** Whether this process has been asked to stop. Cheap; false without cpa_stop_listen. */
