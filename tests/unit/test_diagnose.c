@@ -87,7 +87,7 @@ static void begin(const char *likelihood, bool variational)
     assert_int_equal(cpa_batch_create(B, B * G, G, 1, 1, &batch), CPA_OK);
     fill_batch();
     for (int g = 0; g < G && genes.n < G; g++) {
-        char name_of[8];
+        char name_of[16];
         snprintf(name_of, sizeof name_of, "GENE%d", g);
         assert_int_equal(cpa_strings_add(&genes, name_of), CPA_OK);
     }
