@@ -99,16 +99,21 @@ cpa_status cpa_cmd_train(cpa_comm *comm, const cpa_options *o)
     cpa_step_parts parts = {.comm = comm,
                             .be = t.be,
                             .model = t.model,
-                            .cells = t.cells,
+                            .feed = t.feed,
                             .registry = t.registry,
                             .sampler = t.sampler,
                             .config = &t.options.train,
                             .seed = (uint64_t)t.options.model.seed,
-                            .gene = &t.gene};
+                            .gene = &t.gene,
+                            .block = t.block,
+                            .window = t.window};
     const cpa_train_hooks hooks = {begin, report_epoch, pause_training, &t};
     CPA_TRY(cpa_train(&parts, t.history, &hooks, &summary));
     CPA_TRY(cpa_comm_agree(comm, write_results(&t)));
-    CPA_TRY(cpa_runlog_stage(t.log, comm, "trained"));
+    cpa_runlog_work work = cpa_train_work(&t);
+    work.read -= t.set_up.read;
+    work.seconds -= t.set_up.seconds;
+    CPA_TRY(cpa_runlog_stage(t.log, comm, "trained", &work));
     report_end(&t, &summary);
 cleanup:
     cpa_train_tear_down(&t, st == CPA_OK);

@@ -127,6 +127,7 @@ cpa_status cpa_options_copy(const cpa_options *o, cpa_options *out)
     out->command = o->command;
     out->request = o->request;
     out->model.seed = o->model.seed;
+    CPA_TRY(cpa_strdup(o->subject, &out->subject));
     CPA_TRY(cpa_strdup(o->path, &out->path));
     CPA_TRY(cpa_strdup(o->path_b, &out->path_b));
     for (int i = 0; i < CPA_N_OPTIONS; i++) {
@@ -138,6 +139,7 @@ cleanup:
 
 void cpa_options_fini(cpa_options *o)
 {
+    cpa_free(&o->subject);
     cpa_free(&o->path);
     cpa_free(&o->path_b);
     for (int i = 0; i < CPA_N_OPTIONS; i++) {
@@ -225,6 +227,12 @@ static bool takes_two(const cpa_options *o)
 static cpa_status take_path(cpa_options *o, const char *path)
 {
     const char *command = cpa_command_name(o->command), *usage = commands[o->command - 1].usage;
+    if (o->command == CPA_COMMAND_BENCH && o->subject == NULL) {
+        return strcmp(path, "loader") == 0
+                   ? cpa_strdup(path, &o->subject)
+                   : cpa_fail(CPA_USAGE, "bench knows 'loader', not '%s'; usage: cpa-hpc %s %s [options]", path,
+                              command, usage);
+    }
     if (o->path != NULL && o->path_b == NULL && takes_two(o)) {
         return cpa_strdup(path, &o->path_b);
     }

@@ -41,6 +41,9 @@ static cpa_status wants_number(const cpa_option *p, cpa_text *t)
 {
     cpa_status st;
     bool is_real = p->type == CPA_OPTION_REAL;
+    if (p->size) {
+        return cpa_text_add(t, "a size such as 512MiB or 2GiB");
+    }
     bool bounded = is_real ? isfinite(p->max) : p->max != INT_MAX;
     CPA_TRY(cpa_text_add(t, "%s, ", p->power_of_two ? "a power of two" : is_real ? "a number" : "an integer"));
     if (p->min_open) {
@@ -90,8 +93,34 @@ static bool is_none(const cpa_option *p, const char *text)
     return p->absent != NULL && (strcasecmp(text, "none") == 0 || strcasecmp(text, "null") == 0);
 }
 
+// "512MiB", "1.5 GiB" in bytes.
+static cpa_status set_size(cpa_options *o, const cpa_option *p, const char *text)
+{
+    static const struct {
+        const char *name;
+        double bytes;
+    } units[] = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+    char *end = NULL;
+    double number = strspn(text, "0123456789.") > 0 ? strtod(text, &end) : -1, bytes = is_none(p, text) ? 0 : -1;
+    while (end != NULL && *end == ' ') {
+        end++;
+    }
+    for (size_t i = 0; end != NULL && i < sizeof units / sizeof *units; i++) {
+        bytes = strcasecmp(end, units[i].name) == 0 ? number * units[i].bytes : bytes;
+    }
+    bytes = end != NULL && *end == '\0' && number == 0 ? 0 : bytes;
+    if (!(bytes >= p->min && bytes <= p->max)) {
+        return refuse(p, text);
+    }
+    *CPA_MEMBER(o, p, int64_t) = (int64_t)bytes;
+    return CPA_OK;
+}
+
 static cpa_status set_number(cpa_options *o, const cpa_option *p, const char *text)
 {
+    if (p->size) {
+        return set_size(o, p, text);
+    }
     bool is_real = p->type == CPA_OPTION_REAL;
     const char *s = is_none(p, text) ? "0" : text;
     char *end = NULL;

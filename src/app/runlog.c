@@ -86,23 +86,53 @@ void cpa_runlog_note(cpa_runlog *log, const char *event, const cpa_runlog_field 
     }
 }
 
-cpa_status cpa_runlog_stage(cpa_runlog *log, cpa_comm *comm, const char *stage)
+enum { RSS, HIGH, READ, RATE, WAITING, N_FIGURES };
+
+static const char *const figures[N_FIGURES] = {"rss", "high", "bytes_read", "cells_per_s", "waiting"};
+
+// One line over all ranks: least, mean and most of every figure.
+static cpa_status write_ranks(cpa_runlog *log, const char *stage, const double *all, int n_ranks)
+{
+    cpa_runlog_field fields[2 + 3 * N_FIGURES] = {{.name = "stage", .text = stage},
+                                                  {.name = "ranks", .number = n_ranks}};
+    char names[3 * N_FIGURES][32];
+    for (int k = 0; k < N_FIGURES; k++) {
+        double least = all[k], most = all[k], sum = 0;
+        for (int r = 0; r < n_ranks; r++) {
+            double x = all[r * N_FIGURES + k];
+            least = x < least ? x : least;
+            most = x > most ? x : most;
+            sum += x;
+        }
+        const double value[] = {least, sum / n_ranks, most};
+        for (int i = 0; i < 3; i++) {
+            static const char *const endings[] = {"min", "mean", "max"};
+            snprintf(names[3 * k + i], sizeof names[0], "%s_%s", figures[k], endings[i]);
+            fields[2 + 3 * k + i] = (cpa_runlog_field){.name = names[3 * k + i], .number = value[i]};
+        }
+    }
+    return cpa_runlog_event(log, "ranks", fields, 2 + 3 * N_FIGURES);
+}
+
+cpa_status cpa_runlog_stage(cpa_runlog *log, cpa_comm *comm, const char *stage, const cpa_runlog_work *work)
 {
     cpa_status st;
     int n_ranks = cpa_comm_size(comm);
-    size_t mine[2], *all = NULL;
-    cpa_rss(&mine[0], &mine[1]);
+    size_t rss, high;
+    double seconds = work->seconds > 0 ? work->seconds : 1, *all = NULL;
+    cpa_rss(&rss, &high);
+    const double mine[N_FIGURES] = {(double)rss, (double)high, work->read, work->cells / seconds,
+                                    work->waited / seconds};
     CPA_TRY(cpa_comm_agree(comm, cpa_alloc((size_t)n_ranks, sizeof mine, &all)));
     CPA_TRY(cpa_comm_allgather(comm, mine, all, sizeof mine));
     for (int r = 0; r < n_ranks && st == CPA_OK; r++) {
-        const cpa_runlog_field fields[] = {
-            {.name = "stage", .text = stage},
-            {.name = "rank", .number = r},
-            {.name = "rss", .number = (double)all[2 * r]},
-            {.name = "high", .number = (double)all[2 * r + 1]},
-        };
-        st = cpa_runlog_event(log, "memory", fields, 4);
+        cpa_runlog_field fields[2 + N_FIGURES] = {{.name = "stage", .text = stage}, {.name = "rank", .number = r}};
+        for (int k = 0; k < N_FIGURES; k++) {
+            fields[2 + k] = (cpa_runlog_field){.name = figures[k], .number = all[r * N_FIGURES + k]};
+        }
+        st = cpa_runlog_event(log, "memory", fields, 2 + N_FIGURES);
     }
+    st = st == CPA_OK ? write_ranks(log, stage, all, n_ranks) : st;
     st = cpa_comm_agree(comm, st);
 cleanup:
     cpa_free(&all);

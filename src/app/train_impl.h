@@ -11,7 +11,9 @@ typedef struct cpa_train_run {
     cpa_options options; // resolved
     cpa_h5ad *file;
     cpa_registry *registry;
-    cpa_cells *cells;
+    cpa_feed *feed;
+    int block;      // of the order of training cells, 1: full
+    int64_t window; // its blocks, 0: all
     cpa_strings gene;
     cpa_pert_table *vectors; // NULL: embeddings are learned
     cpa_rundir *dir;
@@ -25,13 +27,17 @@ typedef struct cpa_train_run {
     cpa_checkpoint_facts facts;
     cpa_found found; // what training goes on from, until it does
     cpa_checkpoints *checkpoints;
-    double started;
+    double begun, started;  // the run, training
+    cpa_runlog_work set_up; // what the set-up took
     int64_t first_epoch; // of this sitting
 } cpa_train_run;
 
 /** Puts the parts together, up to the first step: run folder, data, sampler, model, history, and with --resume the
  *  checkpoint to go on from. AGAIN when asked to stop. Collective. */
 cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o);
+
+/** What this rank has done since the beginning. */
+cpa_runlog_work cpa_train_work(const cpa_train_run *t);
 
 /** Takes everything down; `keep`: the run folder stays. Collective. */
 void cpa_train_tear_down(cpa_train_run *t, bool keep);

@@ -80,9 +80,8 @@ static cpa_status describe_data(const cpa_train_run *t, cpa_checkpoint_facts *fa
     CPA_TRY(add_number(facts, "the number of cells", r->n_cells));
     CPA_TRY(add_number(facts, "the number of genes", r->n_genes));
     CPA_TRY(add_digest(facts, "the digest of the genes' names", hash_strings(CPA_HASH_START, &t->gene)));
-    CPA_TRY(add_number(facts, "the number of stored values", t->cells->nnz));
-    CPA_TRY(add_digest(facts, "the digest of the cells' totals",
-                       cpa_hash(CPA_HASH_START, t->cells->library, (size_t)r->n_cells * sizeof *t->cells->library)));
+    CPA_TRY(add_number(facts, "the number of stored values", cpa_feed_nnz(t->feed)));
+    CPA_TRY(add_digest(facts, "the digest of the cells' totals", cpa_feed_totals(t->feed)));
     CPA_TRY(add_digest(facts, "the digest of the perturbations", hash_strings(CPA_HASH_START, &r->pert)));
     CPA_TRY(add_digest(facts, "the digest of the cells' conditions", hash_conditions(r)));
     CPA_TRY(add_digest(facts, "the digest of the cells' covariates", hash_covariates(r)));

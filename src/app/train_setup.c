@@ -20,7 +20,6 @@ static cpa_status read_data(cpa_train_run *t, const char *path)
         CPA_TRY(cpa_comm_agree(t->comm, cpa_registry_class_weights(t->registry, true, t->registry->label_weight)));
     }
     CPA_TRY(cpa_comm_agree(t->comm, cpa_h5ad_index(t->file, "var", &t->gene)));
-    CPA_TRY(cpa_cells_load(t->comm, t->file, t->registry->spec.layer, &t->cells));
 cleanup:
     return st;
 }
@@ -44,23 +43,37 @@ static cpa_status make_sampler(cpa_train_run *t)
     cpa_status st = CPA_OK;
     const cpa_registry *r = t->registry;
     const cpa_train_config *c = &t->options.train;
-    int64_t *cell = NULL, n = 0, window = 0;
-    int block = 1;
-    if (c->shuffle[0] != 'f') { // not "full"
-        cpa_sampler_default(c->shuffle[0] == 'b' ? INT64_MAX : r->n_train, &block, &window);
-    }
+    int64_t *cell = NULL, n = 0;
+    bool full = strcmp(c->shuffle, "full") == 0 || (strcmp(c->shuffle, "auto") == 0 && cpa_sampler_is_full(r->n_train));
+    t->block = full ? 1 : c->shuffle_block;
+    t->window = full ? 0 : (c->shuffle_window + t->block - 1) / t->block;
     CPA_TRY(cpa_alloc((size_t)r->n_train, sizeof *cell, &cell));
     for (int64_t i = 0; i < r->n_cells; i++) {
         if (r->split[i] == CPA_SPLIT_TRAIN) {
             cell[n++] = i;
         }
     }
-    st = cpa_sampler_create(cell, n, c->lanes, c->batch_size, block, window, (uint64_t)t->options.model.seed,
+    st = cpa_sampler_create(cell, n, c->lanes, c->batch_size, t->block, t->window, (uint64_t)t->options.model.seed,
                             &t->sampler);
     CPA_REQUIRE(st == CPA_OK, st, "%s: %s", cpa_h5ad_path(t->file), cpa_message());
 cleanup:
     cpa_free(&cell);
     return st;
+}
+
+static cpa_status open_feed(cpa_train_run *t)
+{
+    const cpa_train_config *c = &t->options.train;
+    return cpa_feed_open(&(cpa_feed_plan){.comm = t->comm,
+                                          .file = t->file,
+                                          .layer = t->registry->spec.layer,
+                                          .sampler = t->sampler,
+                                          .in_blocks = t->window > 0,
+                                          .n_lanes = c->lanes,
+                                          .batch_size = c->batch_size,
+                                          .n_epochs = cpa_schedule_epochs(c, t->registry->n_cells),
+                                          .memory = t->options.memory},
+                         &t->feed);
 }
 
 static cpa_status make_model(cpa_train_run *t)
@@ -92,7 +105,7 @@ static cpa_status make_model(cpa_train_run *t)
         s.n_pert_features = t->vectors->n_features;
         s.pert_features = features;
     }
-    CPA_TRY(cpa_loader_max_nnz(t->cells, s.max_cells, &s.max_nnz));
+    CPA_TRY(cpa_feed_max_nnz(t->feed, s.max_cells, &s.max_nnz));
     CPA_TRY(cpa_backend_create(t->options.backend, &t->be));
     CPA_TRY(cpa_model_create(t->be, &t->options.model, &s, true, r->label_weight, r->deg, &t->model));
     CPA_TRY(cpa_params_init(cpa_model_params(t->model), (uint64_t)t->options.model.seed));
@@ -106,9 +119,9 @@ cleanup:
 static void describe(const cpa_train_run *t)
 {
     const cpa_registry *r = t->registry;
-    cpa_info("%lld cells x %d genes, %lld values in %.1f MB; %lld train, %lld validate, %lld held out",
-             (long long)r->n_cells, r->n_genes, (long long)t->cells->nnz, (double)t->cells->bytes / 1e6,
-             (long long)r->n_train, (long long)r->n_valid, (long long)r->n_test);
+    cpa_info("%lld cells x %d genes, %lld values; %lld train, %lld validate, %lld held out", (long long)r->n_cells,
+             r->n_genes, (long long)cpa_feed_nnz(t->feed), (long long)r->n_train, (long long)r->n_valid,
+             (long long)r->n_test);
     cpa_info("%d perturbations, %d conditions, %d covariates, %d categories; %lld steps an epoch; %d rank%s (%s), %d "
              "lane%s of %d cells",
              (int)r->pert.n - 2, r->n_conditions, r->n_covs, r->n_categories, (long long)cpa_sampler_steps(t->sampler),
@@ -221,6 +234,13 @@ static cpa_status check_stop(cpa_train_run *t)
                                    : CPA_OK);
 }
 
+cpa_runlog_work cpa_train_work(const cpa_train_run *t)
+{
+    cpa_feed_report r = cpa_feed_reported(t->feed);
+    return (cpa_runlog_work){
+        .read = (double)r.read, .cells = (double)r.filled, .seconds = cpa_seconds() - t->begun, .waited = r.waited};
+}
+
 cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o)
 {
     cpa_status st = CPA_OK;
@@ -228,19 +248,22 @@ cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o)
     CPA_TRY(cpa_comm_agree(t->comm, check_vectors(o)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_options_copy(o, &t->options)));
     CPA_TRY(open_run(t));
-    CPA_TRY(cpa_runlog_stage(t->log, t->comm, "start"));
+    t->begun = cpa_seconds();
+    CPA_TRY(cpa_runlog_stage(t->log, t->comm, "start", &(cpa_runlog_work){0}));
     CPA_TRY(read_vectors(t));
     CPA_TRY(read_data(t, o->path));
+    CPA_TRY(cpa_comm_agree(t->comm, make_sampler(t)));
+    CPA_TRY(open_feed(t));
     CPA_TRY(check_stop(t));
     cpa_comm_phase("setting up");
-    CPA_TRY(cpa_comm_agree(t->comm, make_sampler(t)));
     CPA_TRY(cpa_comm_agree(t->comm, make_model(t)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_history_create(t->registry, exact, &t->history)));
     CPA_TRY(cpa_comm_agree(t->comm, resolve(t)));
     CPA_TRY(cpa_comm_agree(t->comm, make_meta(t)));
     CPA_TRY(cpa_train_find(t));
     CPA_TRY(cpa_comm_agree(t->comm, is_first ? cpa_options_write(&t->options, t->config) : CPA_OK));
-    CPA_TRY(cpa_runlog_stage(t->log, t->comm, "setup"));
+    t->set_up = cpa_train_work(t);
+    CPA_TRY(cpa_runlog_stage(t->log, t->comm, "setup", &t->set_up));
     describe(t);
     CPA_TRY(describe_binding(t));
     CPA_TRY(cpa_comm_agree(t->comm, describe_semantics(t)));
@@ -256,9 +279,9 @@ void cpa_train_tear_down(cpa_train_run *t, bool keep)
     cpa_rundir_close(&t->dir, keep);
     cpa_history_destroy(&t->history);
     cpa_model_destroy(&t->model);
-    cpa_sampler_destroy(&t->sampler);
     cpa_backend_destroy(&t->be);
-    cpa_cells_destroy(&t->cells);
+    cpa_feed_close(&t->feed);
+    cpa_sampler_destroy(&t->sampler);
     cpa_registry_destroy(&t->registry);
     cpa_strings_fini(&t->gene);
     cpa_model_meta_fini(&t->meta);

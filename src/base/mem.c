@@ -197,3 +197,33 @@ void cpa_rss(size_t *now, size_t *high)
     }
     fclose(f);
 }
+
+// A number from a small file of the kernel, `other` when there is none ("max" too).
+static size_t number_in(const char *path, size_t other)
+{
+    size_t n = other;
+    FILE *f = fopen(path, "r");
+    if (f != NULL) {
+        if (fscanf(f, "%zu", &n) != 1) {
+            n = other;
+        }
+        fclose(f);
+    }
+    return n;
+}
+
+size_t cpa_memory_available(void)
+{
+    size_t available = 0, kb, limit = number_in("/sys/fs/cgroup/memory.max", SIZE_MAX),
+           used = number_in("/sys/fs/cgroup/memory.current", 0);
+    char line[256];
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f != NULL && available == 0 && fgets(line, sizeof line, f) != NULL) {
+        available = sscanf(line, "MemAvailable: %zu kB", &kb) == 1 ? kb * 1024 : 0;
+    }
+    if (f != NULL) {
+        fclose(f);
+    }
+    size_t left = limit == SIZE_MAX ? SIZE_MAX : limit > used ? limit - used : 0;
+    return left < available ? left : available;
+}

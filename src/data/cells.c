@@ -1,245 +1,94 @@
-// Owns: loading the cells into the memory of the node, and judging every count on the way.
+// Owns: loading the cells into the memory of the node.
 // Must never hold a second copy of a slice, nor leave a rank alone in a collective: failures are agreed first.
 #include "cpa/data/cells.h"
 
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
-#include "cpa/base/log.h"
+enum { GENES, COUNTS, LIBRARY, N_WINDOWS }; // what the shared windows hold
 
-enum { CELLS, GENES, COUNTS, N_WINDOWS }; // what the shared windows hold
-
-// The matrix in the making: windows that can be written, and this rank's slice of the cells.
+// The cells in the making.
 typedef struct loading {
-    cpa_comm *comm;
-    cpa_h5ad *f;
-    const char *layer;
-    cpa_layout layout;
+    cpa_matrix *m;
     cpa_cells *cells;
-    int64_t first, last;
-    int64_t *indptr;
-    double *library;
-    uint16_t *gene16, *count16;
-    uint32_t *gene32;
-    float *count32;
-    int64_t *cursor; // [last - first] next free place of each cell; NULL for CSR, where
-    int64_t at;      // values arrive in their final order
-    bool too_wide;   // a count that 16 bits cannot hold
-    int64_t n_empty, n_non_integer, n_duplicate;
-    double max_count;
+    cpa_rows rows;   // of all cells, to be written
+    int64_t *cursor; // [last - first] next free place of each cell, for what HDF5 reads
+    cpa_row_stats stats;
 } loading;
 
-static uint32_t gene_at(const loading *l, int64_t p)
-{
-    return l->gene16 != NULL ? l->gene16[p] : l->gene32[p];
-}
+// ---- What only HDF5 can read
 
-static double count_at(const loading *l, int64_t p)
-{
-    return l->count16 != NULL ? (double)l->count16[p] : (double)l->count32[p];
-}
-
-static void put_gene(loading *l, int64_t p, int64_t gene)
-{
-    if (l->gene16 != NULL) {
-        l->gene16[p] = (uint16_t)gene;
-    } else {
-        l->gene32[p] = (uint32_t)gene;
-    }
-}
-
-static void put_count(loading *l, int64_t p, double count)
-{
-    if (l->count16 != NULL) {
-        l->count16[p] = (uint16_t)count;
-    } else {
-        l->count32[p] = (float)count;
-    }
-}
-
-static cpa_status bad_count(const loading *l, int64_t cell, int64_t gene, double value)
-{
-    cpa_strings names = {0};
-    const char *fault = isnan(value)                 ? "not a number"
-                        : isinf(value) || value >= 0 ? "infinite or too large"
-                                                     : "negative";
-    cpa_status st = cpa_h5ad_index(l->f, "var", &names);
-    if (st == CPA_OK) {
-        st = cpa_fail(
-            CPA_BAD_DATA,
-            "%s: %s%s: cell row %lld, gene '%s' (column %lld): the count %g is %s; counts must be finite and >= 0",
-            cpa_h5ad_path(l->f), l->layer != NULL ? "layers/" : "", l->layer != NULL ? l->layer : "X", (long long)cell,
-            names.s[gene], (long long)gene, value, fault);
-    }
-    cpa_strings_fini(&names);
-    return st;
-}
-
-// Ends a scan whose values need the wider counts; the caller looks at l->too_wide, not at the status.
-static cpa_status stop_wide(loading *l)
-{
-    l->too_wide = true;
-    return cpa_fail(CPA_INTERNAL, "a count does not fit into 16 bits");
-}
-
-static cpa_status check_counts(loading *l, const cpa_h5ad_block *b, const int64_t *cell, const int64_t *gene)
-{
-    bool wide = false;
-    for (int64_t i = 0; i < b->n; i++) {
-        double v = b->value[i];
-        if (!(v >= 0 && v <= FLT_MAX)) {
-            return bad_count(l, cell[i], gene[i], v);
-        }
-        bool whole = v == trunc(v);
-        l->n_non_integer += !whole;
-        wide |= !whole || v > UINT16_MAX;
-    }
-    return wide && l->count16 != NULL ? stop_wide(l) : CPA_OK;
-}
-
+// Takes values of any cells and genes one by one.
 static cpa_status take_block(void *ctx, const cpa_h5ad_block *b)
 {
     loading *l = ctx;
-    bool csc = l->layout == CPA_LAYOUT_CSC;
+    bool csc = l->m->info.layout == CPA_LAYOUT_CSC;
     const int64_t *cell = csc ? b->minor : b->major, *gene = csc ? b->major : b->minor;
-    cpa_status st = check_counts(l, b, cell, gene);
-    for (int64_t i = 0; st == CPA_OK && i < b->n; i++) {
-        int64_t p = l->cursor != NULL ? l->cursor[cell[i] - l->first]++ : l->at++;
-        put_gene(l, p, gene[i]);
-        put_count(l, p, b->value[i]);
-    }
-    return st;
-}
-
-// ---- Rows: sorted genes, no duplicates
-
-// Sorts keys by their upper 32 bits (values below 256^n_bytes), stable, a byte at a time.
-static void sort_keys(uint64_t *key, uint64_t *spare, int64_t n, int n_bytes)
-{
-    for (int byte = 0; byte < n_bytes; byte++) {
-        int shift = 32 + 8 * byte;
-        int64_t start[257] = {0};
-        for (int64_t i = 0; i < n; i++) {
-            start[((key[i] >> shift) & 255) + 1]++;
+    for (int64_t i = 0; i < b->n; i++) {
+        int64_t p = l->cursor[cell[i] - l->m->first]++;
+        cpa_rows_put_gene(&l->rows, p, (uint32_t)gene[i]);
+        if (cpa_rows_put_counts(&l->rows, p, 1, &b->value[i], NULL, &l->stats) >= 0) {
+            return cpa_bad_count(l->m->file, l->m->path, cell[i], gene[i], b->value[i]);
         }
-        for (int i = 0; i < 256; i++) {
-            start[i + 1] += start[i];
-        }
-        for (int64_t i = 0; i < n; i++) {
-            spare[start[(key[i] >> shift) & 255]++] = key[i];
-        }
-        memcpy(key, spare, (size_t)n * sizeof *key);
-    }
-}
-
-// Sorts the genes of a row. `key` and `spare` hold the row.
-static void sort_row(loading *l, int64_t begin, int64_t n, uint64_t *key, uint64_t *spare)
-{
-    int n_bytes = l->cells->n_genes <= 1 << 16 ? 2 : 4;
-    for (int64_t i = 0; i < n; i++) {
-        float count = (float)count_at(l, begin + i); // exact: it is stored as a float or in 16 bits
-        uint32_t bits;
-        memcpy(&bits, &count, sizeof bits);
-        key[i] = (uint64_t)gene_at(l, begin + i) << 32 | bits;
-    }
-    sort_keys(key, spare, n, n_bytes);
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits = (uint32_t)key[i];
-        float count;
-        memcpy(&count, &bits, sizeof count);
-        put_gene(l, begin + i, (int64_t)(key[i] >> 32));
-        put_count(l, begin + i, (double)count);
-    }
-}
-
-// Adds entries of one gene up into the first of them; genes ascend.
-static cpa_status merge_row(loading *l, int64_t cell, int64_t begin, int64_t end)
-{
-    int64_t head = begin;
-    for (int64_t p = begin + 1; p < end; p++) {
-        if (gene_at(l, p) != gene_at(l, head)) {
-            head = p;
-            continue;
-        }
-        double sum = count_at(l, head) + count_at(l, p);
-        if (l->count16 != NULL && sum > UINT16_MAX) {
-            return stop_wide(l);
-        }
-        if (sum > FLT_MAX) {
-            return bad_count(l, cell, gene_at(l, head), sum);
-        }
-        put_count(l, head, sum);
-        put_count(l, p, 0);
-        l->n_duplicate++;
-    }
-    return CPA_OK;
-}
-
-static cpa_status finish_row(loading *l, int64_t cell, uint64_t *key, uint64_t *spare)
-{
-    int64_t begin = l->indptr[cell], end = l->indptr[cell + 1];
-    bool sorted = true, distinct = true;
-    for (int64_t p = begin + 1; p < end; p++) {
-        sorted &= gene_at(l, p - 1) <= gene_at(l, p);
-        distinct &= gene_at(l, p - 1) != gene_at(l, p);
-    }
-    if (!sorted) {
-        sort_row(l, begin, end - begin, key, spare);
-    }
-    if (!sorted || !distinct) {
-        cpa_status st = merge_row(l, cell, begin, end);
-        if (st != CPA_OK) {
-            return st;
+        if (l->stats.wide && l->rows.count16 != NULL) { // the caller looks at `wide`, not at the status
+            return cpa_fail(CPA_INTERNAL, "a count does not fit into 16 bits");
         }
     }
-    double sum = 0;
-    for (int64_t p = begin; p < end; p++) {
-        double v = count_at(l, p);
-        sum += v;
-        l->max_count = v > l->max_count ? v : l->max_count;
-    }
-    l->library[cell] = sum;
-    l->n_empty += sum == 0;
     return CPA_OK;
 }
 
 static cpa_status finish_rows(loading *l)
 {
     cpa_status st;
-    uint64_t *key = NULL, *spare = NULL;
-    int64_t longest = 0;
-    for (int64_t cell = l->first; cell < l->last; cell++) {
-        int64_t n = l->indptr[cell + 1] - l->indptr[cell];
-        longest = n > longest ? n : longest;
-    }
-    CPA_TRY(cpa_alloc((size_t)longest, sizeof *key, &key));
-    CPA_TRY(cpa_alloc((size_t)longest, sizeof *spare, &spare));
-    for (int64_t cell = l->first; cell < l->last; cell++) {
-        CPA_TRY(finish_row(l, cell, key, spare));
+    uint64_t *room = NULL;
+    CPA_TRY(cpa_alloc(2 * (size_t)l->m->longest, sizeof *room, &room));
+    for (int64_t cell = l->m->first; cell < l->m->last; cell++) {
+        int64_t gene = cpa_rows_finish(&l->rows, cell, room, &l->stats);
+        cpa_row_stats_total(&l->stats, cell, l->rows.library[cell]);
+        if (gene >= 0) {
+            st = cpa_bad_count(l->m->file, l->m->path, cell, gene, (double)INFINITY);
+            goto cleanup;
+        }
     }
 cleanup:
-    cpa_free(&key);
-    cpa_free(&spare);
+    cpa_free(&room);
     return st;
 }
 
-// Reads this rank's slice into its place.
-static cpa_status fill_slice(loading *l)
+static cpa_status scan_slice(loading *l)
 {
     cpa_status st = CPA_OK;
-    l->too_wide = false;
-    l->n_empty = l->n_non_integer = l->n_duplicate = 0;
-    l->max_count = 0;
-    l->at = l->indptr[l->first];
-    if (l->layout != CPA_LAYOUT_CSR) {
-        CPA_TRY(cpa_alloc((size_t)(l->last - l->first), sizeof *l->cursor, &l->cursor));
-        memcpy(l->cursor, l->indptr + l->first, (size_t)(l->last - l->first) * sizeof *l->cursor);
-    }
-    CPA_TRY(cpa_h5ad_scan(l->f, l->layer, l->first, l->last, take_block, l));
+    int64_t first = l->m->first, n = l->m->last - first;
+    CPA_TRY(cpa_alloc((size_t)n, sizeof *l->cursor, &l->cursor));
+    memcpy(l->cursor, l->m->indptr + first, (size_t)n * sizeof *l->cursor);
+    CPA_TRY(cpa_h5ad_scan(l->m->file, l->m->layer, first, l->m->last, take_block, l));
     CPA_TRY(finish_rows(l));
 cleanup:
     cpa_free(&l->cursor);
+    return st;
+}
+
+// ---- What threads can unpack
+
+static cpa_status decode_slice(loading *l)
+{
+    cpa_status st;
+    cpa_decoder *decoder = NULL;
+    const cpa_matrix *m = l->m;
+    cpa_rows slice = l->rows;
+    slice.indptr += m->first;
+    slice.library += m->first;
+    cpa_decoder_plan plan = {.file = m->file,
+                             .raw = m->raw,
+                             .indptr = m->info.layout == CPA_LAYOUT_CSR ? m->indptr : NULL,
+                             .max_cells = m->last - m->first,
+                             .max_values = m->indptr[m->last] - m->indptr[m->first],
+                             .longest = m->longest};
+    CPA_TRY(cpa_decoder_create(&plan, &decoder));
+    cpa_decoder_start(decoder, NULL, m->first, m->last - m->first, &slice);
+    CPA_TRY(cpa_decoder_finish(decoder, &l->stats));
+cleanup:
+    cpa_decoder_destroy(&decoder);
     return st;
 }
 
@@ -248,133 +97,94 @@ cleanup:
 // Takes node memory; the failure is agreed. Collective.
 static cpa_status take_window(loading *l, int window, size_t bytes)
 {
-    cpa_status st = cpa_comm_shared_alloc(l->comm, bytes, &l->cells->shared[window]);
+    cpa_status st = cpa_comm_shared_alloc(l->m->comm, bytes, &l->cells->shared[window]);
     l->cells->bytes += bytes;
-    return cpa_comm_agree(l->comm, st);
-}
-
-static cpa_status start(loading *l)
-{
-    cpa_status st;
-    cpa_matrix_info info;
-    CPA_TRY(cpa_h5ad_matrix_info(l->f, l->layer, &info));
-    CPA_TRY(cpa_alloc(1, sizeof *l->cells, &l->cells));
-    int rank = cpa_comm_node_rank(l->comm), size = cpa_comm_node_size(l->comm);
-    l->layout = info.layout;
-    l->cells->comm = l->comm;
-    l->cells->n_cells = info.n_cells;
-    l->cells->n_genes = (int32_t)info.n_genes;
-    l->first = info.n_cells * rank / size;
-    l->last = info.n_cells * (rank + 1) / size;
-cleanup:
-    return st;
-}
-
-// Counts, and adds up where each cell begins. Collective.
-static cpa_status build_indptr(loading *l)
-{
-    int64_t n = l->cells->n_cells;
-    cpa_status st;
-    CPA_TRY(take_window(l, CELLS, (size_t)(2 * n + 1) * sizeof(int64_t)));
-    l->indptr = l->cells->shared[CELLS];
-    l->library = (double *)(void *)(l->indptr + n + 1);
-    CPA_TRY(cpa_comm_agree(l->comm, cpa_h5ad_count(l->f, l->layer, l->first, l->last, l->indptr + l->first + 1)));
-    CPA_TRY(cpa_comm_node_barrier(l->comm));
-    for (int64_t i = 0; cpa_comm_node_rank(l->comm) == 0 && i < n; i++) {
-        l->indptr[i + 1] += l->indptr[i];
-    }
-    CPA_TRY(cpa_comm_node_barrier(l->comm));
-    l->cells->nnz = l->indptr[n];
-cleanup:
-    return st;
+    return cpa_comm_agree(l->m->comm, st);
 }
 
 // Takes the counts for 16-bit integers; when any rank meets others, once more as float. Collective.
 static cpa_status fill(loading *l)
 {
     cpa_status st;
-    size_t nnz = (size_t)l->cells->nnz;
-    bool narrow = l->cells->n_genes <= 1 << 16;
-    CPA_TRY(take_window(l, GENES, nnz * (narrow ? sizeof *l->gene16 : sizeof *l->gene32)));
-    l->gene16 = narrow ? l->cells->shared[GENES] : NULL;
-    l->gene32 = narrow ? NULL : l->cells->shared[GENES];
-    for (double wide = 0;;) {
-        CPA_TRY(take_window(l, COUNTS, nnz * (wide > 0 ? sizeof *l->count32 : sizeof *l->count16)));
-        l->count16 = wide > 0 ? NULL : l->cells->shared[COUNTS];
-        l->count32 = wide > 0 ? l->cells->shared[COUNTS] : NULL;
-        st = fill_slice(l);
-        CPA_TRY(cpa_comm_agree(l->comm, l->too_wide ? CPA_OK : st));
-        wide = l->too_wide ? 1 : 0;
-        CPA_TRY(cpa_comm_max_f64(l->comm, &wide, 1));
+    size_t nnz = (size_t)l->m->nnz;
+    bool narrow = l->m->info.n_genes <= 1 << 16;
+    CPA_TRY(take_window(l, GENES, nnz * (narrow ? sizeof *l->rows.gene16 : sizeof *l->rows.gene32)));
+    l->rows.gene16 = narrow ? l->cells->shared[GENES] : NULL;
+    l->rows.gene32 = narrow ? NULL : l->cells->shared[GENES];
+    for (double wide = l->m->judged && l->m->stats.wide ? 1 : 0;;) {
+        bool is_wide = wide > 0;
+        CPA_TRY(take_window(l, COUNTS, nnz * (is_wide ? sizeof *l->rows.count32 : sizeof *l->rows.count16)));
+        l->rows.count16 = is_wide ? NULL : l->cells->shared[COUNTS];
+        l->rows.count32 = is_wide ? l->cells->shared[COUNTS] : NULL;
+        l->stats = (cpa_row_stats){0};
+        st = l->m->raw != NULL ? decode_slice(l) : scan_slice(l);
+        wide = !is_wide && l->stats.wide ? 1 : 0;
+        CPA_TRY(cpa_comm_agree(l->m->comm, wide > 0 ? CPA_OK : st));
+        CPA_TRY(cpa_comm_max_f64(l->m->comm, &wide, 1));
         if (wide <= 0) {
-            return cpa_comm_node_barrier(l->comm);
+            return cpa_comm_node_barrier(l->m->comm);
         }
-        cpa_comm_shared_free(l->comm, &l->cells->shared[COUNTS]);
-        l->cells->bytes -= nnz * sizeof *l->count16;
+        cpa_comm_shared_free(l->m->comm, &l->cells->shared[COUNTS]);
+        l->cells->bytes -= nnz * sizeof *l->rows.count16;
     }
 cleanup:
     return st;
 }
 
-// Adds the figures of the slices up: every node has all cells, so the sum over ranks counts each cell once per node.
-// Collective.
-static cpa_status add_up(loading *l)
+// Takes the memory, reads, and adds the figures of the slices up: every node has all cells. Collective.
+static cpa_status load(loading *l)
 {
     cpa_status st;
-    int64_t sum[4] = {l->n_empty, l->n_non_integer, l->n_duplicate, cpa_comm_node_rank(l->comm) == 0 ? 1 : 0};
-    CPA_TRY(cpa_comm_sum_i64(l->comm, sum, 4));
-    CPA_TRY(cpa_comm_max_f64(l->comm, &l->max_count, 1));
+    int64_t n = l->m->info.n_cells;
+    CPA_TRY(cpa_comm_agree(l->m->comm, cpa_alloc(1, sizeof *l->cells, &l->cells)));
     cpa_cells *c = l->cells;
-    c->n_empty = sum[0] / sum[3];
-    c->n_non_integer = sum[1] / sum[3];
-    c->n_duplicate = sum[2] / sum[3];
-    c->max_count = l->max_count;
-    c->indptr = l->indptr;
-    c->library = l->library;
-    c->gene16 = l->gene16;
-    c->gene32 = l->gene32;
-    c->count16 = l->count16;
-    c->count32 = l->count32;
+    c->matrix = l->m;
+    c->bytes = (size_t)(n + 1) * sizeof *c->indptr;
+    CPA_TRY(take_window(l, LIBRARY, (size_t)n * sizeof *c->library));
+    l->rows.library = c->shared[LIBRARY];
+    l->rows.indptr = l->m->indptr;
+    CPA_TRY(fill(l));
+    CPA_TRY(cpa_matrix_take_stats(l->m, &l->stats, l->m->is_first_node));
+    c->n_cells = n;
+    c->n_genes = (int32_t)l->m->info.n_genes;
+    c->nnz = l->m->nnz;
+    c->n_empty = l->m->stats.n_empty;
+    c->n_non_integer = l->m->stats.n_non_integer;
+    c->n_duplicate = l->m->stats.n_duplicate;
+    c->max_count = l->m->stats.max_count;
+    c->indptr = l->rows.indptr;
+    c->library = l->rows.library;
+    c->gene16 = l->rows.gene16;
+    c->gene32 = l->rows.gene32;
+    c->count16 = l->rows.count16;
+    c->count32 = l->rows.count32;
+    cpa_h5ad_raw_close(&l->m->raw); // the tables of chunks have served
 cleanup:
     return st;
 }
 
-static void warn(const loading *l)
+cpa_status cpa_cells_load_matrix(cpa_matrix **m, cpa_cells **out)
 {
-    const cpa_cells *c = l->cells;
-    const char *path = cpa_h5ad_path(l->f), *name = l->layer != NULL ? l->layer : "X";
-    if (c->n_non_integer > 0) {
-        cpa_warn("%s: %lld of the %lld values of %s are not integers (largest value %g): corrected counts are fine, "
-                 "normalised or log-transformed ones are not",
-                 path, (long long)c->n_non_integer, (long long)c->nnz, name, c->max_count);
+    loading l = {.m = *m};
+    cpa_status st = load(&l);
+    *m = NULL;
+    if (st != CPA_OK) {
+        if (l.cells == NULL || l.cells->matrix == NULL) {
+            cpa_matrix_close(&l.m);
+        }
+        cpa_cells_destroy(&l.cells);
+        return st;
     }
-    if (c->n_duplicate > 0) {
-        cpa_warn("%s: %lld entries of %s name a gene twice in a cell; they were added up", path,
-                 (long long)c->n_duplicate, name);
-    }
-    if (c->n_empty > 0) {
-        cpa_warn("%s: %lld of the %lld cells of %s have no counts; they are kept", path, (long long)c->n_empty,
-                 (long long)c->n_cells, name);
-    }
-    if (c->max_count > 0x1p24) {
-        cpa_warn("%s: counts of %s reach %g; those above 2^24 are rounded", path, name, c->max_count);
-    }
+    cpa_matrix_warn(l.m);
+    *out = l.cells;
+    return CPA_OK;
 }
 
 cpa_status cpa_cells_load(cpa_comm *comm, cpa_h5ad *f, const char *layer, cpa_cells **out)
 {
-    cpa_status st;
-    loading l = {.comm = comm, .f = f, .layer = layer};
-    CPA_TRY(cpa_comm_agree(comm, start(&l)));
-    CPA_TRY(build_indptr(&l));
-    CPA_TRY(fill(&l));
-    CPA_TRY(add_up(&l));
-    warn(&l);
-    *out = l.cells;
-    return CPA_OK;
-cleanup:
-    cpa_cells_destroy(&l.cells);
-    return st;
+    cpa_matrix *m = NULL;
+    cpa_status st = cpa_matrix_open(comm, f, layer, &m);
+    return st == CPA_OK ? cpa_cells_load_matrix(&m, out) : st;
 }
 
 void cpa_cells_destroy(cpa_cells **cells)
@@ -382,8 +192,9 @@ void cpa_cells_destroy(cpa_cells **cells)
     if (*cells == NULL) {
         return;
     }
-    for (int i = 0; i < N_WINDOWS; i++) {
-        cpa_comm_shared_free((*cells)->comm, &(*cells)->shared[i]);
+    for (int i = 0; i < N_WINDOWS && (*cells)->matrix != NULL; i++) {
+        cpa_comm_shared_free((*cells)->matrix->comm, &(*cells)->shared[i]);
     }
+    cpa_matrix_close(&(*cells)->matrix);
     cpa_free(cells);
 }

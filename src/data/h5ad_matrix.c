@@ -156,14 +156,19 @@ static void close_matrix(matrix *m)
     cpa_free(&m->path);
 }
 
+cpa_status cpa_h5ad_matrix_path(const cpa_h5ad *f, const char *layer, char **out)
+{
+    bool in_layer = layer != NULL && strcmp(f->x, "X") == 0;
+    return in_layer ? cpa_sprintf(out, "layers/%s", layer) : cpa_strdup(f->x, out);
+}
+
 // Opens and checks all that can be told without reading values. The caller closes it also on failure.
 static cpa_status open_matrix(cpa_h5ad *f, const char *layer, matrix *m)
 {
     cpa_status st;
     int64_t shape[2];
     *m = (matrix){.f = f};
-    bool in_layer = layer != NULL && strcmp(f->x, "X") == 0;
-    CPA_TRY(in_layer ? cpa_sprintf(&m->path, "layers/%s", layer) : cpa_strdup(f->x, &m->path));
+    CPA_TRY(cpa_h5ad_matrix_path(f, layer, &m->path));
     if (cpa_h5_kind_of(f->h5, m->path) == CPA_H5_NOTHING) {
         return missing_matrix(f, layer);
     }
@@ -433,4 +438,50 @@ cleanup:
     buffers_fini(&b);
     close_matrix(&m);
     return st;
+}
+
+// ---- Raw
+
+cpa_status cpa_h5ad_raw_open(cpa_h5ad *f, const char *layer, cpa_h5ad_raw **out, const char **why)
+{
+    matrix m;
+    cpa_h5ad_raw *raw = NULL;
+    cpa_status st = open_matrix(f, layer, &m);
+    *out = NULL;
+    if (st != CPA_OK) {
+        goto cleanup;
+    }
+    *why = "it is stored gene by gene (CSC)";
+    if (m.info.layout == CPA_LAYOUT_CSC) {
+        goto cleanup;
+    }
+    *why = "only some of its genes are used (--genes)";
+    if (f->place != NULL) {
+        goto cleanup;
+    }
+    CPA_TRY(cpa_alloc(1, sizeof *raw, &raw));
+    raw->info = m.info;
+    CPA_TRY(cpa_strdup(m.path, &raw->path));
+    CPA_TRY(cpa_chunks_open(m.data, &raw->data, why));
+    if (raw->data != NULL && m.indices != NULL) {
+        CPA_TRY(cpa_chunks_open(m.indices, &raw->indices, why));
+    }
+    if (raw->data != NULL && (m.indices == NULL || raw->indices != NULL)) {
+        *out = raw;
+        raw = NULL;
+    }
+cleanup:
+    cpa_h5ad_raw_close(&raw);
+    close_matrix(&m);
+    return st;
+}
+
+void cpa_h5ad_raw_close(cpa_h5ad_raw **raw)
+{
+    if (*raw != NULL) {
+        cpa_chunks_close(&(*raw)->data);
+        cpa_chunks_close(&(*raw)->indices);
+        cpa_free(&(*raw)->path);
+        cpa_free(raw);
+    }
 }

@@ -89,13 +89,20 @@ static void copy_meaning(const cpa_registry *r, int64_t row, cpa_batch *batch, i
     batch->cell[slot] = (int32_t)(uint32_t)row;
 }
 
-cpa_status cpa_loader_fill(const cpa_cells *cells, const cpa_registry *registry, const int64_t *row, int n,
-                           cpa_batch *batch)
+// The counts of cell row[i]: at place[i], or with `place` NULL in `cells`, which hold all.
+static inline cpa_place place_of(const cpa_cells *cells, const cpa_place *place, const int64_t *row, int i)
+{
+    return place != NULL ? place[i] : (cpa_place){cells, row[i]};
+}
+
+static cpa_status fill(const cpa_cells *cells, const cpa_place *place, const cpa_registry *registry, const int64_t *row,
+                       int n, cpa_batch *batch)
 {
     cpa_status st = CPA_OK;
     int64_t nnz = 0;
     for (int i = 0; i < n; i++) {
-        nnz += cpa_cells_nnz(cells, row[i]);
+        cpa_place p = place_of(cells, place, row, i);
+        nnz += cpa_cells_nnz(p.cells, p.row);
     }
     CPA_REQUIRE(n <= batch->max_cells && nnz <= batch->max_nnz, CPA_INTERNAL,
                 "a batch of %d cells and %lld values does not fit into one made for %d and %lld", n, (long long)nnz,
@@ -108,15 +115,29 @@ cpa_status cpa_loader_fill(const cpa_cells *cells, const cpa_registry *registry,
     batch->nnz = nnz;
     batch->indptr[0] = 0;
     for (int i = 0; i < n; i++) {
-        batch->indptr[i + 1] = batch->indptr[i] + (int32_t)cpa_cells_nnz(cells, row[i]);
+        cpa_place p = place_of(cells, place, row, i);
+        batch->indptr[i + 1] = batch->indptr[i] + (int32_t)cpa_cells_nnz(p.cells, p.row);
         copy_meaning(registry, row[i], batch, i);
     }
 #pragma omp parallel for schedule(static) if (nnz >= PARALLEL_NNZ)
     for (int i = 0; i < n; i++) {
-        copy_cell(cells, row[i], batch, i);
+        cpa_place p = place_of(cells, place, row, i);
+        copy_cell(p.cells, p.row, batch, i);
     }
 cleanup:
     return st;
+}
+
+cpa_status cpa_loader_fill(const cpa_cells *cells, const cpa_registry *registry, const int64_t *row, int n,
+                           cpa_batch *batch)
+{
+    return fill(cells, NULL, registry, row, n, batch);
+}
+
+cpa_status cpa_loader_fill_from(const cpa_place *place, const cpa_registry *registry, const int64_t *row, int n,
+                                cpa_batch *batch)
+{
+    return fill(NULL, place, registry, row, n, batch);
 }
 
 cpa_status cpa_loader_max_nnz(const cpa_cells *cells, int n, int64_t *out)

@@ -1,16 +1,13 @@
 // Owns: the order in which training cells come. Keeps two arrays of the cells; never knows of ranks, threads or memory.
 #include "cpa/data/sampler.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 #include "cpa/base/rng.h"
 
 enum {
-    MIN_BATCH = 3,         // batch normalisation over fewer cells means nothing
-    FULL_UP_TO = 65536,    // cells that are still shuffled one by one
-    DEFAULT_BLOCK = 64,    // cells; with the window below, 65,536 cells at a time
-    DEFAULT_WINDOW = 1024, // blocks
+    MIN_BATCH = 3,      // batch normalisation over fewer cells means nothing
+    FULL_UP_TO = 65536, // cells that are still shuffled one by one
 };
 
 struct cpa_sampler {
@@ -21,6 +18,8 @@ struct cpa_sampler {
     int64_t *first; // [n_lanes+1] where a lane's cells begin in `cell` and `order`
     int64_t *cell;  // [n] by lane, ascending
     int64_t *order; // [n] by lane, in the order of the current epoch
+    int64_t *last;  // [n_lanes] place of the lane's last block, which may be a short one, among its shuffled blocks
+    int64_t *taken; // scratch: the blocks of the longest lane
 };
 
 // Cells of block j of `n` cells: all blocks are full but the last.
@@ -33,6 +32,11 @@ static int64_t block_size(const cpa_sampler *s, int64_t n, int64_t j)
 static int64_t lane_size(const cpa_sampler *s, int lane)
 {
     return s->first[lane + 1] - s->first[lane];
+}
+
+static int64_t lane_blocks(const cpa_sampler *s, int lane)
+{
+    return (lane_size(s, lane) + s->block - 1) / s->block;
 }
 
 // Whether the last cells of a lane are too few for a batch of their own.
@@ -70,6 +74,15 @@ static void deal(cpa_sampler *s, const int64_t *cell)
     first[0] = 0;
 }
 
+static int64_t most_blocks(const cpa_sampler *s)
+{
+    int64_t most = 0;
+    for (int lane = 0; lane < s->n_lanes; lane++) {
+        most = lane_blocks(s, lane) > most ? lane_blocks(s, lane) : most;
+    }
+    return most;
+}
+
 cpa_status cpa_sampler_create(const int64_t *cell, int64_t n, int n_lanes, int batch_size, int block, int64_t window,
                               uint64_t seed, cpa_sampler **out)
 {
@@ -85,6 +98,7 @@ cpa_status cpa_sampler_create(const int64_t *cell, int64_t n, int n_lanes, int b
     CPA_TRY(cpa_alloc((size_t)n_lanes + 1, sizeof *s->first, &s->first));
     CPA_TRY(cpa_alloc((size_t)n, sizeof *s->cell, &s->cell));
     CPA_TRY(cpa_alloc((size_t)n, sizeof *s->order, &s->order));
+    CPA_TRY(cpa_alloc((size_t)n_lanes, sizeof *s->last, &s->last));
     deal(s, cell);
     for (int lane = 0; lane < n_lanes; lane++) {
         CPA_REQUIRE(
@@ -93,6 +107,7 @@ cpa_status cpa_sampler_create(const int64_t *cell, int64_t n, int n_lanes, int b
             "least %d in each: use fewer --lanes, or a smaller shuffle block",
             (long long)n, block, lane, n_lanes, (long long)lane_size(s, lane), MIN_BATCH);
     }
+    CPA_TRY(cpa_alloc((size_t)most_blocks(s), sizeof *s->taken, &s->taken));
     CPA_TRY(cpa_sampler_epoch(s, 0));
     *out = s;
     s = NULL;
@@ -110,6 +125,8 @@ void cpa_sampler_destroy(cpa_sampler **out)
     cpa_free(&s->first);
     cpa_free(&s->cell);
     cpa_free(&s->order);
+    cpa_free(&s->last);
+    cpa_free(&s->taken);
     cpa_free(out);
 }
 
@@ -134,28 +151,39 @@ int cpa_sampler_max_batch(const cpa_sampler *s)
     return (int)most;
 }
 
-// The order of one lane. The shuffled blocks are listed at the end of `order`: what is written before them never reaches a
-// block not yet taken, because every such block still has a cell to come.
+// The blocks of a lane in the order of an epoch, in s->taken; their number.
+static int64_t shuffle_blocks(cpa_sampler *s, int lane, uint32_t epoch)
+{
+    int64_t n_blocks = lane_blocks(s, lane);
+    for (int64_t k = 0; k < n_blocks; k++) {
+        s->taken[k] = k;
+    }
+    cpa_shuffle(s->seed, CPA_STREAM_SHUFFLE, epoch, (uint32_t)lane, s->taken, n_blocks);
+    return n_blocks;
+}
+
+// Mixes the n cells of a window; single cells are mixed already.
+static void mix_window(const cpa_sampler *s, uint32_t epoch, int lane, int64_t window, int64_t *cell, int64_t n)
+{
+    if (s->block > 1) {
+        cpa_shuffle(s->seed, CPA_STREAM_SHUFFLE, epoch, (uint32_t)(lane + s->n_lanes * (window + 1)), cell, n);
+    }
+}
+
 static void order_lane(cpa_sampler *s, int lane, uint32_t epoch)
 {
     const int64_t *cell = s->cell + s->first[lane];
     int64_t *order = s->order + s->first[lane], n = lane_size(s, lane), at = 0;
-    int64_t n_blocks = (n + s->block - 1) / s->block, *taken = order + n - n_blocks;
-    for (int64_t k = 0; k < n_blocks; k++) {
-        taken[k] = k;
-    }
-    cpa_shuffle(s->seed, CPA_STREAM_SHUFFLE, epoch, (uint32_t)lane, taken, n_blocks);
+    int64_t n_blocks = shuffle_blocks(s, lane, epoch);
     for (int64_t k = 0, window = 0; k < n_blocks; window++) {
         int64_t start = at;
         for (int64_t end = n_blocks - k < s->window ? n_blocks : k + s->window; k < end; k++) {
-            int64_t j = taken[k], size = block_size(s, n, j);
+            int64_t j = s->taken[k], size = block_size(s, n, j);
             memcpy(order + at, cell + j * s->block, (size_t)size * sizeof *cell);
             at += size;
+            s->last[lane] = j == n_blocks - 1 ? k : s->last[lane];
         }
-        if (s->block > 1) { // single cells are shuffled already
-            cpa_shuffle(s->seed, CPA_STREAM_SHUFFLE, epoch, (uint32_t)(lane + s->n_lanes * (window + 1)), order + start,
-                        at - start);
-        }
+        mix_window(s, epoch, lane, window, order + start, at - start);
     }
 }
 
@@ -176,8 +204,79 @@ void cpa_sampler_batch(const cpa_sampler *s, int lane, int64_t step, const int64
     *n = out ? 0 : (int)(to - from);
 }
 
-void cpa_sampler_default(int64_t n, int *block, int64_t *window)
+void cpa_sampler_list(const cpa_sampler *s, int64_t *cell)
 {
-    *block = n <= FULL_UP_TO ? 1 : DEFAULT_BLOCK;
-    *window = n <= FULL_UP_TO ? 0 : DEFAULT_WINDOW;
+    memcpy(cell, s->order, (size_t)s->n * sizeof *cell);
+}
+
+cpa_block cpa_sampler_lane(const cpa_sampler *s, int lane)
+{
+    return (cpa_block){s->cell + s->first[lane], lane_size(s, lane)};
+}
+
+int cpa_sampler_block_size(const cpa_sampler *s)
+{
+    return s->block;
+}
+
+int64_t cpa_sampler_window_blocks(const cpa_sampler *s)
+{
+    int64_t most = most_blocks(s);
+    return s->window < most ? s->window : most;
+}
+
+int64_t cpa_sampler_windows(const cpa_sampler *s)
+{
+    return (most_blocks(s) + s->window - 1) / s->window;
+}
+
+int64_t cpa_sampler_window(cpa_sampler *s, int64_t epoch, int lane, int64_t window, cpa_block *block, int64_t *n,
+                           int64_t *order)
+{
+    int64_t n_blocks = shuffle_blocks(s, lane, (uint32_t)epoch), size = lane_size(s, lane), cells = 0;
+    *n = 0;
+    for (int64_t k = window * s->window; k < n_blocks && k < (window + 1) * s->window; k++) {
+        int64_t j = s->taken[k];
+        block[*n] = (cpa_block){s->cell + s->first[lane] + j * s->block, block_size(s, size, j)};
+        for (int64_t i = 0; i < block[*n].n; i++, cells++) {
+            order[cells] = cells;
+        }
+        ++*n;
+    }
+    mix_window(s, (uint32_t)epoch, lane, window, order, cells);
+    return cells;
+}
+
+// Where in a lane's order the shuffled block k begins.
+static int64_t block_place(const cpa_sampler *s, int lane, int64_t k)
+{
+    int64_t lacking = s->block - block_size(s, lane_size(s, lane), lane_blocks(s, lane) - 1);
+    return k * s->block - (k > s->last[lane] ? lacking : 0);
+}
+
+// The window that the cell at `place` of a lane's order lies in.
+static int64_t window_at(const cpa_sampler *s, int lane, int64_t place)
+{
+    int64_t k = place / s->block; // or the block behind it, when the short one came before
+    k += k + 1 < lane_blocks(s, lane) && block_place(s, lane, k + 1) <= place;
+    return k / s->window;
+}
+
+bool cpa_sampler_span(const cpa_sampler *s, int lane, int64_t step, cpa_span *out)
+{
+    const int64_t *rows;
+    int n;
+    cpa_sampler_batch(s, lane, step, &rows, &n);
+    int64_t place = rows - (s->order + s->first[lane]);
+    if (n > 0) {
+        out->first = window_at(s, lane, place);
+        out->last = window_at(s, lane, place + n - 1);
+        out->offset = place - block_place(s, lane, out->first * s->window);
+    }
+    return n > 0;
+}
+
+bool cpa_sampler_is_full(int64_t n)
+{
+    return n <= FULL_UP_TO;
 }

@@ -64,6 +64,7 @@ void cpa_h5_init(void)
     H5open();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     H5Zregister(&lzf);
+    cpa_h5_filters_register();
 }
 
 // Of a failed system call HDF5 tells the time, the file and more; what counts is "file write failed" and the system's

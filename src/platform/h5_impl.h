@@ -13,6 +13,21 @@ struct cpa_h5 {
     int error; // errno of the first failure to write
 };
 
+struct cpa_h5_data {
+    const cpa_h5 *file;
+    char *path;
+    char *field;            // of a compound, or NULL
+    hid_t set, space, type; // type: of the field, if any
+    cpa_h5_info info;
+};
+
+// Where a chunk lies in the file.
+typedef struct cpa_h5_place {
+    uint64_t at;
+    uint32_t bytes; // 0: it was never written
+    uint32_t mask;  // filters left out
+} cpa_h5_place;
+
 /** Prepares the library once: silences its own error printing, registers the LZF filter. */
 void cpa_h5_init(void);
 
@@ -28,6 +43,15 @@ void cpa_h5_disk_use(hid_t access, const char *path, int *error);
 
 /** `st`; but IO with the reason when some read has failed, which HDF5 never learns: what it then said is not so. */
 cpa_status cpa_h5_settle(cpa_status st);
+
+/** Opens a file once more through a driver that listens where chunks are read from (h5_locate.c); negative on failure. */
+hid_t cpa_h5_listen_open(const char *path);
+
+/** Finds the chunk of `set`, of a file from cpa_h5_listen_open, that begins with element first[rank]. */
+bool cpa_h5_listen(hid_t set, const hsize_t *first, cpa_h5_place *place);
+
+/** Registers the filters Zstandard and Blosc, for reading. */
+void cpa_h5_filters_register(void);
 
 /** The class of a datatype. */
 cpa_h5_class cpa_h5_class_of(hid_t type);

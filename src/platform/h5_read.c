@@ -11,14 +11,6 @@
 
 enum { STRING_BYTES = 1 << 20 }; // read at once
 
-struct cpa_h5_data {
-    const cpa_h5 *file;
-    char *path;
-    char *field;            // of a compound, or NULL
-    hid_t set, space, type; // type: of the field, if any
-    cpa_h5_info info;
-};
-
 static const struct {
     int id;
     const char *name;

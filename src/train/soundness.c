@@ -66,7 +66,7 @@ cleanup:
     return st;
 }
 
-// The loss of the first training batch, as predictions would meet it. The same on every rank.
+// The loss of the first training batch, as predictions would meet it, on the rank whose it is. Collective.
 static cpa_status check_loss(const cpa_step_parts *parts)
 {
     cpa_status st = CPA_OK;
@@ -78,10 +78,14 @@ static cpa_status check_loss(const cpa_step_parts *parts)
     int n;
     int64_t nnz;
     CPA_TRY(cpa_sampler_epoch(parts->sampler, 0));
+    CPA_TRY(cpa_feed_step(parts->feed, 0, 0));
+    if (cpa_comm_rank(parts->comm) > 0) {
+        goto cleanup;
+    }
     cpa_sampler_batch(parts->sampler, 0, 0, &rows, &n);
-    CPA_TRY(cpa_loader_max_nnz(parts->cells, n, &nnz));
+    CPA_TRY(cpa_feed_max_nnz(parts->feed, n, &nnz));
     CPA_TRY(cpa_batch_create(n, nnz, r->n_genes, r->n_covs, r->max_comb_len, &batch));
-    CPA_TRY(cpa_loader_fill(parts->cells, r, rows, n, batch));
+    CPA_TRY(cpa_feed_fill(parts->feed, r, 0, 0, batch));
     CPA_TRY(cpa_model_validate(parts->model, batch, &scores));
     if (!isfinite(scores.recon_loss)) {
         CPA_TRY(cpa_model_diagnose(parts->model, batch, NULL, parts->gene, &why));

@@ -31,7 +31,7 @@ cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out)
     int64_t nnz;
     int max = cpa_sampler_max_batch(parts->sampler), lanes = parts->config->lanes,
         n_sums = cpa_model_n_sums(parts->model) + N_NEWS;
-    CPA_TRY(cpa_loader_max_nnz(parts->cells, max, &nnz));
+    CPA_TRY(cpa_feed_max_nnz(parts->feed, max, &nnz));
     CPA_TRY(cpa_batch_create(max, nnz, parts->registry->n_genes, parts->registry->n_covs, parts->registry->max_comb_len,
                              &s->batch));
     if (parts->config->mixup_alpha > 0) {
@@ -97,7 +97,7 @@ static cpa_status run_lane(cpa_stepper *s, int lane, int64_t step, const cpa_lan
     if (n == 0) {
         return cpa_model_no_lane(s->p.model, sums);
     }
-    CPA_TRY(cpa_loader_fill(s->p.cells, s->p.registry, rows, n, s->batch));
+    CPA_TRY(cpa_feed_fill(s->p.feed, s->p.registry, lane, step, s->batch));
     if (alpha > 0) {
         double lambda;
         cpa_mixup_draw(s->p.seed, plan->epoch, lane, step, alpha, n, &lambda, s->partner);
@@ -249,6 +249,7 @@ cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step
                           .seed = s->p.seed};
     bool stop = false;
     int n_lanes = global_batch(s, step, &plan);
+    CPA_TRY(cpa_feed_step(s->p.feed, epoch, step));
     CPA_TRY(run_lanes(s, step, &phase, &plan, &stop));
     CPA_TRY(check_finite(s, epoch, step, &phase, &plan));
     CPA_TRY(cpa_optimizer_step(&s->optimizer, cpa_model_params(s->p.model), c, &phase, n_lanes));

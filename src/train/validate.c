@@ -1,4 +1,4 @@
-// Owns: validation. Batches are fixed, ranks take them in turn, results are put together in batch order. Never trains.
+// Owns: validation. Batches are fixed, ranks take stretches of them, results are put together in batch order. Never trains.
 #include <math.h>
 #include <string.h>
 
@@ -18,14 +18,19 @@ struct cpa_validator {
     cpa_real *basal, *after; // [max batch, n_latent]
     double *mine, *all;      // metrics of this rank's batches; of all, rank after rank
     int per_rank;            // batches a rank has room for
+    int first, end;          // its batches
+    int64_t first_cell;      // of these in `cell`
     int n_query_batches;     // the first ones: the neighbours of their cells are looked for in the whole split
     cpa_whole *whole;        // NULL without validation cells
     bool seen;               // it knows the real cells
 };
 
+// The cells and their order: all mixed or, when they are more than a window of training, by blocks like the cells of a lane, so that
+// they can be streamed.
 static cpa_status collect_cells(cpa_validator *v)
 {
     cpa_status st = CPA_OK;
+    cpa_sampler *order = NULL;
     const cpa_registry *r = v->p.registry;
     CPA_TRY(cpa_alloc((size_t)r->n_valid, sizeof *v->cell, &v->cell));
     for (int64_t i = 0; i < r->n_cells; i++) {
@@ -33,8 +38,16 @@ static cpa_status collect_cells(cpa_validator *v)
             v->cell[v->n_cells++] = i;
         }
     }
-    cpa_shuffle(v->p.seed, CPA_STREAM_VALID, 0, 0, v->cell, v->n_cells);
+    int64_t window = v->p.window * v->p.block, of_lane = v->p.window / v->p.config->lanes;
+    if (window == 0 || v->n_cells <= window || v->n_cells < 3) {
+        cpa_shuffle(v->p.seed, CPA_STREAM_VALID, 0, 0, v->cell, v->n_cells);
+        goto cleanup;
+    }
+    CPA_TRY(cpa_sampler_create(v->cell, v->n_cells, 1, v->batch_size, v->p.block, of_lane > 0 ? of_lane : 1, v->p.seed,
+                               &order));
+    cpa_sampler_list(order, v->cell);
 cleanup:
+    cpa_sampler_destroy(&order);
     return st;
 }
 
@@ -43,6 +56,23 @@ static int batch_of(const cpa_validator *v, int b, int64_t *first)
 {
     *first = (int64_t)b * v->batch_size;
     return (int)((b == v->n_batches - 1 ? v->n_cells : *first + v->batch_size) - *first);
+}
+
+// Neighbouring batches have cells of the same windows, so a rank takes neighbours.
+static cpa_status share_batches(cpa_validator *v)
+{
+    int64_t first = (int64_t)cpa_comm_rank(v->p.comm) * v->per_rank, end = first + v->per_rank, end_cell;
+    v->first = (int)(first < v->n_batches ? first : v->n_batches);
+    v->end = (int)(end < v->n_batches ? end : v->n_batches);
+    v->first_cell = (int64_t)v->first * v->batch_size;
+    end_cell = v->end < v->n_batches ? (int64_t)v->end * v->batch_size : v->n_cells;
+    return cpa_feed_list(v->p.feed, v->cell + v->first_cell, v->first < v->end ? end_cell - v->first_cell : 0);
+}
+
+// Fills the batch with one of this rank's batches.
+static cpa_status fill(cpa_validator *v, int64_t first, int n)
+{
+    return cpa_feed_fill_listed(v->p.feed, v->p.registry, first - v->first_cell, n, v->batch);
 }
 
 int cpa_validator_max_batch(const cpa_validator *v)
@@ -81,7 +111,7 @@ cpa_status cpa_validator_create(const cpa_step_parts *parts, cpa_validator **out
     int most = cpa_validator_max_batch(v), ranks = cpa_comm_size(parts->comm);
     v->per_rank = (v->n_batches + ranks - 1) / ranks;
     v->n_latent = cpa_model_n_latent(parts->model);
-    CPA_TRY(cpa_loader_max_nnz(parts->cells, most, &nnz));
+    CPA_TRY(cpa_feed_max_nnz(parts->feed, most, &nnz));
     CPA_TRY(cpa_batch_create(most, nnz, parts->registry->n_genes, parts->registry->n_covs,
                              parts->registry->max_comb_len, &v->batch));
     CPA_TRY(cpa_alloc((size_t)most * (size_t)v->n_latent, sizeof *v->basal, &v->basal));
@@ -91,6 +121,7 @@ cpa_status cpa_validator_create(const cpa_step_parts *parts, cpa_validator **out
     if (v->n_batches) {
         CPA_TRY(create_whole(v, most));
     }
+    CPA_TRY(share_batches(v));
     *out = v;
     v = NULL;
 cleanup:
@@ -144,7 +175,7 @@ static cpa_status run_batch(cpa_validator *v, int b, double *metric)
     int64_t first;
     cpa_scores scores;
     int n = batch_of(v, b, &first), k = n - 1 < 30 ? n - 1 : 30;
-    CPA_TRY(cpa_loader_fill(v->p.cells, v->p.registry, v->cell + first, n, v->batch));
+    CPA_TRY(fill(v, first, n));
     CPA_TRY(cpa_model_validate(v->p.model, v->batch, &scores));
     CPA_TRY(cpa_model_latent(v->p.model, CPA_LATENT_BASAL, v->basal));
     CPA_TRY(cpa_model_latent(v->p.model, CPA_LATENT_ALL, v->after));
@@ -165,10 +196,10 @@ cleanup:
 static cpa_status see_cells(cpa_validator *v)
 {
     cpa_status st = CPA_OK;
-    for (int b = cpa_comm_rank(v->p.comm); st == CPA_OK && b < v->n_batches; b += cpa_comm_size(v->p.comm)) {
+    for (int b = v->first; st == CPA_OK && b < v->end; b++) {
         int64_t first;
         int n = batch_of(v, b, &first);
-        st = cpa_loader_fill(v->p.cells, v->p.registry, v->cell + first, n, v->batch);
+        st = fill(v, first, n);
         if (st == CPA_OK) {
             st = cpa_whole_see(v->whole, v->batch, first);
         }
@@ -184,13 +215,9 @@ cleanup:
 static cpa_status run_batches(cpa_validator *v, int begin, int end)
 {
     cpa_status st = CPA_OK;
-    int rank = cpa_comm_rank(v->p.comm), ranks = cpa_comm_size(v->p.comm);
-    for (int b = rank; st == CPA_OK && b < end; b += ranks) {
-        if (cpa_stop_wanted()) {
-            st = cpa_fail(CPA_AGAIN, "validation was put off: %s wants a stop", cpa_stop_reason());
-        } else if (b >= begin) {
-            st = run_batch(v, b, v->mine + (b / ranks) * N_METRICS);
-        }
+    for (int b = begin > v->first ? begin : v->first; st == CPA_OK && b < end && b < v->end; b++) {
+        st = cpa_stop_wanted() ? cpa_fail(CPA_AGAIN, "validation was put off: %s wants a stop", cpa_stop_reason())
+                               : run_batch(v, b, v->mine + (b - v->first) * N_METRICS);
     }
     return cpa_comm_agree(v->p.comm, st);
 }
@@ -218,8 +245,8 @@ static cpa_status blame_batch(cpa_validator *v, int b, double loss)
     cpa_text why = {0};
     int64_t first;
     int n = batch_of(v, b, &first);
-    if (b % cpa_comm_size(v->p.comm) == cpa_comm_rank(v->p.comm)) {
-        CPA_TRY(cpa_loader_fill(v->p.cells, v->p.registry, v->cell + first, n, v->batch));
+    if (b >= v->first && b < v->end) {
+        CPA_TRY(fill(v, first, n));
         CPA_TRY(cpa_model_diagnose(v->p.model, v->batch, NULL, v->p.gene, &why));
         st = cpa_fail(
             CPA_NONFINITE,
@@ -234,7 +261,6 @@ cleanup:
 cpa_status cpa_validator_run(cpa_validator *v, cpa_history *h, double *cpa_metric)
 {
     cpa_status st = CPA_OK;
-    int ranks = cpa_comm_size(v->p.comm);
     CPA_TRY(cpa_soundness_replicas(v->p.comm, cpa_model_params(v->p.model)));
     if (v->n_batches) {
         CPA_TRY(run_all(v));
@@ -242,7 +268,7 @@ cpa_status cpa_validator_run(cpa_validator *v, cpa_history *h, double *cpa_metri
     }
     double sum = 0;
     for (int b = 0; b < v->n_batches; b++) {
-        const double *m = v->all + ((b % ranks) * v->per_rank + b / ranks) * N_METRICS;
+        const double *m = v->all + b * N_METRICS;
         if (!isfinite(m[METRIC_RECON])) { // the metric can look fine beside it
             return blame_batch(v, b, m[METRIC_RECON]);
         }

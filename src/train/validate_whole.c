@@ -115,7 +115,7 @@ static cpa_status make_moments(cpa_whole *w)
         most = w->group[k].n > most ? w->group[k].n : most;
     }
     w->at_once = EXCHANGED / (4 * w->n_genes) > 1 ? EXCHANGED / (4 * w->n_genes) : 1;
-    CPA_TRY(cpa_moments_create(w->p.model, w->n_groups, most, w->p.cells->max_count, &w->moments));
+    CPA_TRY(cpa_moments_create(w->p.model, w->n_groups, most, cpa_feed_max_count(w->p.feed), &w->moments));
     CPA_TRY(cpa_alloc((size_t)w->n_groups * 3 * genes, sizeof *w->real, &w->real));
     CPA_TRY(cpa_alloc((size_t)w->at_once * 4 * genes, sizeof *w->sums, &w->sums));
     CPA_TRY(cpa_alloc(8 * genes, sizeof *w->work, &w->work));

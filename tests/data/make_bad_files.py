@@ -206,7 +206,7 @@ def matrix():
         del f["X/data"]
         how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         how.set_chunk((N * G,))
-        how.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (2, 2, 4, 100))
+        how.set_filter(32026, h5py.h5z.FLAG_OPTIONAL, (2, 2, 4, 100))
         h5py.h5d.create(f["X"].id, b"data", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((N * G,)), how)
     with Changed("corrupt.h5ad") as f:
         chunk = f["X/data"].id.get_chunk_info(1)

@@ -2,6 +2,7 @@
 
 make_odd_files.py FOLDER. Must never need more than h5py and numpy. The names of files that all hold the same matrix go to matrices.txt.
 """
+import ctypes
 import os
 import sys
 
@@ -117,6 +118,47 @@ def good(name):
     return create(name)
 
 
+# ---- Chunks packed by filters that h5py does not have: (number, the bytes of a chunk, filters left out)
+def zstd(values):
+    lib = ctypes.CDLL("libzstd.so.1")
+    lib.ZSTD_compress.restype = lib.ZSTD_compressBound.restype = ctypes.c_size_t
+    lib.ZSTD_compressBound.argtypes = [ctypes.c_size_t]
+    lib.ZSTD_compress.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int]
+    out = ctypes.create_string_buffer(lib.ZSTD_compressBound(values.nbytes))
+    n = lib.ZSTD_compress(out, len(out), values.tobytes(), values.nbytes, 3)
+    return 32015, out.raw[:n], 0
+
+
+def blosc(values):
+    lib = ctypes.CDLL("libblosc.so.1")
+    out = ctypes.create_string_buffer(values.nbytes + 16)
+    size = ctypes.c_size_t
+    n = lib.blosc_compress_ctx(5, 1, size(values.itemsize), size(values.nbytes), values.tobytes(), out, size(len(out)), b"blosclz", size(0), 1)
+    assert n > 0
+    return 32001, out.raw[:n], 0
+
+
+def plain(values):
+    """A chunk that gzip did not make smaller and that is stored as it is."""
+    return 1, values.tobytes(), 1
+
+
+def foreign(group, packed, size=6):
+    """Replaces data and indices by arrays whose chunks are packed by `packed`."""
+    for name in ["data", "indices"]:
+        values = group[name][:]
+        del group[name]
+        how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        how.set_chunk((size,))
+        how.set_filter(packed(np.zeros(size, values.dtype))[0], h5py.h5z.FLAG_OPTIONAL, (4,))
+        d = h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(values.dtype), h5py.h5s.create_simple((len(values),)), how)
+        for at in range(0, len(values), size):
+            chunk = np.zeros(size, values.dtype)
+            chunk[: len(values[at : at + size])] = values[at : at + size]
+            _, stored, mask = packed(chunk)
+            d.write_direct_chunk((at,), stored, mask)
+
+
 # ---- The same matrix in every storage
 def matrices():
     x = truth()
@@ -139,6 +181,23 @@ def matrices():
             sparse(f, "X", *parts(x, csc=True), kind="csc_matrix", **tiny)
         with good(f"dense_{label}.h5ad") as f:
             array(f, "X", x.astype("f4"), **dict(how, chunks=(5, 2)))
+    for label, packed in {"zstd": zstd, "blosc": blosc, "plain": plain}.items():
+        with good(f"csr_{label}.h5ad") as f:
+            foreign(sparse(f, "X", *parts(x)), packed)
+        with good(f"csc_{label}.h5ad") as f:
+            foreign(sparse(f, "X", *parts(x, csc=True), kind="csc_matrix"), packed)
+    with good("csr_checksum.h5ad") as f:
+        sparse(f, "X", *parts(x), fletcher32=True, chunks=(5,))
+    with good("csr_odd_chunks.h5ad") as f:  # chunks of `data` and `indices` that do not meet
+        sparse(f, "X", *parts(x), compression="gzip", chunks=(7,))
+        data = f["X/data"][:]
+        del f["X/data"]
+        f["X"].create_dataset("data", data=data, compression="gzip", shuffle=True, chunks=(11,))
+    with h5py.File(path("csr_v108.h5ad"), "w", libver=("v108", "v108")) as f:
+        same.append("csr_v108.h5ad")
+        frame(f, "obs", cells())
+        frame(f, "var", genes())
+        sparse(f, "X", *parts(x), compression="gzip", chunks=(5,), maxshape=(None,))
     with good("dense_one_chunk.h5ad") as f:
         array(f, "X", x.astype("f4"), chunks=(N, G), compression="lzf")
     with good("dense_bare.h5ad") as f:  # anndata 0.7: no encoding
@@ -344,12 +403,24 @@ def bad_files():
     with open(path("corrupt_lzf.h5ad"), "r+b") as f:
         f.seek(chunk.byte_offset)
         f.write(b"\xff" * min(20, chunk.size))
-    with create("blosc.h5ad") as f:
+    with create("corrupt_zstd.h5ad") as f:
+        foreign(sparse(f, "X", np.ones_like(data), indices, indptr), zstd)
+        chunk = f["X/data"].id.get_chunk_info(1)
+    with open(path("corrupt_zstd.h5ad"), "r+b") as f:
+        f.seek(chunk.byte_offset)
+        f.write(b"\xff" * chunk.size)
+    with create("corrupt_checksum.h5ad") as f:
+        sparse(f, "X", data, indices, indptr, fletcher32=True, chunks=(5,))
+        chunk = f["X/data"].id.get_chunk_info(2)
+    with open(path("corrupt_checksum.h5ad"), "r+b") as f:
+        f.seek(chunk.byte_offset + 3)
+        f.write(b"\x01")
+    with create("blosc2.h5ad") as f:
         g = sparse(f, "X", data, indices, indptr)
         del g["data"]
         how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         how.set_chunk((len(data),))
-        how.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (2, 2, 4, 100))
+        how.set_filter(32026, h5py.h5z.FLAG_OPTIONAL, (2, 2, 4, 100))
         h5py.h5d.create(g.id, b"data", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((len(data),)), how)
     with create("no_x.h5ad") as f:
         array(f.create_group("layers"), "counts", x)

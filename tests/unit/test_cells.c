@@ -262,6 +262,9 @@ static void broken_structure_is_refused(void **state)
     check_refused("indptr_overflow.h5ad", NULL, "32-bit overflow");
     check_refused("corrupt_chunk.h5ad", NULL, "X/data: the chunk that begins with element 0 cannot be read");
     check_refused("corrupt_lzf.h5ad", NULL, "X/data: the chunk that begins with element 0 cannot be read");
+    check_refused("corrupt_zstd.h5ad", NULL, "X/data: the chunk that begins with element 6 cannot be read");
+    check_refused("corrupt_checksum.h5ad", NULL,
+                  "X/data: the chunk that begins with element 10 cannot be read: its checksum is wrong");
 }
 
 // Three million values: a copy of indices and data as they are in the file would take 24 MB, wider ones twice that.

@@ -307,7 +307,7 @@ static void matrices_that_are_refused(void **state)
     check_info("shape_wrong_dense.h5ad", NULL, "X is 11 x 9, but obs and var make it 12 cells x 9 genes");
     check_info("no_shape.h5ad", NULL, "X has no attribute 'shape'");
     check_info("dense_text.h5ad", NULL, "X should hold numbers, but has type string");
-    check_info("blosc.h5ad", NULL, "X/data is compressed with blosc (filter 32001), which is not available here");
+    check_info("blosc2.h5ad", NULL, "X/data is compressed with blosc2 (filter 32026), which is not available here");
 }
 
 static void check_column(cpa_h5ad *f, const char *column, const char *words)

@@ -27,7 +27,8 @@
     X(latent, LATENT, "RUN --data DATA.h5ad --out LATENT.h5ad", "writes latent vectors of cells")                      \
     X(embeddings, EMBEDDINGS, "RUN --out EMBEDDINGS.h5ad", "writes vectors of perturbations and covariate values")     \
     X(import, IMPORT, "FILE.h5 --out RUN", "makes a run folder from weights trained by upstream")                      \
-    X(export, EXPORT, "RUN --out FILE.h5", "writes a run's weights as upstream's state dict")
+    X(export, EXPORT, "RUN --out FILE.h5", "writes a run's weights as upstream's state dict")                          \
+    X(bench, BENCH, "loader DATA.h5ad", "measures how fast cells come out of a file, without training")
 
 typedef enum cpa_command {
     CPA_COMMAND_NONE,
@@ -99,6 +100,7 @@ typedef struct cpa_option {
     double min, max;    // of numbers, inclusive unless open
     bool min_open, max_open;
     bool power_of_two;
+    bool size;           // an integer of bytes, typed as 512MiB or 2GiB
     bool repeat;         // each mention adds one
     bool can_be_none;    // an empty text means none; elsewhere it means the default
     unsigned required;   // commands that cannot do without it
@@ -111,8 +113,9 @@ typedef struct cpa_option {
 typedef struct cpa_options {
     cpa_command command;
     cpa_request request;
-    char *path_b; // the second one, of compare; of convert where it goes
-    char *path; // what the command is about: DATA.h5ad, RUN, FILE
+    char *subject; // of bench: what is measured
+    char *path_b;  // the second one, of compare; of convert where it goes
+    char *path;    // what the command is about: DATA.h5ad, RUN, FILE
     cpa_data_spec data;
     cpa_model_config model; // model.seed and data.seed are the one option `seed`
     cpa_train_config train;
@@ -122,7 +125,8 @@ typedef struct cpa_options {
     char *preset;    // NULL: none
     char *data_path; // --data
     char *backend;
-    int threads; // 0: as OpenMP finds
+    int threads;    // 0: as OpenMP finds
+    int64_t memory; // bytes, 0: half of what is free
     double timeout; // seconds
     bool json, quiet;
     bool resume;

@@ -27,7 +27,15 @@ cpa_status cpa_runlog_event(cpa_runlog *log, const char *event, const cpa_runlog
  *  end. */
 void cpa_runlog_note(cpa_runlog *log, const char *event, const cpa_runlog_field *fields, int n);
 
-/** Writes {"event":"memory","stage":stage,"rank":r,"rss":bytes,"high":bytes,"t":seconds} for every rank. IO, agreed.
- *  Collective. */
-cpa_status cpa_runlog_stage(cpa_runlog *log, cpa_comm *comm, const char *stage);
+// What a rank has done in a stage.
+typedef struct cpa_runlog_work {
+    double read;    // bytes of cells read from the file
+    double cells;   // put into batches or memory
+    double seconds; // that the stage took, and of them
+    double waited;  // those that it stood still for cells
+} cpa_runlog_work;
+
+/** Writes {"event":"memory","stage":stage,"rank":r,"rss":bytes,"high":bytes,"bytes_read":n,"cells_per_s":x,"waiting":share,"t":seconds}
+ *  for every rank, and {"event":"ranks","stage":stage,"rss_min":n,"rss_mean":x,"rss_max":n,...} over all. IO, agreed. Collective. */
+cpa_status cpa_runlog_stage(cpa_runlog *log, cpa_comm *comm, const char *stage, const cpa_runlog_work *work);
 #endif

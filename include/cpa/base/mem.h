@@ -48,4 +48,8 @@ long cpa_alloc_count(void);
 /** Resident set now, and its high-water mark, in bytes, from /proc/self/status (0 where there is none). */
 void cpa_rss(size_t *now, size_t *high);
 
+/** Memory that can still be taken on this node, in bytes: what the kernel calls available, or less where the control group of the
+ *  process has a limit. 0 when neither is known. */
+size_t cpa_memory_available(void);
+
 #endif

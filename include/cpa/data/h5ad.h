@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include "cpa/base/mem.h"
+#include "cpa/platform/chunks.h"
 
 typedef struct cpa_h5ad cpa_h5ad;
 
@@ -80,6 +81,23 @@ cpa_status cpa_h5ad_uns_list(cpa_h5ad *f, const char *key, const char *name, cpa
 /** Describes X (layer NULL) or a layer; "raw" is raw/X where it was selected. BAD_DATA when it is missing (lists the layers), has an unknown encoding, a
  *  shape other than obs x var, or parts of unequal length. */
 cpa_status cpa_h5ad_matrix_info(cpa_h5ad *f, const char *layer, cpa_matrix_info *out);
+
+/** Where X (layer NULL) or a layer is in the file, in a fresh string: "X", "layers/counts", "raw/X". */
+cpa_status cpa_h5ad_matrix_path(const cpa_h5ad *f, const char *layer, char **out);
+
+// A matrix by its stored chunks, to be read without HDF5.
+typedef struct cpa_h5ad_raw {
+    cpa_matrix_info info;
+    char *path;                 // "X" or "layers/counts"
+    cpa_chunks *data, *indices; // owned; dense: data alone
+} cpa_h5ad_raw;
+
+/** Finds the chunks of X (layer NULL) or a layer. *out stays NULL, with the reason in *why (a static string), for CSC and for
+ *  what only HDF5 can read. Otherwise as cpa_h5ad_matrix_info. */
+cpa_status cpa_h5ad_raw_open(cpa_h5ad *f, const char *layer, cpa_h5ad_raw **out, const char **why);
+
+/** Frees it and sets *raw to NULL; NULL-safe. */
+void cpa_h5ad_raw_close(cpa_h5ad_raw **raw);
 
 // One block of stored values, in file order. For CSR and dense `major` is the cell, `minor` the gene; for CSC the other
 // way round.

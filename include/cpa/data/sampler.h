@@ -3,6 +3,8 @@
 #ifndef CPA_DATA_SAMPLER_H
 #define CPA_DATA_SAMPLER_H
 
+#include <stdbool.h>
+
 #include "cpa/base/mem.h"
 
 // Training order. The training cells, in file order, are cut into blocks of `block` neighbours. A seeded permutation deals the
@@ -31,8 +33,39 @@ cpa_status cpa_sampler_epoch(cpa_sampler *s, int64_t epoch);
 /** Cells of lane `lane` in step `step` of the current epoch: *rows borrowed until the next cpa_sampler_epoch, *n may be 0. */
 void cpa_sampler_batch(const cpa_sampler *s, int lane, int64_t step, const int64_t **rows, int *n);
 
-/** The default of --shuffle for n training cells: full (block 1, window 0) up to 65,536 cells, else blocks of 64 in a window of
- *  1,024 blocks. */
-void cpa_sampler_default(int64_t n, int *block, int64_t *window);
+/** The order of the current epoch of all lanes, one after another, into cell[all training cells]. */
+void cpa_sampler_list(const cpa_sampler *s, int64_t *cell);
+
+// ---- Windows: what a lane must have at hand
+
+// Neighbouring training cells, ascending.
+typedef struct cpa_block {
+    const int64_t *cell;
+    int64_t n;
+} cpa_block;
+
+/** The cells of a lane, ascending, cut into blocks: all of cpa_sampler_block_size but the last. Borrowed. */
+cpa_block cpa_sampler_lane(const cpa_sampler *s, int lane);
+int cpa_sampler_block_size(const cpa_sampler *s);
+
+/** Blocks of a lane's window, and the windows of the lane that has most. */
+int64_t cpa_sampler_window_blocks(const cpa_sampler *s);
+int64_t cpa_sampler_windows(const cpa_sampler *s);
+
+/** A window of a lane in any epoch: its blocks into block[cpa_sampler_window_blocks], *n of them (may be 0); and the order of its
+ *  cells: the j-th is number order[j] when the blocks are listed one after another (room for all). Returns how many cells. */
+int64_t cpa_sampler_window(cpa_sampler *s, int64_t epoch, int lane, int64_t window, cpa_block *block, int64_t *n,
+                           int64_t *order);
+
+// Where in the order of the current epoch a batch lies: from the cell `offset` of the window `first` up to the window `last`.
+typedef struct cpa_span {
+    int64_t first, last, offset;
+} cpa_span;
+
+/** The span of a batch; false when it has no cells. */
+bool cpa_sampler_span(const cpa_sampler *s, int lane, int64_t step, cpa_span *out);
+
+/** Whether --shuffle auto means full for n training cells: up to 65,536. */
+bool cpa_sampler_is_full(int64_t n);
 
 #endif

@@ -31,6 +31,8 @@ typedef struct cpa_train_config {
     int train_metrics_every; // R2 and accuracies on every N-th autoencoder batch
     int n_deg_r2;            // genes of each category's list that r2_mean_deg and r2_var_deg are taken over
     char *shuffle;           // "auto", "full" or "block"
+    int shuffle_block;       // cells of a block
+    int64_t shuffle_window;  // cells that are mixed at a time, over all lanes
 } cpa_train_config;
 
 #endif

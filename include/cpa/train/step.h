@@ -3,7 +3,7 @@
 #ifndef CPA_TRAIN_STEP_H
 #define CPA_TRAIN_STEP_H
 
-#include "cpa/data/loader.h"
+#include "cpa/data/feed.h"
 #include "cpa/data/sampler.h"
 #include "cpa/model/model.h"
 #include "cpa/train/optimizer.h"
@@ -13,12 +13,14 @@ typedef struct cpa_step_parts {
     cpa_comm *comm;
     cpa_backend *be;
     cpa_model *model;
-    const cpa_cells *cells;
+    cpa_feed *feed;
     const cpa_registry *registry;
     cpa_sampler *sampler;
     const cpa_train_config *config;
     uint64_t seed;
     const cpa_strings *gene; // names, for messages; may be NULL
+    int block;      // of the order of training cells, 1: full
+    int64_t window; // its blocks, 0: all
 } cpa_step_parts;
 
 // What a step computed, over the global batch. Sums are indexed by CPA_SUM_*; they hold what the phase ran.

@@ -1,0 +1,69 @@
+// Owns: rows of cells in compact CSR while they are made: putting genes and counts in, judging counts, sorting, adding
+// duplicates up. Never knows where they come from or who reads them.
+#ifndef CPA_DATA_ROWS_H
+#define CPA_DATA_ROWS_H
+
+#include <stdbool.h>
+
+#include "cpa/base/hash.h"
+#include "cpa/base/mem.h"
+
+// Row i is [indptr[i], indptr[i+1]) of the arrays. One of each pair of arrays is NULL.
+typedef struct cpa_rows {
+    const int64_t *indptr;
+    uint16_t *gene16;
+    uint32_t *gene32;
+    uint16_t *count16;
+    float *count32;
+    double *library; // [rows] sum of counts
+} cpa_rows;
+
+// What was met on the way. Add them up with cpa_row_stats_add.
+typedef struct cpa_row_stats {
+    int64_t n_empty;       // rows without counts
+    int64_t n_non_integer; // stored values that are not integers
+    int64_t n_duplicate;   // entries added up
+    int64_t n_read;        // bytes read from the file
+    double max_count;
+    uint64_t totals; // digest of the sums of the rows, in whatever order they come
+    bool wide;       // a count that 16 bits cannot hold
+} cpa_row_stats;
+
+/** Adds the sum of a cell to the digest. */
+void cpa_row_stats_total(cpa_row_stats *a, int64_t cell, double sum);
+
+/** Adds `b` to `a`. */
+void cpa_row_stats_add(cpa_row_stats *a, const cpa_row_stats *b);
+
+/** Takes `n` counts for the places [at, at + n), as doubles or floats (the other one NULL). Returns the position of the
+ *  first that is negative, infinite, not a number or too large for a float, -1 when there is none. Sets stats->wide,
+ *  and then puts nothing into 16-bit counts. */
+int64_t cpa_rows_put_counts(const cpa_rows *rows, int64_t at, int64_t n, const double *doubles, const float *floats,
+                            cpa_row_stats *stats);
+
+/** Puts one gene. */
+static inline void cpa_rows_put_gene(const cpa_rows *rows, int64_t at, uint32_t gene)
+{
+    if (rows->gene16 != NULL) {
+        rows->gene16[at] = (uint16_t)gene;
+    } else {
+        rows->gene32[at] = gene;
+    }
+}
+
+static inline uint32_t cpa_rows_gene(const cpa_rows *rows, int64_t at)
+{
+    return rows->gene16 != NULL ? rows->gene16[at] : rows->gene32[at];
+}
+
+static inline double cpa_rows_count(const cpa_rows *rows, int64_t at)
+{
+    return rows->count16 != NULL ? (double)rows->count16[at] : (double)rows->count32[at];
+}
+
+/** Finishes row i: genes ascend, entries of one gene are added up into the first (the surplus ones keep it with count 0),
+ *  library[i] is set. `room`: twice the row. Returns the gene whose sum is too large for a float, or -1. Sets
+ *  stats->wide when a sum does not fit into 16-bit counts; the row is then of no use. */
+int64_t cpa_rows_finish(const cpa_rows *rows, int64_t i, uint64_t *room, cpa_row_stats *stats);
+
+#endif

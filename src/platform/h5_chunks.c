@@ -1,0 +1,386 @@
+// Owns: tables of chunks, and reading chunks through a file descriptor of their own. HDF5 is asked only while opening.
+// Never trusts the table against the file: what lies outside it is a short read, which is a failure with words.
+#include "cpa/platform/chunks.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <hdf5.h>
+
+#include "h5_impl.h"
+
+enum {
+    PIECE = 1 << 16,       // elements of what counts as a chunk of contiguous storage
+    MAX_READ = 1 << 30,    // bytes of one system call
+    MAX_CHUNK = INT32_MAX, // bytes
+};
+
+struct cpa_chunk_store {
+    char *file, *path; // of the file, of the dataset in it
+    int fd;
+    struct stat was;     // the file when it was opened
+    cpa_h5_place *place; // [n] of chunked storage, or NULL and
+    uint64_t at;         // where contiguous storage begins (0: it was never written)
+    cpa_packing packing;
+};
+
+struct cpa_chunk_reader {
+    uint8_t *stored; // bytes as they are in the file
+    size_t room;
+    cpa_unpacker *unpacker;
+};
+
+// ---- Opening
+
+static const struct {
+    cpa_element element;
+    size_t bytes;
+    H5T_class_t class;
+    H5T_sign_t sign;
+} elements[] = {
+    {CPA_ELEMENT_I8, 1, H5T_INTEGER, H5T_SGN_2},    {CPA_ELEMENT_U8, 1, H5T_INTEGER, H5T_SGN_NONE},
+    {CPA_ELEMENT_I16, 2, H5T_INTEGER, H5T_SGN_2},   {CPA_ELEMENT_U16, 2, H5T_INTEGER, H5T_SGN_NONE},
+    {CPA_ELEMENT_I32, 4, H5T_INTEGER, H5T_SGN_2},   {CPA_ELEMENT_U32, 4, H5T_INTEGER, H5T_SGN_NONE},
+    {CPA_ELEMENT_I64, 8, H5T_INTEGER, H5T_SGN_2},   {CPA_ELEMENT_U64, 8, H5T_INTEGER, H5T_SGN_NONE},
+    {CPA_ELEMENT_F16, 2, H5T_FLOAT, H5T_SGN_ERROR}, {CPA_ELEMENT_F32, 4, H5T_FLOAT, H5T_SGN_ERROR},
+    {CPA_ELEMENT_F64, 8, H5T_FLOAT, H5T_SGN_ERROR},
+};
+
+// Whether a type of floating-point numbers is the IEEE one of its size.
+static bool is_ieee(hid_t type)
+{
+    static const size_t exponents[] = {[2] = 5, [4] = 8, [8] = 11};
+    size_t size = H5Tget_size(type), sign, e_at, e_bits, m_at, m_bits;
+    if ((size != 2 && size != 4 && size != 8) || H5Tget_fields(type, &sign, &e_at, &e_bits, &m_at, &m_bits) < 0) {
+        return false;
+    }
+    size_t exponent = exponents[size], mantissa = 8 * size - 1 - exponent;
+    return sign == 8 * size - 1 && e_bits == exponent && m_bits == mantissa && m_at == 0 && e_at == mantissa &&
+           H5Tget_ebias(type) == ((size_t)1 << (exponent - 1)) - 1 && H5Tget_norm(type) == H5T_NORM_IMPLIED;
+}
+
+// The type of the elements; false for one that HDF5 must convert.
+static bool find_element(hid_t type, cpa_chunks *c)
+{
+    hid_t base = H5Tget_class(type) == H5T_ENUM ? H5Tget_super(type) : H5Tcopy(type);
+    H5T_class_t class = H5Tget_class(base);
+    bool found = false;
+    bool whole = class == H5T_INTEGER ? H5Tget_precision(base) == 8 * H5Tget_size(base) && H5Tget_offset(base) == 0
+                                      : class == H5T_FLOAT && is_ieee(base);
+    for (size_t i = 0; whole && !found && i < sizeof elements / sizeof *elements; i++) {
+        found = class == elements[i].class && H5Tget_size(base) == elements[i].bytes &&
+                (class == H5T_FLOAT || H5Tget_sign(base) == elements[i].sign);
+        c->element = elements[i].element;
+        c->element_bytes = elements[i].bytes;
+    }
+    c->swapped = c->element_bytes > 1 && H5Tget_order(base) != H5Tget_order(H5T_NATIVE_INT);
+    found =
+        found && (H5Tget_order(base) == H5T_ORDER_LE || H5Tget_order(base) == H5T_ORDER_BE || c->element_bytes == 1);
+    cpa_h5_drop(base);
+    return found;
+}
+
+// Filters in the order of writing; NULL or why they cannot be undone here.
+static const char *find_packing(hid_t created, cpa_chunks *c)
+{
+    cpa_packing *p = &c->store->packing;
+    p->element = c->element_bytes;
+    p->bytes = c->chunk_bytes;
+    p->n = H5Pget_nfilters(created);
+    if (p->n > CPA_MAX_FILTERS) {
+        return "it has too many filters";
+    }
+    for (int i = 0; i < p->n; i++) {
+        size_t none = 0;
+        p->filter[i] = H5Pget_filter2(created, (unsigned)i, NULL, &none, NULL, 0, NULL, NULL);
+        if (!cpa_unpack_knows(p->filter[i])) {
+            return "it is packed by a filter that only HDF5 can undo";
+        }
+    }
+    c->packed = p->n > 0;
+    return NULL;
+}
+
+static bool fills_with_zeros(hid_t created)
+{
+    H5D_fill_value_t kind;
+    double value = 0;
+    return H5Pfill_value_defined(created, &kind) >= 0 &&
+           (kind != H5D_FILL_VALUE_USER_DEFINED ||
+            (H5Pget_fill_value(created, H5T_NATIVE_DOUBLE, &value) >= 0 && value <= 0 && value >= 0));
+}
+
+static const char *set_grid(cpa_chunks *c, const cpa_h5_info *info)
+{
+    c->n = 1;
+    for (int i = 0; i < 2; i++) {
+        c->shape[i] = i < info->rank ? info->shape[i] : 1;
+        c->chunk[i] = info->chunked && i < info->rank ? info->chunk[i] : c->shape[i];
+    }
+    if (!info->chunked) {
+        int64_t rows = c->shape[1] > 0 && c->shape[1] < PIECE ? PIECE / c->shape[1] : 1;
+        c->chunk[0] = rows < c->shape[0] ? rows : c->shape[0];
+    }
+    for (int i = 0; i < 2; i++) {
+        c->chunk[i] = c->chunk[i] > 0 ? c->chunk[i] : 1;
+        c->grid[i] = (c->shape[i] + c->chunk[i] - 1) / c->chunk[i];
+        c->n *= c->grid[i];
+    }
+    if (c->chunk[0] > MAX_CHUNK / (int64_t)c->element_bytes / c->chunk[1]) {
+        return "its chunks are larger than 2 GiB";
+    }
+    c->chunk_bytes = (size_t)(c->chunk[0] * c->chunk[1]) * c->element_bytes;
+    c->most_stored = info->chunked ? 0 : c->chunk_bytes;
+    return NULL;
+}
+
+// Asks for every chunk of the dataset.
+static cpa_status find_chunks(cpa_chunks *c)
+{
+    cpa_status st;
+    struct cpa_chunk_store *s = c->store;
+    hid_t file = -1, set = -1;
+    CPA_TRY(cpa_alloc((size_t)c->n, sizeof *s->place, &s->place));
+    file = cpa_h5_listen_open(s->file);
+    CPA_REQUIRE(file >= 0, CPA_IO, "%s: cannot be opened once more: %s", s->file, cpa_h5_why());
+    set = H5Dopen2(file, s->path, H5P_DEFAULT);
+    for (int64_t i = 0; i < c->n; i++) {
+        hsize_t first[2] = {(hsize_t)(i / c->grid[1] * c->chunk[0]), (hsize_t)(i % c->grid[1] * c->chunk[1])};
+        CPA_REQUIRE(set >= 0 && cpa_h5_listen(set, first, &s->place[i]), CPA_BAD_DATA,
+                    "%s: %s: the chunk that begins with element %lld cannot be found: %s; the file is damaged, copy or "
+                    "write it again",
+                    s->file, s->path, (long long)first[0], cpa_h5_why());
+        c->most_stored = s->place[i].bytes > c->most_stored ? s->place[i].bytes : c->most_stored;
+    }
+cleanup:
+    cpa_h5_drop(set);
+    cpa_h5_drop(file);
+    return st;
+}
+
+static cpa_status open_again(struct cpa_chunk_store *s)
+{
+    s->fd = open(s->file, O_RDONLY | O_CLOEXEC);
+    if (s->fd < 0 || fstat(s->fd, &s->was) != 0) {
+        return cpa_fail(CPA_IO, "%s: cannot be read: %s", s->file, strerror(errno));
+    }
+    return CPA_OK;
+}
+
+// NULL, or why only HDF5 can read it.
+static const char *look_at(const cpa_h5_data *d, hid_t created, cpa_chunks *c)
+{
+    const cpa_h5_info *info = &d->info;
+    if (info->rank < 1 || info->rank > 2 || !find_element(d->type, c)) {
+        return "its elements are of a type that only HDF5 can convert";
+    }
+    if (!info->chunked && (H5Pget_layout(created) != H5D_CONTIGUOUS || H5Pget_external_count(created) != 0)) {
+        return "it is stored elsewhere (compact, external or virtual)";
+    }
+    if (!fills_with_zeros(created)) {
+        return "what was never written means something other than 0";
+    }
+    const char *why = set_grid(c, info);
+    return why != NULL ? why : find_packing(created, c);
+}
+
+cpa_status cpa_chunks_open(const cpa_h5_data *d, cpa_chunks **out, const char **why)
+{
+    cpa_status st;
+    cpa_chunks *c = NULL;
+    hid_t created = H5Dget_create_plist(d->set);
+    *out = NULL;
+    CPA_TRY(cpa_alloc(1, sizeof *c, &c));
+    CPA_TRY(cpa_alloc(1, sizeof *c->store, &c->store));
+    c->store->fd = -1;
+    CPA_TRY(cpa_strdup(d->file->path, &c->store->file));
+    CPA_TRY(cpa_strdup(d->path, &c->store->path));
+    *why = look_at(d, created, c);
+    if (*why != NULL) {
+        goto cleanup;
+    }
+    CPA_TRY(open_again(c->store));
+    if (d->info.chunked) {
+        CPA_TRY(find_chunks(c));
+    } else {
+        haddr_t at = H5Dget_offset(d->set);
+        c->store->at = at != HADDR_UNDEF ? (uint64_t)at : 0;
+    }
+    *out = c;
+    c = NULL;
+cleanup:
+    cpa_h5_drop(created);
+    cpa_chunks_close(&c);
+    return st;
+}
+
+void cpa_chunks_close(cpa_chunks **c)
+{
+    if (*c == NULL) {
+        return;
+    }
+    struct cpa_chunk_store *s = (*c)->store;
+    if (s != NULL) {
+        if (s->fd >= 0) {
+            close(s->fd);
+        }
+        cpa_free(&s->file);
+        cpa_free(&s->path);
+        cpa_free(&s->place);
+        cpa_free(&(*c)->store);
+    }
+    cpa_free(c);
+}
+
+// ---- Reading, by any thread
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static size_t stored_room(const cpa_chunks *a, const cpa_chunks *b)
+{
+    size_t of_a = a != NULL ? larger(a->most_stored, a->chunk_bytes) : 0;
+    return larger(of_a, b != NULL ? larger(b->most_stored, b->chunk_bytes) : 0);
+}
+
+static size_t unpacked_room(const cpa_chunks *a, const cpa_chunks *b)
+{
+    size_t of_a = a != NULL && a->packed ? a->chunk_bytes : 0;
+    return larger(of_a, b != NULL && b->packed ? b->chunk_bytes : 0);
+}
+
+size_t cpa_chunk_reader_bytes(const cpa_chunks *a, const cpa_chunks *b)
+{
+    return stored_room(a, b) + 2 * unpacked_room(a, b);
+}
+
+cpa_status cpa_chunk_reader_create(const cpa_chunks *a, const cpa_chunks *b, cpa_chunk_reader **out)
+{
+    cpa_status st;
+    cpa_chunk_reader *r = NULL;
+    CPA_TRY(cpa_alloc(1, sizeof *r, &r));
+    r->room = stored_room(a, b);
+    CPA_TRY(cpa_alloc(r->room, 1, &r->stored));
+    CPA_TRY(cpa_unpacker_create(unpacked_room(a, b), &r->unpacker));
+    *out = r;
+    r = NULL;
+cleanup:
+    cpa_chunk_reader_destroy(&r);
+    return st;
+}
+
+void cpa_chunk_reader_destroy(cpa_chunk_reader **r)
+{
+    if (*r != NULL) {
+        cpa_free(&(*r)->stored);
+        cpa_unpacker_destroy(&(*r)->unpacker);
+        cpa_free(r);
+    }
+}
+
+// Reads exactly `n` bytes; NULL or what went wrong.
+static const char *read_bytes(int fd, uint64_t at, size_t n, uint8_t *to)
+{
+    while (n > 0) {
+        ssize_t got = pread(fd, to, n < MAX_READ ? n : MAX_READ, (off_t)at);
+        if (got == 0) {
+            return "the file ends before it";
+        }
+        if (got < 0 && errno != EINTR) {
+            return errno == EIO ? "the disk failed (EIO)" : "the system cannot read it";
+        }
+        if (got > 0) {
+            to += got;
+            at += (uint64_t)got;
+            n -= (size_t)got;
+        }
+    }
+    return NULL;
+}
+
+// Where the chunk lies; bytes 0: never written. Contiguous chunks follow each other.
+static cpa_h5_place place_of(const cpa_chunks *c, int64_t chunk)
+{
+    const struct cpa_chunk_store *s = c->store;
+    if (s->place != NULL) {
+        return s->place[chunk];
+    }
+    return (cpa_h5_place){.at = s->at + (uint64_t)chunk * c->chunk_bytes,
+                          .bytes = s->at > 0 ? (uint32_t)c->chunk_bytes : 0};
+}
+
+const char *cpa_chunk_read(cpa_chunk_reader *r, const cpa_chunks *c, int64_t chunk, int64_t first, int64_t last,
+                           const void **out, int64_t *n_read)
+{
+    cpa_h5_place place = place_of(c, chunk);
+    size_t begin = (size_t)first * c->element_bytes, n = (size_t)(last - first) * c->element_bytes;
+    const void *whole;
+    *out = r->stored;
+    if (place.bytes == 0) {
+        memset(r->stored, 0, n);
+        return NULL;
+    }
+    if (!c->packed) {
+        *n_read += (int64_t)n;
+        return begin + n <= place.bytes ? read_bytes(c->store->fd, place.at + begin, n, r->stored)
+                                        : "it is shorter than a chunk";
+    }
+    *n_read += (int64_t)place.bytes;
+    const char *fault = read_bytes(c->store->fd, place.at, place.bytes, r->stored);
+    if (fault == NULL) {
+        fault = cpa_unpack(r->unpacker, &c->store->packing, place.mask, r->stored, place.bytes, &whole);
+    }
+    if (fault == NULL) {
+        *out = (const uint8_t *)whole + begin;
+    }
+    return fault;
+}
+
+void cpa_chunk_announce(const cpa_chunks *c, int64_t chunk)
+{
+    cpa_h5_place place = place_of(c, chunk);
+    posix_fadvise(c->store->fd, (off_t)place.at, (off_t)place.bytes, POSIX_FADV_WILLNEED);
+}
+
+cpa_status cpa_chunks_same(const cpa_chunks *c)
+{
+    const struct cpa_chunk_store *s = c->store;
+    struct stat now;
+    static const char advice[] = "copy the file back, or start again with the new one";
+    if (stat(s->file, &now) != 0) {
+        return cpa_fail(CPA_IO, "%s: the file was there and is gone (%s) while it is read; %s", s->file,
+                        strerror(errno), advice);
+    }
+    if (now.st_size != s->was.st_size) {
+        return cpa_fail(CPA_IO, "%s: the file had %lld bytes and has %lld now, while it is read; %s", s->file,
+                        (long long)s->was.st_size, (long long)now.st_size, advice);
+    }
+    if (now.st_ino != s->was.st_ino || now.st_dev != s->was.st_dev || now.st_mtim.tv_sec != s->was.st_mtim.tv_sec ||
+        now.st_mtim.tv_nsec != s->was.st_mtim.tv_nsec) {
+        return cpa_fail(CPA_IO, "%s: the file was replaced or written to while it is read; %s", s->file, advice);
+    }
+    return CPA_OK;
+}
+
+cpa_status cpa_chunks_unreadable(const cpa_chunks *c, int64_t chunk, const char *reason)
+{
+    cpa_status st = cpa_chunks_same(c);
+    if (st != CPA_OK) {
+        return st;
+    }
+    char column[32] = "";
+    if (c->shape[1] > 1) {
+        snprintf(column, sizeof column, ", %lld", (long long)(chunk % c->grid[1] * c->chunk[1]));
+    }
+    return cpa_fail(
+        CPA_BAD_DATA,
+        "%s: %s: the chunk that begins with element %lld%s cannot be read: %s; the file is damaged, copy or "
+        "write it again",
+        c->store->file, c->store->path, (long long)(chunk / c->grid[1] * c->chunk[0]), column, reason);
+}
