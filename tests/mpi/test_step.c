@@ -22,7 +22,7 @@ static cpa_comm *comm;
 static cpa_options options;
 static cpa_h5ad *file;
 static cpa_registry *registry;
-static cpa_cells *cells;
+static cpa_feed *feed;
 static cpa_backend *be;
 static cpa_sampler *sampler;
 static cpa_model *model;
@@ -56,7 +56,7 @@ static void make_model(void)
                        .max_cells = 34};
     options.model.n_latent = options.model.n_hidden_encoder = options.model.n_hidden_decoder = 8;
     assert_int_equal(registry->n_covs, 1);
-    assert_int_equal(cpa_loader_max_nnz(cells, 34, &shape.max_nnz), CPA_OK);
+    assert_int_equal(cpa_feed_max_nnz(feed, 34, &shape.max_nnz), CPA_OK);
     assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
     assert_int_equal(cpa_model_create(be, &options.model, &shape, true, registry->label_weight, registry->deg, &model),
                      CPA_OK);
@@ -74,13 +74,20 @@ static int setup(void **state)
     options.train.batch_size = 32;
     assert_int_equal(cpa_h5ad_open(path, &file), CPA_OK);
     assert_int_equal(cpa_registry_create(file, &options.data, true, &registry), CPA_OK);
-    assert_int_equal(cpa_cells_load(comm, file, NULL, &cells), CPA_OK);
     make_sampler();
+    assert_int_equal(cpa_feed_open(&(cpa_feed_plan){.comm = comm,
+                                                    .file = file,
+                                                    .sampler = sampler,
+                                                    .n_lanes = N_LANES,
+                                                    .batch_size = 32,
+                                                    .n_epochs = 1},
+                                   &feed),
+                     CPA_OK);
     make_model();
     const cpa_step_parts parts = {.comm = comm,
                                   .be = be,
                                   .model = model,
-                                  .cells = cells,
+                                  .feed = feed,
                                   .registry = registry,
                                   .sampler = sampler,
                                   .config = &options.train,
@@ -96,7 +103,7 @@ static int teardown(void **state)
     cpa_model_destroy(&model);
     cpa_sampler_destroy(&sampler);
     assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
-    cpa_cells_destroy(&cells);
+    cpa_feed_close(&feed);
     cpa_registry_destroy(&registry);
     cpa_h5ad_close(&file);
     cpa_options_fini(&options);
