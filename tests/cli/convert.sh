@@ -176,7 +176,7 @@ def compare(was, now):
         assert all((np.diff(j[a:b]) > 0).all() for a, b in zip(p, p[1:])), path + ": indices do not ascend"
         assert v.dtype == ("f4" if (x.astype("f4") == x).all() else "f8"), (path, v.dtype)
         assert np.array_equal(matrix(m), x) if (x == np.rint(x)).all() else np.allclose(matrix(m), x, rtol=1e-15, atol=0), path
-        assert m["data"].compression == ("gzip" if "plain" not in now else None), path
+        assert m["data"].compression == ("gzip" if now != "out/plain.h5ad" else None), path
     for k in ["obs", "var"] + (["raw/var"] if "raw" in before else []):
         frame(before, after, k, k)
     for k in before:
@@ -199,7 +199,9 @@ sys.exit(failures > 0)
 PYTHON
 pairs=("$sample" out/sample.h5ad "$sample" out/plain.h5ad rich.h5ad out/rich.h5ad)
 for file in odd/*.h5ad; do
-    [ ! -e "out/${file#odd/}" ] || pairs+=("$file" "out/${file#odd/}")
+    # Python has no zstd and no blosc here; the same cells are there unpacked.
+    twin=${file/_zstd/_plain}
+    [ ! -e "out/${file#odd/}" ] || pairs+=("${twin/_blosc/_plain}" "out/${file#odd/}")
 done
 /usr/bin/python3 same.py "${pairs[@]}" >.refuse/out 2>.refuse/err || failed "${#pairs[@]} files compared"
 
