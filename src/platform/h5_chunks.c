@@ -285,15 +285,16 @@ void cpa_chunk_reader_destroy(cpa_chunk_reader **r)
 }
 
 // Reads exactly `n` bytes; NULL or what went wrong.
-static const char *read_bytes(int fd, uint64_t at, size_t n, uint8_t *to)
+static const char *read_bytes(const struct cpa_chunk_store *s, uint64_t at, size_t n, uint8_t *to)
 {
     while (n > 0) {
-        ssize_t got = pread(fd, to, n < MAX_READ ? n : MAX_READ, (off_t)at);
+        ssize_t got = pread(s->fd, to, n < MAX_READ ? n : MAX_READ, (off_t)at);
         if (got == 0) {
             return "the file ends before it";
         }
         if (got < 0 && errno != EINTR) {
-            return errno == EIO ? "the disk failed (EIO)" : "the system cannot read it";
+            cpa_h5_unread(s->file, errno);
+            return "the system cannot read it";
         }
         if (got > 0) {
             to += got;
@@ -328,11 +329,11 @@ const char *cpa_chunk_read(cpa_chunk_reader *r, const cpa_chunks *c, int64_t chu
     }
     if (!c->packed) {
         *n_read += (int64_t)n;
-        return begin + n <= place.bytes ? read_bytes(c->store->fd, place.at + begin, n, r->stored)
+        return begin + n <= place.bytes ? read_bytes(c->store, place.at + begin, n, r->stored)
                                         : "it is shorter than a chunk";
     }
     *n_read += (int64_t)place.bytes;
-    const char *fault = read_bytes(c->store->fd, place.at, place.bytes, r->stored);
+    const char *fault = read_bytes(c->store, place.at, place.bytes, r->stored);
     if (fault == NULL) {
         fault = cpa_unpack(r->unpacker, &c->store->packing, place.mask, r->stored, place.bytes, &whole);
     }

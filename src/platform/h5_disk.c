@@ -37,11 +37,11 @@ static disk *disk_of(const H5FD_t *file)
     return (disk *)(uintptr_t)file;
 }
 
-// A failure to read, where `why` is 0 the file has become shorter meanwhile.
-static void note_unread(const disk *d, int why)
+void cpa_h5_unread(const char *path, int why)
 {
+#pragma omp critical(cpa_h5_unread)
     if (failure[0] == '\0') {
-        snprintf(failure, sizeof failure, "%.900s: cannot be read: %s", d->path,
+        snprintf(failure, sizeof failure, "%.900s: cannot be read: %s", path,
                  why != 0 ? strerror(why) : "the file is shorter than it was when it was opened");
     }
 }
@@ -162,7 +162,7 @@ static herr_t disk_read(H5FD_t *file, H5FD_mem_t type, hid_t plan, haddr_t addr,
             continue;
         }
         if (n <= 0 && d->error == NULL) {
-            note_unread(d, n < 0 ? errno : 0);
+            cpa_h5_unread(d->path, n < 0 ? errno : 0);
         } else if (n < 0) {
             note(d);
         }

@@ -10,7 +10,7 @@ struct cpa_h5 {
     char *path;
     bool writing;
     bool checked; // arrays to be filled later have a Fletcher-32 checksum
-    int error; // errno of the first failure to write
+    int error;    // errno of the first failure to write
 };
 
 struct cpa_h5_data {
@@ -40,6 +40,10 @@ void cpa_h5_drop(hid_t id);
 /** Makes the file `path` (borrowed while it is open) go through our own driver, opened with this property list. It keeps the first failure to write in *error; NULL: the
  *  file is read, and the first failure is that of cpa_h5_settle. */
 void cpa_h5_disk_use(hid_t access, const char *path, int *error);
+
+/** Keeps the first failure to read, for cpa_h5_settle and cpa_h5_failure: that of the system (errno), or 0 when the file has become
+ *  shorter meanwhile. Any thread. */
+void cpa_h5_unread(const char *path, int why);
 
 /** `st`; but IO with the reason when some read has failed, which HDF5 never learns: what it then said is not so. */
 cpa_status cpa_h5_settle(cpa_status st);

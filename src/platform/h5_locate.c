@@ -1,6 +1,8 @@
 // Owns: asking HDF5 where the chunks of a dataset lie. H5Dget_chunk_info of HDF5 1.10 goes through all chunks at every call, so a
 // file driver listens instead: told to read a chunk, HDF5 looks its address up and hands it to the driver.
 // Must never let such a read reach the disk, nor a file be used otherwise while the driver listens.
+#include <errno.h>
+
 #include <hdf5.h>
 
 #include "h5_impl.h"
@@ -8,6 +10,7 @@
 // What the driver overheard. HDF5 is used by one thread at a time.
 static struct {
     bool on;
+    const char *path; // of the file that was opened last, borrowed
     haddr_t at;
     size_t bytes;
 } heard;
@@ -22,7 +25,12 @@ static herr_t listen_read(H5FD_t *file, H5FD_mem_t type, hid_t plan, haddr_t at,
         heard.bytes = bytes;
         return 0;
     }
-    return plain_read(file, type, plan, at, bytes, to);
+    errno = 0;
+    herr_t rc = plain_read(file, type, plan, at, bytes, to);
+    if (rc < 0 && errno == EIO) { // not an address that only a damaged file has
+        cpa_h5_unread(heard.path, errno);
+    }
+    return rc;
 }
 
 // The listener is HDF5's plain driver but for reading; what that driver does is asked of an open file.
@@ -45,6 +53,7 @@ static hid_t listener_of(const char *path, hid_t access)
 hid_t cpa_h5_listen_open(const char *path)
 {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), file = -1, driver = listener_of(path, access);
+    heard.path = path;
     H5Pset_file_locking(access, false, true); // it is open already, and locked where locks are known
     if (driver >= 0 && H5Pset_driver(access, driver, NULL) >= 0) {
         file = H5Fopen(path, H5F_ACC_RDONLY, access);
