@@ -30,7 +30,7 @@ predict=(predict "$PWD/model" --data "$sample" --out "$PWD/x.h5ad" --quiet --tim
 for how in stop kill; do
     faulty "read .h5ad 3 60 $how" 4 "${train[@]}" 1
     away $how "reading the data"
-    faulty "write log.jsonl 0 8 $how" 3 "${train[@]}" 50
+    faulty "write log.jsonl 0 10 $how" 3 "${train[@]}" 50
     away $how training
     faulty "write model.h5 0 3 $how" 4 "${train[@]}" 1
     away $how "writing the model"
