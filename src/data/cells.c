@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "matrix_impl.h"
+
 enum { GENES, COUNTS, LIBRARY, N_WINDOWS }; // what the shared windows hold
 
 // The cells in the making.
@@ -92,6 +94,42 @@ cleanup:
     return st;
 }
 
+// Copies the values of used genes of row i of a slab to their place.
+static void copy_row(const cpa_rows *from, int64_t i, const cpa_rows *to, int64_t cell)
+{
+    int64_t source = from->indptr[i], target = to->indptr[cell];
+    size_t n = (size_t)from->kept[i];
+    if (to->gene16 != NULL) {
+        memcpy(to->gene16 + target, from->gene16 + source, n * sizeof *to->gene16);
+    }
+    for (size_t k = 0; to->gene16 == NULL && k < n; k++) {
+        to->gene32[target + (int64_t)k] = cpa_rows_gene(from, source + (int64_t)k);
+    }
+    if (to->count16 != NULL) {
+        memcpy(to->count16 + target, from->count16 + source, n * sizeof *to->count16);
+    } else {
+        memcpy(to->count32 + target, from->count32 + source, n * sizeof *to->count32);
+    }
+    to->library[cell] = from->library[i];
+}
+
+// The same where only some genes are used: stretch by stretch, so that the others take little room.
+static cpa_status decode_selected(loading *l)
+{
+    cpa_status st;
+    cpa_slab s = {0};
+    CPA_TRY(cpa_slab_init(&s, l->m, l->rows.count32 != NULL));
+    for (int64_t at = l->m->first, n; at < l->m->last; at += n) {
+        CPA_TRY(cpa_slab_read(&s, at, l->m->last, &n, &l->stats));
+        for (int64_t i = 0; i < n; i++) {
+            copy_row(&s.rows, i, &l->rows, at + i);
+        }
+    }
+cleanup:
+    cpa_slab_fini(&s);
+    return st;
+}
+
 // ---- All ranks together
 
 // Takes node memory; the failure is agreed. Collective.
@@ -107,7 +145,7 @@ static cpa_status fill(loading *l)
 {
     cpa_status st;
     size_t nnz = (size_t)l->m->nnz;
-    bool narrow = l->m->info.n_genes <= 1 << 16;
+    bool narrow = cpa_matrix_is_narrow(l->m);
     CPA_TRY(take_window(l, GENES, nnz * (narrow ? sizeof *l->rows.gene16 : sizeof *l->rows.gene32)));
     l->rows.gene16 = narrow ? l->cells->shared[GENES] : NULL;
     l->rows.gene32 = narrow ? NULL : l->cells->shared[GENES];
@@ -117,7 +155,9 @@ static cpa_status fill(loading *l)
         l->rows.count16 = is_wide ? NULL : l->cells->shared[COUNTS];
         l->rows.count32 = is_wide ? l->cells->shared[COUNTS] : NULL;
         l->stats = (cpa_row_stats){0};
-        st = l->m->raw != NULL ? decode_slice(l) : scan_slice(l);
+        st = l->m->raw == NULL      ? scan_slice(l)
+             : l->m->stored != NULL ? decode_selected(l)
+                                    : decode_slice(l);
         wide = !is_wide && l->stats.wide ? 1 : 0;
         CPA_TRY(cpa_comm_agree(l->m->comm, wide > 0 ? CPA_OK : st));
         CPA_TRY(cpa_comm_max_f64(l->m->comm, &wide, 1));

@@ -114,17 +114,21 @@ bool cpa_decoder_fail(cpa_decoder *d, const cpa_fault *fault)
     return false;
 }
 
-// The pieces first, then the rows, GROUP at a time.
+static bool run_piece(cpa_decoder *d, int64_t i, int thread)
+{
+    if (i + AHEAD < d->n_pieces) {
+        const cpa_piece *later = &d->piece[i + AHEAD];
+        cpa_chunk_announce(later->counts ? d->plan.raw->data : d->plan.raw->indices, later->chunk);
+    }
+    return is_dense(d) ? cpa_decoder_run_dense(d, &d->piece[i], thread) : cpa_decoder_run_csr(d, &d->piece[i], thread);
+}
+
+// Genes, then counts (which are judged where the gene is used), then the rows, GROUP at a time.
 static bool run_item(void *ctx, int phase, int64_t item, int thread)
 {
     cpa_decoder *d = ctx;
-    if (phase == 0) {
-        if (item + AHEAD < d->n_pieces) {
-            const cpa_piece *later = &d->piece[item + AHEAD];
-            cpa_chunk_announce(later->counts ? d->plan.raw->data : d->plan.raw->indices, later->chunk);
-        }
-        return is_dense(d) ? cpa_decoder_run_dense(d, &d->piece[item], thread)
-                           : cpa_decoder_run_csr(d, &d->piece[item], thread);
+    if (phase < 2) {
+        return run_piece(d, phase == 0 ? item : d->n_first + item, thread);
     }
     for (int64_t i = item * GROUP; i < d->n && i < (item + 1) * GROUP; i++) {
         int64_t gene = cpa_rows_finish(&d->to, i, d->room[thread], &d->stats[thread]);
@@ -149,7 +153,7 @@ static void begin(cpa_decoder *d)
         cpa_decoder_plan_csr(d);
     }
     int64_t groups = d->count != NULL || d->unpacks ? 0 : (d->n + GROUP - 1) / GROUP;
-    cpa_team_start(d->team, &(cpa_work){d, {d->n_pieces, groups}, run_item});
+    cpa_team_start(d->team, &(cpa_work){d, {d->n_first, d->n_pieces - d->n_first, groups}, run_item});
 }
 
 void cpa_decoder_start(cpa_decoder *d, const int64_t *cell, int64_t first, int64_t n, const cpa_rows *to)
@@ -231,15 +235,23 @@ static cpa_status bad_gene(const cpa_decoder *d, int64_t cell, int64_t gene)
     const cpa_h5ad_raw *raw = d->plan.raw;
     return cpa_fail(
         CPA_BAD_DATA, "%s: %s/indices: cell row %lld has the gene index %lld, but indices go from 0 to %lld",
-        cpa_h5ad_path(d->plan.file), raw->path, (long long)cell, (long long)gene, (long long)raw->info.n_genes - 1);
+        cpa_h5ad_path(d->plan.file), raw->path, (long long)cell, (long long)gene, (long long)raw->n_stored - 1);
+}
+
+// `gene` as it is stored.
+static cpa_status bad_count(const cpa_decoder *d, int64_t cell, int64_t gene, double value)
+{
+    const cpa_h5ad_raw *raw = d->plan.raw;
+    return cpa_bad_count(d->plan.file, raw->path, cell, raw->place != NULL ? raw->place[gene] : gene, value);
 }
 
 // The message of the fault that comes first in the file.
 static cpa_status tell(cpa_decoder *d)
 {
+    cpa_status st = CPA_OK;
     const cpa_fault *f = &d->fault;
     const cpa_h5ad_raw *raw = d->plan.raw;
-    int64_t gene = f->gene, n_genes = raw->info.n_genes;
+    int64_t gene = f->gene;
     switch (f->kind) {
     case CPA_FAULT_CHUNK:
         return cpa_chunks_unreadable(f->counts ? raw->data : raw->indices, f->chunk, f->reason);
@@ -247,20 +259,20 @@ static cpa_status tell(cpa_decoder *d)
         return bad_gene(d, cell_of(d, f->at), gene);
     case CPA_FAULT_COUNT:
         if (is_dense(d)) {
-            return cpa_bad_count(d->plan.file, raw->path, f->at / n_genes, f->at % n_genes, f->value);
+            return bad_count(d, f->at / raw->n_stored, f->at % raw->n_stored, f->value);
         }
-        if (gene < 0) {
-            cpa_status st = gene_of(d, f->at, &gene);
-            if (st != CPA_OK) {
-                return st;
-            }
+        if (gene >= 0) {
+            return cpa_bad_count(d->plan.file, raw->path, cell_of(d, f->at), gene, f->value);
         }
-        return gene >= 0 && gene < n_genes ? cpa_bad_count(d->plan.file, raw->path, cell_of(d, f->at), gene, f->value)
-                                           : bad_gene(d, cell_of(d, f->at), gene);
+        CPA_TRY(gene_of(d, f->at, &gene));
+        st = gene >= 0 && gene < raw->n_stored ? bad_count(d, cell_of(d, f->at), gene, f->value)
+                                               : bad_gene(d, cell_of(d, f->at), gene);
+        break;
     case CPA_FAULT_NONE:
         break;
     }
-    return CPA_OK;
+cleanup:
+    return st;
 }
 
 cpa_status cpa_decoder_finish(cpa_decoder *d, cpa_row_stats *stats)

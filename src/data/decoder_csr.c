@@ -1,7 +1,5 @@
 // Owns: chunks of a CSR matrix as pieces of rows: which are needed, and putting their genes or counts in place.
 // Must never look at `data` and `indices` together: each chunk stands for itself, so any thread can take any.
-#include <stdlib.h>
-
 #include "decoder_impl.h"
 
 // The runs of elements of the wanted cells; neighbours are one run.
@@ -37,28 +35,20 @@ static void add_pieces(cpa_decoder *d, const cpa_chunks *c, bool counts)
     }
 }
 
-static int by_begin(const void *a, const void *b)
-{
-    const cpa_piece *x = a, *y = b;
-    if (x->begin != y->begin) {
-        return x->begin < y->begin ? -1 : 1;
-    }
-    return (int)x->counts - (int)y->counts;
-}
-
 void cpa_decoder_plan_csr(cpa_decoder *d)
 {
     d->n_pieces = 0;
     find_runs(d);
     add_pieces(d, d->plan.raw->indices, false);
+    d->n_first = d->n_pieces;
     add_pieces(d, d->plan.raw->data, true);
-    qsort(d->piece, (size_t)d->n_pieces, sizeof *d->piece, by_begin);
 }
 
 // Puts up to CPA_TILE genes in place; -1 or the first that is out of range.
 static int64_t put_genes(const cpa_decoder *d, const void *from, int64_t at, int64_t n)
 {
-    uint32_t gene[CPA_TILE], limit = (uint32_t)d->plan.raw->info.n_genes, most = 0;
+    uint32_t gene[CPA_TILE], limit = (uint32_t)d->plan.raw->n_stored, most = 0;
+    const int32_t *place = d->plan.raw->place;
     cpa_elements_as_index(d->plan.raw->indices, from, n, gene);
     for (int64_t i = 0; i < n; i++) {
         most = gene[i] > most ? gene[i] : most;
@@ -67,6 +57,9 @@ static int64_t put_genes(const cpa_decoder *d, const void *from, int64_t at, int
         if (gene[i] >= limit) {
             return i;
         }
+    }
+    for (int64_t i = 0; place != NULL && i < n; i++) {
+        gene[i] = (uint32_t)place[gene[i]]; // -1 is CPA_NO_GENE
     }
     if (d->to.gene16 != NULL) {
         for (int64_t i = 0; i < n; i++) {
@@ -83,10 +76,14 @@ static int64_t put_genes(const cpa_decoder *d, const void *from, int64_t at, int
 static int64_t put_counts(cpa_decoder *d, const void *from, int64_t at, int64_t n, int thread)
 {
     double value[CPA_TILE];
-    if (cpa_elements_are_floats(d->plan.raw->data)) {
+    bool all = d->plan.raw->place == NULL;
+    if (all && cpa_elements_are_floats(d->plan.raw->data)) {
         return cpa_rows_put_counts(&d->to, at, n, NULL, from, &d->stats[thread]);
     }
     cpa_elements_as_double(d->plan.raw->data, from, n, value);
+    for (int64_t i = 0; !all && i < n; i++) {
+        value[i] = cpa_rows_is_dropped(&d->to, at + i) ? 0 : value[i];
+    }
     return cpa_rows_put_counts(&d->to, at, n, value, NULL, &d->stats[thread]);
 }
 

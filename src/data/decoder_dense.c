@@ -6,7 +6,7 @@ void cpa_decoder_plan_dense(cpa_decoder *d)
 {
     const cpa_chunks *c = d->plan.raw->data;
     int64_t band = -1;
-    d->n_pieces = 0;
+    d->n_pieces = 0; // all of them are of the first phase
     for (int64_t i = 0; i < d->n; i++) {
         int64_t cell = cpa_wanted(d, i);
         if (cell / c->chunk[0] != band) {
@@ -17,6 +17,13 @@ void cpa_decoder_plan_dense(cpa_decoder *d)
         d->cursor[i] = d->to.indptr != NULL ? d->to.indptr[i] : 0;
         d->sum[i] = 0;
     }
+    d->n_first = d->n_pieces;
+}
+
+// Whether a value is one of the matrix: not 0, of a gene that is used.
+static inline bool is_used(const cpa_decoder *d, int64_t gene, double value)
+{
+    return value != 0 && (d->plan.raw->place == NULL || d->plan.raw->place[gene] >= 0);
 }
 
 // The values [first gene, first gene + n) of the i-th wanted cell; -1 or the first that is no count.
@@ -24,12 +31,13 @@ static int64_t put_values(cpa_decoder *d, int64_t i, int64_t first, int64_t n, c
 {
     double kept[CPA_TILE];
     int64_t n_kept = 0, at = d->cursor[i];
+    const int32_t *place = d->plan.raw->place;
     for (int64_t k = 0; k < n; k++) {
-        if (value[k] == 0) {
+        if (!is_used(d, first + k, value[k])) {
             continue;
         }
         if (d->count == NULL) {
-            cpa_rows_put_gene(&d->to, at + n_kept, (uint32_t)(first + k));
+            cpa_rows_put_gene(&d->to, at + n_kept, (uint32_t)(place != NULL ? place[first + k] : first + k));
         }
         kept[n_kept++] = value[k];
     }
@@ -47,7 +55,7 @@ static int64_t put_values(cpa_decoder *d, int64_t i, int64_t first, int64_t n, c
         return -1;
     }
     for (int64_t k = 0; k < n; k++) { // which of all values was it
-        bad -= value[k] != 0;
+        bad -= is_used(d, first + k, value[k]);
         if (bad < 0) {
             return k;
         }

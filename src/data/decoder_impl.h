@@ -15,7 +15,7 @@ typedef struct cpa_run {
 
 // One chunk to unpack. Dense: a band of chunks side by side.
 typedef struct cpa_piece {
-    int64_t begin; // its first element (dense: row) that is wanted; the order of the pieces
+    int64_t begin; // its first element (dense: row) that is wanted
     int64_t chunk; // dense: of the first column
     int64_t first; // the first run (dense: wanted cell) in it
     bool counts;   // of `data`, not of `indices`
@@ -42,7 +42,8 @@ struct cpa_decoder {
     cpa_row_stats *stats;      // [threads]
     cpa_run *run;
     cpa_piece *piece;
-    int64_t max_runs, max_pieces, n_runs, n_pieces;
+    int64_t max_runs, max_pieces, n_runs;
+    int64_t n_pieces, n_first; // all; those of the first phase: `indices`, or a dense matrix
     int64_t *cursor; // [max_cells] dense: next free place
     double *sum;     // [max_cells] dense: of the counts, while counting
     const int64_t *cell;

@@ -23,7 +23,7 @@ struct cpa_feed {
 static size_t resident_bytes(const cpa_matrix *m, bool wide)
 {
     size_t value =
-        (m->info.n_genes <= 1 << 16 ? sizeof(uint16_t) : sizeof(uint32_t)) + (wide ? sizeof(float) : sizeof(uint16_t));
+        (cpa_matrix_is_narrow(m) ? sizeof(uint16_t) : sizeof(uint32_t)) + (wide ? sizeof(float) : sizeof(uint16_t));
     return (size_t)m->nnz * value + (size_t)(2 * m->info.n_cells + 1) * sizeof(int64_t);
 }
 
@@ -110,7 +110,7 @@ static cpa_status open_stream(cpa_feed *f)
 {
     cpa_status st;
     cpa_matrix *m = f->matrix;
-    size_t one, indptr = (size_t)(m->info.n_cells + 1) * sizeof *m->indptr;
+    size_t one, indptr = (size_t)(m->info.n_cells + 1) * sizeof *m->indptr * (m->stored != NULL ? 2 : 1);
     CPA_TRY(check_streamable(f));
     CPA_TRY(cpa_matrix_judge(m));
     cpa_matrix_warn(m);

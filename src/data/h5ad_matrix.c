@@ -412,30 +412,45 @@ static cpa_status count_block(void *ctx, const cpa_h5ad_block *block)
     return CPA_OK;
 }
 
-cpa_status cpa_h5ad_count(cpa_h5ad *f, const char *layer, int64_t first, int64_t last, int64_t *count)
+static cpa_status count_pointers(const matrix *m, int64_t first, int64_t last, int64_t *count)
 {
-    matrix m;
+    cpa_status st;
     buffers b = {0};
-    cpa_status st = open_matrix(f, layer, &m);
-    if (st != CPA_OK) {
-        goto cleanup;
-    }
-    memset(count, 0, (size_t)(last - first) * sizeof *count);
-    if (m.info.layout != CPA_LAYOUT_CSR || f->place != NULL) {
-        counter c = {first, count, m.info.layout == CPA_LAYOUT_CSC};
-        CPA_TRY(cpa_h5ad_scan(f, layer, first, last, count_block, &c));
-        goto cleanup;
-    }
     CPA_TRY(buffers_init(&b));
     for (int64_t row = first; row < last; row += ROWS) {
         int64_t rows = last - row < ROWS ? last - row : ROWS;
-        CPA_TRY(read_pointers(&m, row, rows, b.pointer));
+        CPA_TRY(read_pointers(m, row, rows, b.pointer));
         for (int64_t i = 0; i < rows; i++) {
             count[row - first + i] = b.pointer[i + 1] - b.pointer[i];
         }
     }
 cleanup:
     buffers_fini(&b);
+    return st;
+}
+
+cpa_status cpa_h5ad_count(cpa_h5ad *f, const char *layer, int64_t first, int64_t last, int64_t *count)
+{
+    matrix m;
+    cpa_status st = open_matrix(f, layer, &m);
+    if (st == CPA_OK && m.info.layout == CPA_LAYOUT_CSR && f->place == NULL) {
+        st = count_pointers(&m, first, last, count);
+    } else if (st == CPA_OK) {
+        counter c = {first, count, m.info.layout == CPA_LAYOUT_CSC};
+        memset(count, 0, (size_t)(last - first) * sizeof *count);
+        st = cpa_h5ad_scan(f, layer, first, last, count_block, &c);
+    }
+    close_matrix(&m);
+    return st;
+}
+
+cpa_status cpa_h5ad_count_stored(cpa_h5ad *f, const char *layer, int64_t first, int64_t last, int64_t *count)
+{
+    matrix m;
+    cpa_status st = open_matrix(f, layer, &m);
+    if (st == CPA_OK) {
+        st = count_pointers(&m, first, last, count);
+    }
     close_matrix(&m);
     return st;
 }
@@ -455,12 +470,10 @@ cpa_status cpa_h5ad_raw_open(cpa_h5ad *f, const char *layer, cpa_h5ad_raw **out,
     if (m.info.layout == CPA_LAYOUT_CSC) {
         goto cleanup;
     }
-    *why = "only some of its genes are used (--genes)";
-    if (f->place != NULL) {
-        goto cleanup;
-    }
     CPA_TRY(cpa_alloc(1, sizeof *raw, &raw));
     raw->info = m.info;
+    raw->n_stored = f->n_stored;
+    raw->place = f->place;
     CPA_TRY(cpa_strdup(m.path, &raw->path));
     CPA_TRY(cpa_chunks_open(m.data, &raw->data, why));
     if (raw->data != NULL && m.indices != NULL) {

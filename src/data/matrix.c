@@ -1,10 +1,9 @@
 // Owns: opening a matrix by all ranks, its indptr in the memory of the node, and looking at every count once.
 // Must never leave a rank alone in a collective: failures are agreed first.
-#include "cpa/data/matrix.h"
-
 #include <string.h>
 
 #include "cpa/base/log.h"
+#include "matrix_impl.h"
 
 enum {
     SLAB_CELLS = 1 << 16,  // judged at once, at most
@@ -23,14 +22,33 @@ cleanup:
     return st;
 }
 
-// The stored values of each cell of this rank's slice. Those of a dense matrix are judged on the way.
-static cpa_status count_slice(cpa_matrix *m, int64_t *count, cpa_row_stats *stats)
+// Takes node memory for one number per cell and one more. Collective.
+static cpa_status take_pointers(const cpa_matrix *m, int64_t **out)
+{
+    void *shared = NULL;
+    cpa_status st = cpa_comm_shared_alloc(m->comm, (size_t)(m->info.n_cells + 1) * sizeof **out, &shared);
+    *out = shared;
+    return cpa_comm_agree(m->comm, st);
+}
+
+// Adds the numbers of all ranks of the node up, so that they say where each cell begins. Collective over the node.
+static cpa_status accumulate(const cpa_matrix *m, int64_t *pointer)
+{
+    cpa_status st;
+    CPA_TRY(cpa_comm_node_barrier(m->comm));
+    for (int64_t i = 0; cpa_comm_node_rank(m->comm) == 0 && i < m->info.n_cells; i++) {
+        pointer[i + 1] += pointer[i];
+    }
+    CPA_TRY(cpa_comm_node_barrier(m->comm));
+cleanup:
+    return st;
+}
+
+// Counts the values of each cell of a dense matrix and judges them on the way.
+static cpa_status count_dense(const cpa_matrix *m, int64_t *count, cpa_row_stats *stats)
 {
     cpa_status st;
     cpa_decoder *decoder = NULL;
-    if (m->raw == NULL || m->info.layout != CPA_LAYOUT_DENSE) {
-        return cpa_h5ad_count(m->file, m->layer, m->first, m->last, count);
-    }
     CPA_TRY(cpa_decoder_create(&(cpa_decoder_plan){.file = m->file, .raw = m->raw, .max_cells = m->last - m->first},
                                &decoder));
     CPA_TRY(cpa_decoder_count(decoder, m->first, m->last - m->first, count, stats));
@@ -42,27 +60,54 @@ cleanup:
     return st;
 }
 
+static void find_longest(cpa_matrix *m)
+{
+    const int64_t *extent = cpa_matrix_extent(m);
+    m->longest = 0;
+    for (int64_t i = 0; i < m->info.n_cells; i++) {
+        int64_t values = extent[i + 1] - extent[i];
+        m->longest = values > m->longest ? values : m->longest;
+    }
+}
+
+static cpa_status judge_cells(const cpa_matrix *m, int64_t first, int64_t last, int64_t *count, cpa_row_stats *stats);
+
+// Of a CSR matrix of which only some genes are used: where its cells begin as they are stored. Collective.
+static cpa_status build_stored(cpa_matrix *m)
+{
+    cpa_status st;
+    CPA_TRY(take_pointers(m, &m->stored));
+    CPA_TRY(cpa_comm_agree(
+        m->comm, cpa_h5ad_count_stored(m->file, m->layer, m->first, m->last, m->stored + m->first + 1)));
+    CPA_TRY(accumulate(m, m->stored));
+    find_longest(m);
+cleanup:
+    return st;
+}
+
+// The values of each cell of this rank's slice; where that takes looking at all of them, they are judged on the way.
+static cpa_status count_slice(cpa_matrix *m, int64_t *count, cpa_row_stats *stats)
+{
+    return m->stored != NULL ? judge_cells(m, m->first, m->last, count, stats)
+           : m->raw != NULL && m->info.layout == CPA_LAYOUT_DENSE
+               ? count_dense(m, count, stats)
+               : cpa_h5ad_count(m->file, m->layer, m->first, m->last, count);
+}
+
 static cpa_status build_indptr(cpa_matrix *m)
 {
     cpa_status st;
-    int64_t n = m->info.n_cells;
     cpa_row_stats stats = {0};
-    void *shared = NULL;
-    st = cpa_comm_shared_alloc(m->comm, (size_t)(n + 1) * sizeof *m->indptr, &shared);
-    m->indptr = shared;
-    CPA_TRY(cpa_comm_agree(m->comm, st));
+    bool dense = m->info.layout == CPA_LAYOUT_DENSE;
+    if (m->raw != NULL && !dense && m->raw->place != NULL) {
+        CPA_TRY(build_stored(m));
+    }
+    CPA_TRY(take_pointers(m, &m->indptr));
     CPA_TRY(cpa_comm_agree(m->comm, count_slice(m, m->indptr + m->first + 1, &stats)));
-    CPA_TRY(cpa_comm_node_barrier(m->comm));
-    for (int64_t i = 0; cpa_comm_node_rank(m->comm) == 0 && i < n; i++) {
-        m->indptr[i + 1] += m->indptr[i];
-    }
-    CPA_TRY(cpa_comm_node_barrier(m->comm));
-    m->nnz = m->indptr[n];
-    for (int64_t i = 0; i < n; i++) {
-        int64_t values = m->indptr[i + 1] - m->indptr[i];
-        m->longest = values > m->longest ? values : m->longest;
-    }
-    if (m->raw != NULL && m->info.layout == CPA_LAYOUT_DENSE) {
+    CPA_TRY(accumulate(m, m->indptr));
+    m->nnz = m->indptr[m->info.n_cells];
+    find_longest(m);
+    if (m->stored != NULL || (m->raw != NULL && dense)) {
         CPA_TRY(cpa_matrix_take_stats(m, &stats, m->is_first_node));
     }
 cleanup:
@@ -106,8 +151,9 @@ void cpa_matrix_close(cpa_matrix **m)
     if (*m == NULL) {
         return;
     }
-    void *shared = (*m)->indptr;
-    cpa_comm_shared_free((*m)->comm, &shared);
+    void *shared[] = {(*m)->indptr, (*m)->stored};
+    cpa_comm_shared_free((*m)->comm, &shared[0]);
+    cpa_comm_shared_free((*m)->comm, &shared[1]);
     cpa_h5ad_raw_close(&(*m)->raw);
     cpa_free(&(*m)->path);
     cpa_free(m);
@@ -115,78 +161,77 @@ void cpa_matrix_close(cpa_matrix **m)
 
 // ---- Judging
 
-// Memory for a stretch of cells that are looked at and forgotten.
-typedef struct slab {
-    cpa_rows rows;
-    int64_t *indptr;
-    int64_t max_values;
-} slab;
-
-static cpa_status slab_init(slab *s, const cpa_matrix *m)
+cpa_status cpa_slab_init(cpa_slab *s, const cpa_matrix *m, bool wide)
 {
     cpa_status st;
-    int64_t chunk =
-        4 * (m->raw->data->chunk[0] > m->raw->indices->chunk[0] ? m->raw->data->chunk[0] : m->raw->indices->chunk[0]);
-    s->max_values = SLAB_VALUES;
-    s->max_values = m->longest > s->max_values ? m->longest : s->max_values;
-    s->max_values = chunk > s->max_values ? chunk : s->max_values; // or chunks would be unpacked again and again
-    s->max_values = m->nnz < s->max_values ? m->nnz : s->max_values;
+    const cpa_h5ad_raw *raw = m->raw;
+    int64_t chunk = raw->data->chunk[0] > raw->indices->chunk[0] ? raw->data->chunk[0] : raw->indices->chunk[0];
+    int64_t all = cpa_matrix_extent(m)[m->info.n_cells], most = SLAB_VALUES;
+    most = m->longest > most ? m->longest : most;
+    most = 4 * chunk > most ? 4 * chunk : most; // or chunks would be unpacked again and again
+    *s = (cpa_slab){.m = m, .max_values = all < most ? all : most};
+    size_t values = (size_t)s->max_values;
     CPA_TRY(cpa_alloc(SLAB_CELLS + 1, sizeof *s->indptr, &s->indptr));
     CPA_TRY(cpa_alloc(SLAB_CELLS, sizeof *s->rows.library, &s->rows.library));
-    CPA_TRY(cpa_alloc((size_t)s->max_values, sizeof *s->rows.count32, &s->rows.count32));
-    if (m->info.n_genes <= 1 << 16) {
-        CPA_TRY(cpa_alloc((size_t)s->max_values, sizeof *s->rows.gene16, &s->rows.gene16));
-    } else {
-        CPA_TRY(cpa_alloc((size_t)s->max_values, sizeof *s->rows.gene32, &s->rows.gene32));
+    CPA_TRY(wide ? cpa_alloc(values, sizeof *s->rows.count32, &s->rows.count32)
+                 : cpa_alloc(values, sizeof *s->rows.count16, &s->rows.count16));
+    CPA_TRY(cpa_matrix_is_narrow(m) ? cpa_alloc(values, sizeof *s->rows.gene16, &s->rows.gene16)
+                                    : cpa_alloc(values, sizeof *s->rows.gene32, &s->rows.gene32));
+    if (m->stored != NULL) {
+        CPA_TRY(cpa_alloc(SLAB_CELLS, sizeof *s->rows.kept, &s->rows.kept));
     }
     s->rows.indptr = s->indptr;
+    CPA_TRY(cpa_decoder_create(&(cpa_decoder_plan){.file = m->file,
+                                                   .raw = raw,
+                                                   .indptr = cpa_matrix_extent(m),
+                                                   .max_cells = SLAB_CELLS,
+                                                   .max_values = s->max_values,
+                                                   .longest = m->longest},
+                               &s->decoder));
 cleanup:
     return st;
 }
 
-static void slab_fini(slab *s)
+void cpa_slab_fini(cpa_slab *s)
 {
+    cpa_decoder_destroy(&s->decoder);
     cpa_free(&s->indptr);
     cpa_free(&s->rows.library);
+    cpa_free(&s->rows.count16);
     cpa_free(&s->rows.count32);
     cpa_free(&s->rows.gene16);
     cpa_free(&s->rows.gene32);
+    cpa_free(&s->rows.kept);
 }
 
-// How many cells from `first` on fit into a slab; their beginnings in it.
-static int64_t fit(const cpa_matrix *m, slab *s, int64_t first, int64_t last)
+cpa_status cpa_slab_read(cpa_slab *s, int64_t first, int64_t last, int64_t *n, cpa_row_stats *stats)
 {
-    int64_t n = 0;
-    while (first + n < last && n < SLAB_CELLS && m->indptr[first + n + 1] - m->indptr[first] <= s->max_values) {
-        n++;
-        s->indptr[n] = m->indptr[first + n] - m->indptr[first];
+    const int64_t *extent = cpa_matrix_extent(s->m);
+    for (*n = 0; first + *n < last && *n < SLAB_CELLS && extent[first + *n + 1] - extent[first] <= s->max_values;) {
+        ++*n;
+        s->indptr[*n] = extent[first + *n] - extent[first];
     }
-    return n;
+    cpa_row_stats met;
+    cpa_decoder_start(s->decoder, NULL, first, *n, &s->rows);
+    cpa_status st = cpa_decoder_finish(s->decoder, &met);
+    cpa_row_stats_add(stats, &met);
+    return st;
 }
 
-static cpa_status judge_cells(const cpa_matrix *m, int64_t first, int64_t last, cpa_row_stats *stats)
+// Looks at the cells [first, last); with `count`, says how many values of each are used.
+static cpa_status judge_cells(const cpa_matrix *m, int64_t first, int64_t last, int64_t *count, cpa_row_stats *stats)
 {
     cpa_status st;
-    slab s = {0};
-    cpa_decoder *decoder = NULL;
-    CPA_TRY(slab_init(&s, m));
-    CPA_TRY(cpa_decoder_create(&(cpa_decoder_plan){.file = m->file,
-                                                   .raw = m->raw,
-                                                   .indptr = m->indptr,
-                                                   .max_cells = SLAB_CELLS,
-                                                   .max_values = s.max_values,
-                                                   .longest = m->longest},
-                               &decoder));
-    for (int64_t n; first < last; first += n) {
-        cpa_row_stats met;
-        n = fit(m, &s, first, last);
-        cpa_decoder_start(decoder, NULL, first, n, &s.rows);
-        CPA_TRY(cpa_decoder_finish(decoder, &met));
-        cpa_row_stats_add(stats, &met);
+    cpa_slab s = {0};
+    CPA_TRY(cpa_slab_init(&s, m, true));
+    for (int64_t at = first, n; at < last; at += n) {
+        CPA_TRY(cpa_slab_read(&s, at, last, &n, stats));
+        for (int64_t i = 0; count != NULL && i < n; i++) {
+            count[at - first + i] = s.rows.kept[i];
+        }
     }
 cleanup:
-    cpa_decoder_destroy(&decoder);
-    slab_fini(&s);
+    cpa_slab_fini(&s);
     return st;
 }
 
@@ -199,7 +244,7 @@ cpa_status cpa_matrix_judge(cpa_matrix *m)
     if (m->judged) {
         return CPA_OK;
     }
-    CPA_TRY(cpa_comm_agree(m->comm, judge_cells(m, n * rank / size, n * (rank + 1) / size, &mine)));
+    CPA_TRY(cpa_comm_agree(m->comm, judge_cells(m, n * rank / size, n * (rank + 1) / size, NULL, &mine)));
     CPA_TRY(cpa_matrix_take_stats(m, &mine, true));
 cleanup:
     return st;

@@ -173,9 +173,27 @@ static double sum_row(const cpa_rows *rows, int64_t begin, int64_t end, double *
     return sum;
 }
 
+// Moves the values that are used to the beginning of a row; the end of them.
+static int64_t drop_unused(const cpa_rows *rows, int64_t begin, int64_t end)
+{
+    int64_t to = begin;
+    for (int64_t p = begin; p < end; p++) {
+        if (!cpa_rows_is_dropped(rows, p)) {
+            double count = cpa_rows_count(rows, p);
+            cpa_rows_put_gene(rows, to, cpa_rows_gene(rows, p));
+            put_count(rows, to++, count);
+        }
+    }
+    return to;
+}
+
 int64_t cpa_rows_finish(const cpa_rows *rows, int64_t i, uint64_t *room, cpa_row_stats *stats)
 {
     int64_t begin = rows->indptr[i], end = rows->indptr[i + 1], too_large = -1;
+    if (rows->kept != NULL) {
+        end = drop_unused(rows, begin, end);
+        rows->kept[i] = (int32_t)(end - begin);
+    }
     if (!is_ascending(rows, begin, end)) {
         sort_row(rows, begin, end - begin, room);
         too_large = merge_row(rows, begin, end, stats);

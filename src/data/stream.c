@@ -51,11 +51,12 @@ static cpa_status lane_window(const cpa_streamer_plan *plan, int lane, int64_t *
 {
     cpa_status st;
     cpa_block all = cpa_sampler_lane(plan->sampler, lane);
+    const int64_t *extent = cpa_matrix_extent(plan->matrix);
     int64_t size = cpa_sampler_block_size(plan->sampler), window = cpa_sampler_window_blocks(plan->sampler);
     int64_t n_blocks = (all.n + size - 1) / size, *n_values = NULL;
     CPA_TRY(cpa_alloc((size_t)n_blocks, sizeof *n_values, &n_values));
     for (int64_t i = 0; i < all.n; i++) {
-        n_values[i / size] += plan->matrix->indptr[all.cell[i] + 1] - plan->matrix->indptr[all.cell[i]];
+        n_values[i / size] += extent[all.cell[i] + 1] - extent[all.cell[i]];
     }
     qsort(n_values, (size_t)n_blocks, sizeof *n_values, by_size);
     *cells += window * size < all.n ? window * size : all.n;
@@ -85,7 +86,7 @@ static cpa_status size_up(const cpa_streamer_plan *plan, int64_t *max_cells, int
         CPA_TRY(lane_window(plan, lane, max_cells, max_values));
     }
     int64_t batch_values; // a batch of the list lies in one window
-    CPA_TRY(cpa_loader_max_nnz(&(cpa_cells){.n_cells = plan->matrix->info.n_cells, .indptr = plan->matrix->indptr},
+    CPA_TRY(cpa_loader_max_nnz(&(cpa_cells){.n_cells = plan->matrix->info.n_cells, .indptr = cpa_matrix_extent(plan->matrix)},
                                plan->max_batch, &batch_values));
     *max_cells = *max_cells > plan->max_batch ? *max_cells : plan->max_batch;
     *max_values = *max_values > batch_values ? *max_values : batch_values;
@@ -98,7 +99,7 @@ static cpa_decoder_plan decoder_plan(const cpa_streamer_plan *plan, int64_t max_
     const cpa_matrix *m = plan->matrix;
     return (cpa_decoder_plan){.file = m->file,
                               .raw = m->raw,
-                              .indptr = m->info.layout == CPA_LAYOUT_CSR ? m->indptr : NULL,
+                              .indptr = m->info.layout == CPA_LAYOUT_CSR ? cpa_matrix_extent(m) : NULL,
                               .n_threads = plan->n_threads,
                               .max_cells = max_cells,
                               .max_values = max_values,
@@ -408,7 +409,7 @@ cleanup:
 // Cuts the list into windows of whole batches.
 static void cut_list(cpa_streamer *s, int batch)
 {
-    const int64_t *indptr = s->plan.matrix->indptr;
+    const int64_t *extent = cpa_matrix_extent(s->plan.matrix);
     int64_t n = s->n_listed, values = 0, before = 0; // of the window; of it up to the last whole batch
     int64_t *start = s->start, border = 0;           // where that batch ends
     for (int64_t i = 0; i < n; i++) {
@@ -416,7 +417,7 @@ static void cut_list(cpa_streamer *s, int batch)
             border = i;
             before = values;
         }
-        values += indptr[s->listed[i] + 1] - indptr[s->listed[i]];
+        values += extent[s->listed[i] + 1] - extent[s->listed[i]];
         if (i - start[s->n_starts] >= s->max_cells || values > s->max_values) {
             start[++s->n_starts] = border;
             values -= before;
@@ -429,12 +430,12 @@ static void cut_list(cpa_streamer *s, int batch)
 cpa_status cpa_streamer_list(cpa_streamer *s, const int64_t *cell, int64_t n, int batch, size_t room)
 {
     cpa_status st = CPA_OK;
-    const int64_t *indptr = s->plan.matrix->indptr;
+    const int64_t *extent = cpa_matrix_extent(s->plan.matrix);
     int64_t values = 0;
     s->listed = cell;
     s->n_listed = n;
     for (int64_t i = 0; i < n; i++) {
-        values += indptr[cell[i] + 1] - indptr[cell[i]];
+        values += extent[cell[i] + 1] - extent[cell[i]];
     }
     if (n == 0 || cpa_window_bytes(s->plan.matrix, n, values) <= room) {
         return keep_list(s, values);

@@ -3,16 +3,11 @@
 
 #include "stream_impl.h"
 
-static bool is_narrow(const cpa_matrix *m)
-{
-    return m->info.n_genes <= 1 << 16;
-}
-
 size_t cpa_window_bytes(const cpa_matrix *m, int64_t max_cells, int64_t max_values)
 {
     size_t value =
-        (is_narrow(m) ? sizeof(uint16_t) : sizeof(uint32_t)) + (m->stats.wide ? sizeof(float) : sizeof(uint16_t));
-    return (size_t)max_values * value + (size_t)max_cells * (2 * sizeof(int64_t) + sizeof(int32_t) + sizeof(double));
+        (cpa_matrix_is_narrow(m) ? sizeof(uint16_t) : sizeof(uint32_t)) + (m->stats.wide ? sizeof(float) : sizeof(uint16_t));
+    return (size_t)max_values * value + (size_t)max_cells * (2 * sizeof(int64_t) + 2 * sizeof(int32_t) + sizeof(double));
 }
 
 cpa_status cpa_window_init(cpa_window *w, const cpa_matrix *m, int64_t max_cells, int64_t max_values, int n_lanes)
@@ -25,13 +20,17 @@ cpa_status cpa_window_init(cpa_window *w, const cpa_matrix *m, int64_t max_cells
     CPA_TRY(cpa_alloc((size_t)n_lanes, sizeof *w->lane, &w->lane));
     CPA_TRY(cpa_alloc(cells + 1, sizeof *w->indptr, &w->indptr));
     CPA_TRY(cpa_alloc(cells, sizeof *w->rows.library, &w->rows.library));
-    CPA_TRY(is_narrow(m) ? cpa_alloc(values, sizeof *w->rows.gene16, &w->rows.gene16)
+    CPA_TRY(cpa_matrix_is_narrow(m) ? cpa_alloc(values, sizeof *w->rows.gene16, &w->rows.gene16)
                          : cpa_alloc(values, sizeof *w->rows.gene32, &w->rows.gene32));
     CPA_TRY(m->stats.wide ? cpa_alloc(values, sizeof *w->rows.count32, &w->rows.count32)
                           : cpa_alloc(values, sizeof *w->rows.count16, &w->rows.count16));
+    if (m->stored != NULL) {
+        CPA_TRY(cpa_alloc(cells, sizeof *w->rows.kept, &w->rows.kept));
+    }
     w->rows.indptr = w->indptr;
     w->cells = (cpa_cells){.n_genes = (int32_t)m->info.n_genes,
                            .indptr = w->indptr,
+                           .kept = w->rows.kept,
                            .gene16 = w->rows.gene16,
                            .gene32 = w->rows.gene32,
                            .count16 = w->rows.count16,
@@ -52,13 +51,15 @@ void cpa_window_fini(cpa_window *w)
     cpa_free(&w->rows.gene32);
     cpa_free(&w->rows.count16);
     cpa_free(&w->rows.count32);
+    cpa_free(&w->rows.kept);
 }
 
 void cpa_window_set(cpa_window *w, const cpa_matrix *m, int64_t n)
 {
+    const int64_t *extent = cpa_matrix_extent(m);
     w->indptr[0] = 0;
     for (int64_t i = 0; i < n; i++) {
-        w->indptr[i + 1] = w->indptr[i] + m->indptr[w->cell[i] + 1] - m->indptr[w->cell[i]];
+        w->indptr[i + 1] = w->indptr[i] + extent[w->cell[i] + 1] - extent[w->cell[i]];
     }
     w->cells.n_cells = n;
     w->cells.nnz = w->indptr[n];

@@ -138,7 +138,7 @@ def blosc(values):
     return 32001, out.raw[:n], 0
 
 
-def plain(values):
+def unpacked(values):
     """A chunk that gzip did not make smaller and that is stored as it is."""
     return 1, values.tobytes(), 1
 
@@ -181,7 +181,7 @@ def matrices():
             sparse(f, "X", *parts(x, csc=True), kind="csc_matrix", **tiny)
         with good(f"dense_{label}.h5ad") as f:
             array(f, "X", x.astype("f4"), **dict(how, chunks=(5, 2)))
-    for label, packed in {"zstd": zstd, "blosc": blosc, "plain": plain}.items():
+    for label, packed in {"zstd": zstd, "blosc": blosc, "unpacked": unpacked}.items():
         with good(f"csr_{label}.h5ad") as f:
             foreign(sparse(f, "X", *parts(x)), packed)
         with good(f"csc_{label}.h5ad") as f:

@@ -124,6 +124,66 @@ static void the_same_matrix_from_every_storage(void **state)
     }
 }
 
+// Three genes, in another order than in the file.
+static void some_genes_of_every_storage(void **state)
+{
+    (void)state;
+    char *names[] = {"gene7", "gene2", "gene4"};
+    const int gene[] = {7, 2, 4};
+    const cpa_strings chosen = {3, names};
+    char name[128];
+    FILE *list = fopen(odd("matrices.txt"), "r");
+    assert_non_null(list);
+    while (fscanf(list, "%127s", name) == 1) {
+        cpa_h5ad *f = NULL;
+        cpa_cells *c = NULL;
+        assert_int_equal(cpa_h5ad_open(odd(name), &f), CPA_OK);
+        assert_int_equal(cpa_h5ad_select_names(f, NULL, &chosen, "the test"), CPA_OK);
+        if (cpa_cells_load(comm, f, NULL, &c) != CPA_OK) {
+            fail_msg("%s: %s", name, cpa_message());
+        }
+        check_rows(name, c, false);
+        for (int64_t cell = 0; cell < ODD_CELLS; cell++) {
+            int64_t p = c->indptr[cell];
+            for (int k = 0; k < 3; k++) {
+                int expected = odd_count(cell, gene[k]);
+                bool here = p < c->indptr[cell + 1] && gene_of(c, p) == k;
+                if (here != (expected > 0) || (here && count_of(c, p) != expected)) {
+                    fail_msg("%s: cell %d, gene %d is not %d", name, (int)cell, gene[k], expected);
+                }
+                p += here;
+            }
+            assert_int_equal(p, c->indptr[cell + 1]);
+        }
+        assert_int_equal(c->bytes, (2 * ODD_CELLS + 1) * 8 + c->nnz * 4);
+        cpa_cells_destroy(&c);
+        cpa_h5ad_close(&f);
+    }
+    fclose(list);
+}
+
+// What is wrong with a gene that is not used does no harm; where it is used it is named.
+static void faults_of_genes_that_are_not_used(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"nan.h5ad", "nan_dense.h5ad"};
+    for (int i = 0; i < 2; i++) {
+        for (int used = 0; used < 2; used++) {
+            char *names[] = {"gene0", used ? i == 0 ? "gene2" : "gene4" : "gene1"};
+            const cpa_strings chosen = {2, names};
+            cpa_h5ad *f = NULL;
+            cpa_cells *c = NULL;
+            assert_int_equal(cpa_h5ad_open(odd(files[i]), &f), CPA_OK);
+            assert_int_equal(cpa_h5ad_select_names(f, NULL, &chosen, "the test"), CPA_OK);
+            assert_int_equal(cpa_cells_load(comm, f, NULL, &c), used ? CPA_BAD_DATA : CPA_OK);
+            assert_true(!used || strstr(cpa_message(), i == 0 ? "cell row 7, gene 'gene2' (column 1): the count nan"
+                                                              : "cell row 7, gene 'gene4' (column 1): the count nan"));
+            cpa_cells_destroy(&c);
+            cpa_h5ad_close(&f);
+        }
+    }
+}
+
 static void duplicates_are_added_up(void **state)
 {
     (void)state;
@@ -294,6 +354,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_same_matrix_from_every_storage),
+        cmocka_unit_test(some_genes_of_every_storage),
+        cmocka_unit_test(faults_of_genes_that_are_not_used),
         cmocka_unit_test(duplicates_are_added_up),
         cmocka_unit_test(counts_take_what_they_need),
         cmocka_unit_test(normalised_values_are_kept),

@@ -16,6 +16,7 @@
 enum { MAX_CELLS = 5000, EPOCHS = 3, PLENTY = 64 << 20 };
 
 static cpa_comm *comm;
+static const cpa_strings *genes; // that are used, NULL: all
 static cpa_condition conditions[] = {{.n = 1, .pert = (int[]){CPA_CONTROL}, .dose = (double[]){1}}};
 static int32_t zeros[MAX_CELLS];
 static int64_t training[MAX_CELLS];
@@ -69,6 +70,9 @@ static bench open_bench(const char *path, const char *layer, int lanes, int batc
     cpa_status st = cpa_h5ad_open(path, &t.file);
     if (st != CPA_OK) {
         fail_msg("%s: %s", path, cpa_message());
+    }
+    if (genes != NULL) {
+        assert_int_equal(cpa_h5ad_select_names(t.file, layer, genes, "the test"), CPA_OK);
     }
     int64_t n = cpa_h5ad_n_cells(t.file);
     t.registry = (cpa_registry){.n_cells = n,
@@ -167,6 +171,8 @@ static void the_same_batches_from_every_storage(void **state)
             continue;
         }
         bench t = open_bench(odd(name), NULL, 1, 4, 2, 2, PLENTY);
+        assert_int_equal(cpa_feed_totals(t.resident), cpa_feed_totals(t.streamed));
+        assert_true(cpa_feed_max_count(t.resident) == cpa_feed_max_count(t.streamed));
         for (int64_t epoch = 0; epoch < EPOCHS; epoch++) {
             assert_int_equal(check_epoch(name, &t, epoch, 0), ODD_CELLS);
         }
@@ -186,6 +192,23 @@ static void the_same_batches_from_every_storage(void **state)
     bench t = open_bench(odd("many_genes.h5ad"), "chunked", 1, 4, 3, 3, PLENTY);
     check_epoch("a chunked layer", &t, 0, 0);
     close_bench(&t);
+}
+
+static void the_same_batches_of_some_genes(void **state)
+{
+    (void)state;
+    char *names[] = {"gene7", "gene2", "gene4"};
+    static const char *const files[] = {"csr_gzip.h5ad", "csr_zstd.h5ad", "csr_unsorted.h5ad", "duplicates.h5ad",
+                                        "dense_gzip.h5ad", "normalised.h5ad", "beyond_16_bits.h5ad"};
+    genes = &(const cpa_strings){3, names};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        bench t = open_bench(odd(files[i]), NULL, 2, 3, 2, 4, PLENTY);
+        assert_int_equal(cpa_feed_totals(t.resident), cpa_feed_totals(t.streamed));
+        check_epoch(files[i], &t, 0, 0);
+        check_epoch(files[i], &t, 1, 0);
+        close_bench(&t);
+    }
+    genes = NULL;
 }
 
 // Lanes, blocks and windows of all sizes, also windows smaller than a batch; epochs out of order and entered midway.
@@ -338,6 +361,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_same_batches_from_every_storage),
+        cmocka_unit_test(the_same_batches_of_some_genes),
         cmocka_unit_test(the_same_batches_in_every_order),
         cmocka_unit_test(lists_are_kept_or_read_again),
         cmocka_unit_test(a_chunk_is_read_once_for_a_window),

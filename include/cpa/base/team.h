@@ -8,7 +8,7 @@
 
 #include "cpa/base/status.h"
 
-enum { CPA_TEAM_PHASES = 2 };
+enum { CPA_TEAM_PHASES = 3 };
 
 // Work in phases: items are begun in ascending order, and those of a phase when all of the phase before have ended.
 typedef struct cpa_work {

@@ -12,6 +12,7 @@ typedef struct cpa_cells {
     int64_t n_cells, nnz;
     int32_t n_genes;
     const int64_t *indptr;  // [n_cells+1]
+    const int32_t *kept;    // [n_cells] values of each cell, when there is room for more between them; NULL: none
     const uint16_t *gene16; // [nnz], or NULL and
     const uint32_t *gene32;
     const uint16_t *count16; // [nnz], or NULL and
@@ -40,7 +41,7 @@ void cpa_cells_destroy(cpa_cells **cells);
 /** Number of stored values of a cell. */
 static inline int64_t cpa_cells_nnz(const cpa_cells *c, int64_t cell)
 {
-    return c->indptr[cell + 1] - c->indptr[cell];
+    return c->kept != NULL ? c->kept[cell] : c->indptr[cell + 1] - c->indptr[cell];
 }
 
 #endif

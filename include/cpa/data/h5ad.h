@@ -90,6 +90,8 @@ typedef struct cpa_h5ad_raw {
     cpa_matrix_info info;
     char *path;                 // "X" or "layers/counts"
     cpa_chunks *data, *indices; // owned; dense: data alone
+    int64_t n_stored;           // genes as they are stored, and
+    const int32_t *place;       // [n_stored] which of info.n_genes each is, -1: none; NULL: all in their order. Borrowed
 } cpa_h5ad_raw;
 
 /** Finds the chunks of X (layer NULL) or a layer. *out stays NULL, with the reason in *why (a static string), for CSC and for
@@ -117,5 +119,8 @@ cpa_status cpa_h5ad_scan(cpa_h5ad *f, const char *layer, int64_t first, int64_t 
 /** Number of stored values of each of the cells [first, last), as cpa_h5ad_scan gives them: from indptr for CSR, else
  *  by a scan. Checks indptr. */
 cpa_status cpa_h5ad_count(cpa_h5ad *f, const char *layer, int64_t first, int64_t last, int64_t *count);
+
+/** The same of a CSR matrix as it is stored, with all genes. */
+cpa_status cpa_h5ad_count_stored(cpa_h5ad *f, const char *layer, int64_t first, int64_t last, int64_t *count);
 
 #endif

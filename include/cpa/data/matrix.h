@@ -18,11 +18,24 @@ typedef struct cpa_matrix {
     bool is_first_node;    // rank 0 runs here
     int64_t first, last;  // cells that this rank reads of those that its node reads
     int64_t *indptr;      // [n_cells+1] where each cell begins, one copy per node
-    int64_t nnz, longest; // stored values altogether (dense: other than 0) and of the largest cell
+    int64_t *stored;      // the same of what is stored, when only some genes are used of a CSR matrix; NULL when that is indptr
+    int64_t nnz, longest; // stored values altogether (dense: other than 0; of used genes) and of the largest cell (of all genes)
     int64_t n_read;       // bytes that this rank has read of it so far
     bool judged;          // every count has been looked at, and
     cpa_row_stats stats;  // this was met, over all cells
 } cpa_matrix;
+
+/** Where the cells begin in what is read of a CSR matrix that threads can read; of a dense one, in what becomes of it. */
+static inline const int64_t *cpa_matrix_extent(const cpa_matrix *m)
+{
+    return m->stored != NULL ? m->stored : m->indptr;
+}
+
+/** Whether genes fit into 16 bits, with one number to spare where some are not used. */
+static inline bool cpa_matrix_is_narrow(const cpa_matrix *m)
+{
+    return m->info.n_genes <= (m->stored != NULL ? UINT16_MAX : UINT16_MAX + 1);
+}
 
 /** Opens X (layer NULL) or a layer and finds where its cells begin; each rank of a node reads its share of indptr (of the
  *  whole matrix where there is none). BAD_DATA as cpa_h5ad_matrix_info and cpa_h5ad_count. The same on all ranks.

@@ -16,7 +16,11 @@ typedef struct cpa_rows {
     uint16_t *count16;
     float *count32;
     double *library; // [rows] sum of counts
+    int32_t *kept;   // [rows] or NULL: values marked CPA_NO_GENE are dropped in finishing; so many are left at the beginning of each
 } cpa_rows;
+
+// What stands for a gene that is not used; UINT16_MAX of 16 bits.
+#define CPA_NO_GENE UINT32_MAX
 
 // What was met on the way. Add them up with cpa_row_stats_add.
 typedef struct cpa_row_stats {
@@ -51,6 +55,11 @@ static inline void cpa_rows_put_gene(const cpa_rows *rows, int64_t at, uint32_t 
     }
 }
 
+static inline bool cpa_rows_is_dropped(const cpa_rows *rows, int64_t at)
+{
+    return rows->gene16 != NULL ? rows->gene16[at] == UINT16_MAX : rows->gene32[at] == CPA_NO_GENE;
+}
+
 static inline uint32_t cpa_rows_gene(const cpa_rows *rows, int64_t at)
 {
     return rows->gene16 != NULL ? rows->gene16[at] : rows->gene32[at];
@@ -61,7 +70,7 @@ static inline double cpa_rows_count(const cpa_rows *rows, int64_t at)
     return rows->count16 != NULL ? (double)rows->count16[at] : (double)rows->count32[at];
 }
 
-/** Finishes row i: genes ascend, entries of one gene are added up into the first (the surplus ones keep it with count 0),
+/** Finishes row i: what is not used goes, genes ascend, entries of one gene are added up into the first (the surplus ones keep it with count 0),
  *  library[i] is set. `room`: twice the row. Returns the gene whose sum is too large for a float, or -1. Sets
  *  stats->wide when a sum does not fit into 16-bit counts; the row is then of no use. */
 int64_t cpa_rows_finish(const cpa_rows *rows, int64_t i, uint64_t *room, cpa_row_stats *stats);
