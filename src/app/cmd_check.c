@@ -64,17 +64,17 @@ static void print_covariates(const cpa_registry *r)
     }
 }
 
-static void print_summary(const cpa_registry *r, const cpa_cells *cells)
+static void print_summary(const cpa_registry *r, const cpa_matrix *m)
 {
     int n_lists = 0;
     for (int i = 0; i < r->n_categories; i++) {
         n_lists += r->deg[i] != NULL;
     }
-    printf("cells: %lld (%lld without counts)\n", (long long)cells->n_cells, (long long)cells->n_empty);
-    printf("genes: %d\n", (int)cells->n_genes);
-    printf("counts: %lld values in %s%s, largest %g; %lld are not integers\n", (long long)cells->nnz,
-           r->spec.layer != NULL ? "layer " : "X", r->spec.layer != NULL ? r->spec.layer : "", cells->max_count,
-           (long long)cells->n_non_integer);
+    printf("cells: %lld (%lld without counts)\n", (long long)m->info.n_cells, (long long)m->stats.n_empty);
+    printf("genes: %lld\n", (long long)m->info.n_genes);
+    printf("counts: %lld values in %s%s, largest %g; %lld are not integers\n", (long long)m->nnz,
+           r->spec.layer != NULL ? "layer " : "X", r->spec.layer != NULL ? r->spec.layer : "", m->stats.max_count,
+           (long long)m->stats.n_non_integer);
     print_conditions(r);
     print_covariates(r);
     print_splits(r);
@@ -103,12 +103,27 @@ cleanup:
     return st;
 }
 
+// Looks at every count: without keeping any where threads can read the matrix, else by loading it.
+static cpa_status look_at_counts(cpa_comm *comm, cpa_h5ad *file, const char *layer, cpa_matrix **m, cpa_cells **cells)
+{
+    cpa_status st;
+    CPA_TRY(cpa_matrix_open(comm, file, layer, m));
+    if ((*m)->raw == NULL) {
+        return cpa_cells_load_matrix(m, cells);
+    }
+    CPA_TRY(cpa_matrix_judge(*m));
+    cpa_matrix_warn(*m);
+cleanup:
+    return st;
+}
+
 cpa_status cpa_cmd_check(cpa_comm *comm, const cpa_options *o)
 {
     cpa_status st;
     cpa_h5ad *file = NULL;
     cpa_registry *registry = NULL;
-    cpa_cells *cells = NULL;
+    cpa_matrix *matrix = NULL;
+    cpa_cells *cells = NULL; // or this
     cpa_pert_table *vectors = NULL;
     cpa_problems problems = {0};
     CPA_TRY(cpa_comm_agree(comm, cpa_h5ad_open(o->path, &file)));
@@ -119,18 +134,19 @@ cpa_status cpa_cmd_check(cpa_comm *comm, const cpa_options *o)
     CPA_REQUIRE(metadata == CPA_OK || metadata == CPA_BAD_DATA, metadata, "%s", cpa_message());
     CPA_TRY(add_message(&problems, metadata));
     // The counts are looked at even when the metadata are wrong, so that one run names everything.
-    cpa_status counts = cpa_cells_load(comm, file, o->data.layer, &cells);
+    cpa_status counts = look_at_counts(comm, file, o->data.layer, &matrix, &cells);
     CPA_REQUIRE(counts == CPA_OK || counts == CPA_BAD_DATA, counts, "%s", cpa_message());
     CPA_TRY(add_message(&problems, counts));
     CPA_TRY(check_vectors(comm, o, registry, &vectors, &problems));
     CPA_TRY(cpa_problems_status(&problems, CPA_BAD_DATA));
     if (cpa_comm_rank(comm) == 0) {
-        print_summary(registry, cells);
+        print_summary(registry, cells != NULL ? cells->matrix : matrix);
     }
 cleanup:
     cpa_problems_fini(&problems);
     cpa_pert_table_destroy(&vectors);
     cpa_cells_destroy(&cells);
+    cpa_matrix_close(&matrix);
     cpa_registry_destroy(&registry);
     cpa_h5ad_close(&file);
     return st;

@@ -100,15 +100,13 @@ static cpa_status set_size(cpa_options *o, const cpa_option *p, const char *text
         const char *name;
         double bytes;
     } units[] = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+    size_t digits = strspn(text, "0123456789.");
+    const char *unit = text + digits + strspn(text + digits, " ");
     char *end = NULL;
-    double number = strspn(text, "0123456789.") > 0 ? strtod(text, &end) : -1, bytes = is_none(p, text) ? 0 : -1;
-    while (end != NULL && *end == ' ') {
-        end++;
+    double number = digits > 0 ? strtod(text, &end) : -1, bytes = is_none(p, text) || strcmp(text, "0") == 0 ? 0 : -1;
+    for (size_t i = 0; end == text + digits && i < sizeof units / sizeof *units; i++) {
+        bytes = strcasecmp(unit, units[i].name) == 0 ? number * units[i].bytes : bytes;
     }
-    for (size_t i = 0; end != NULL && i < sizeof units / sizeof *units; i++) {
-        bytes = strcasecmp(end, units[i].name) == 0 ? number * units[i].bytes : bytes;
-    }
-    bytes = end != NULL && *end == '\0' && number == 0 ? 0 : bytes;
     if (!(bytes >= p->min && bytes <= p->max)) {
         return refuse(p, text);
     }

@@ -224,7 +224,7 @@ static cpa_status gene_of(cpa_decoder *d, int64_t at, int64_t *gene)
     const void *element;
     const char *reason = cpa_chunk_read(d->reader[0], c, chunk, inside, inside + 1, &element, &n_read);
     if (reason != NULL) {
-        return cpa_chunks_unreadable(c, chunk, reason);
+        return cpa_chunks_unreadable(c, chunk, reason, cpa_chunk_error(d->reader[0]));
     }
     *gene = cpa_element_as_integer(c, element);
     return CPA_OK;
@@ -254,7 +254,7 @@ static cpa_status tell(cpa_decoder *d)
     int64_t gene = f->gene;
     switch (f->kind) {
     case CPA_FAULT_CHUNK:
-        return cpa_chunks_unreadable(f->counts ? raw->data : raw->indices, f->chunk, f->reason);
+        return cpa_chunks_unreadable(f->counts ? raw->data : raw->indices, f->chunk, f->reason, f->error);
     case CPA_FAULT_GENE:
         return bad_gene(d, cell_of(d, f->at), gene);
     case CPA_FAULT_COUNT:

@@ -135,7 +135,8 @@ bool cpa_decoder_run_csr(cpa_decoder *d, const cpa_piece *piece, int thread)
                                                 .at = piece->begin,
                                                 .counts = piece->counts,
                                                 .chunk = piece->chunk,
-                                                .reason = reason});
+                                                .reason = reason,
+                                                .error = cpa_chunk_error(d->reader[thread])});
     }
     for (int64_t r = piece->first; r < last && !d->unpacks; r++) {
         cpa_run part = d->run[r];

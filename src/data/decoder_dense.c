@@ -103,7 +103,8 @@ bool cpa_decoder_run_dense(cpa_decoder *d, const cpa_piece *piece, int thread)
                                                     .at = piece->begin * c->shape[1] + k * c->chunk[1],
                                                     .counts = true,
                                                     .chunk = piece->chunk + k,
-                                                    .reason = reason});
+                                                    .reason = reason,
+                                                    .error = cpa_chunk_error(d->reader[thread])});
         }
         int64_t gene = k * c->chunk[1], width = c->shape[1] - gene < c->chunk[1] ? c->shape[1] - gene : c->chunk[1];
         for (int64_t i = piece->first; i < last && !d->unpacks; i++) {

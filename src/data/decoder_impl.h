@@ -30,6 +30,7 @@ typedef struct cpa_fault {
     bool counts;        // CHUNK: of `data`
     int64_t chunk;      // CHUNK
     const char *reason; // CHUNK
+    int error;          // CHUNK: of the system, or 0
     int64_t gene;       // GENE: what stands there; COUNT: -1 when `indices` tells
     double value;       // COUNT
 } cpa_fault;
@@ -44,8 +45,8 @@ struct cpa_decoder {
     cpa_piece *piece;
     int64_t max_runs, max_pieces, n_runs;
     int64_t n_pieces, n_first; // all; those of the first phase: `indices`, or a dense matrix
-    int64_t *cursor; // [max_cells] dense: next free place
-    double *sum;     // [max_cells] dense: of the counts, while counting
+    int64_t *cursor;           // [max_cells] dense: next free place
+    double *sum;               // [max_cells] dense: of the counts, while counting
     const int64_t *cell;
     int64_t first, n;
     cpa_rows to;

@@ -29,6 +29,7 @@ struct cpa_chunk_store {
 };
 
 struct cpa_chunk_reader {
+    int error;       // of the system, when the last failure was its; else 0
     uint8_t *stored; // bytes as they are in the file
     size_t room;
     cpa_unpacker *unpacker;
@@ -138,27 +139,42 @@ static const char *set_grid(cpa_chunks *c, const cpa_h5_info *info)
     return NULL;
 }
 
+// Where the chunk lies that begins with this element. H5Dget_chunk_info of HDF5 1.10 goes through all chunks at every call, so the
+// file driver listens instead: told to read a chunk, HDF5 looks its address up and hands it to the driver.
+static bool find_chunk(hid_t set, const hsize_t *first, cpa_h5_place *place)
+{
+    hsize_t stored = 0;
+    *place = (cpa_h5_place){0};
+    if (H5Dget_chunk_storage_size(set, first, &stored) < 0 || stored > UINT32_MAX) {
+        return false;
+    }
+    if (stored == 0) {
+        return true; // never written
+    }
+    char nothing; // no byte arrives here
+    cpa_h5_disk_listen(place);
+    herr_t rc = H5Dread_chunk(set, H5P_DEFAULT, first, &place->mask, &nothing);
+    cpa_h5_disk_listen(NULL);
+    return rc >= 0 && place->bytes == stored;
+}
+
 // Asks for every chunk of the dataset.
-static cpa_status find_chunks(cpa_chunks *c)
+static cpa_status find_chunks(const cpa_h5_data *d, cpa_chunks *c)
 {
     cpa_status st;
     struct cpa_chunk_store *s = c->store;
-    hid_t file = -1, set = -1;
     CPA_TRY(cpa_alloc((size_t)c->n, sizeof *s->place, &s->place));
-    file = cpa_h5_listen_open(s->file);
-    CPA_REQUIRE(file >= 0, CPA_IO, "%s: cannot be opened once more: %s", s->file, cpa_h5_why());
-    set = H5Dopen2(file, s->path, H5P_DEFAULT);
     for (int64_t i = 0; i < c->n; i++) {
         hsize_t first[2] = {(hsize_t)(i / c->grid[1] * c->chunk[0]), (hsize_t)(i % c->grid[1] * c->chunk[1])};
-        CPA_REQUIRE(set >= 0 && cpa_h5_listen(set, first, &s->place[i]), CPA_BAD_DATA,
+        bool found = find_chunk(d->set, first, &s->place[i]);
+        CPA_TRY(cpa_h5_settle(CPA_OK));
+        CPA_REQUIRE(found, CPA_BAD_DATA,
                     "%s: %s: the chunk that begins with element %lld cannot be found: %s; the file is damaged, copy or "
                     "write it again",
                     s->file, s->path, (long long)first[0], cpa_h5_why());
         c->most_stored = s->place[i].bytes > c->most_stored ? s->place[i].bytes : c->most_stored;
     }
 cleanup:
-    cpa_h5_drop(set);
-    cpa_h5_drop(file);
     return st;
 }
 
@@ -205,7 +221,7 @@ cpa_status cpa_chunks_open(const cpa_h5_data *d, cpa_chunks **out, const char **
     }
     CPA_TRY(open_again(c->store));
     if (d->info.chunked) {
-        CPA_TRY(find_chunks(c));
+        CPA_TRY(find_chunks(d, c));
     } else {
         haddr_t at = H5Dget_offset(d->set);
         c->store->at = at != HADDR_UNDEF ? (uint64_t)at : 0;
@@ -285,15 +301,15 @@ void cpa_chunk_reader_destroy(cpa_chunk_reader **r)
 }
 
 // Reads exactly `n` bytes; NULL or what went wrong.
-static const char *read_bytes(const struct cpa_chunk_store *s, uint64_t at, size_t n, uint8_t *to)
+static const char *read_bytes(cpa_chunk_reader *r, int fd, uint64_t at, size_t n)
 {
-    while (n > 0) {
-        ssize_t got = pread(s->fd, to, n < MAX_READ ? n : MAX_READ, (off_t)at);
+    for (uint8_t *to = r->stored; n > 0;) {
+        ssize_t got = pread(fd, to, n < MAX_READ ? n : MAX_READ, (off_t)at);
         if (got == 0) {
             return "the file ends before it";
         }
         if (got < 0 && errno != EINTR) {
-            cpa_h5_unread(s->file, errno);
+            r->error = errno;
             return "the system cannot read it";
         }
         if (got > 0) {
@@ -322,6 +338,7 @@ const char *cpa_chunk_read(cpa_chunk_reader *r, const cpa_chunks *c, int64_t chu
     cpa_h5_place place = place_of(c, chunk);
     size_t begin = (size_t)first * c->element_bytes, n = (size_t)(last - first) * c->element_bytes;
     const void *whole;
+    r->error = 0;
     *out = r->stored;
     if (place.bytes == 0) {
         memset(r->stored, 0, n);
@@ -329,11 +346,11 @@ const char *cpa_chunk_read(cpa_chunk_reader *r, const cpa_chunks *c, int64_t chu
     }
     if (!c->packed) {
         *n_read += (int64_t)n;
-        return begin + n <= place.bytes ? read_bytes(c->store, place.at + begin, n, r->stored)
+        return begin + n <= place.bytes ? read_bytes(r, c->store->fd, place.at + begin, n)
                                         : "it is shorter than a chunk";
     }
     *n_read += (int64_t)place.bytes;
-    const char *fault = read_bytes(c->store, place.at, place.bytes, r->stored);
+    const char *fault = read_bytes(r, c->store->fd, place.at, place.bytes);
     if (fault == NULL) {
         fault = cpa_unpack(r->unpacker, &c->store->packing, place.mask, r->stored, place.bytes, &whole);
     }
@@ -369,9 +386,15 @@ cpa_status cpa_chunks_same(const cpa_chunks *c)
     return CPA_OK;
 }
 
-cpa_status cpa_chunks_unreadable(const cpa_chunks *c, int64_t chunk, const char *reason)
+int cpa_chunk_error(const cpa_chunk_reader *r)
 {
-    cpa_status st = cpa_chunks_same(c);
+    return r->error;
+}
+
+cpa_status cpa_chunks_unreadable(const cpa_chunks *c, int64_t chunk, const char *reason, int error)
+{
+    cpa_status st =
+        error != 0 ? cpa_fail(CPA_IO, "%s: cannot be read: %s", c->store->file, strerror(error)) : cpa_chunks_same(c);
     if (st != CPA_OK) {
         return st;
     }

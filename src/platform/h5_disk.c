@@ -23,6 +23,9 @@ typedef struct disk {
     haddr_t eoa, eof;
 } disk;
 
+// Where the next read of raw data is noted instead of being made, or NULL.
+static cpa_h5_place *listener;
+
 // The first failure to read any file.
 static char failure[1024];
 
@@ -37,11 +40,11 @@ static disk *disk_of(const H5FD_t *file)
     return (disk *)(uintptr_t)file;
 }
 
-void cpa_h5_unread(const char *path, int why)
+// A failure to read, where `why` is 0 the file has become shorter meanwhile.
+static void note_unread(const disk *d, int why)
 {
-#pragma omp critical(cpa_h5_unread)
     if (failure[0] == '\0') {
-        snprintf(failure, sizeof failure, "%.900s: cannot be read: %s", path,
+        snprintf(failure, sizeof failure, "%.900s: cannot be read: %s", d->path,
                  why != 0 ? strerror(why) : "the file is shorter than it was when it was opened");
     }
 }
@@ -151,18 +154,28 @@ static herr_t disk_get_handle(H5FD_t *file, hid_t access, void **handle)
 }
 
 // Reads zeros where nothing was written yet, or nothing can be read.
+void cpa_h5_disk_listen(cpa_h5_place *place)
+{
+    listener = place;
+}
+
 static herr_t disk_read(H5FD_t *file, H5FD_mem_t type, hid_t plan, haddr_t addr, size_t size, void *buffer)
 {
     (void)plan;
     char *to = buffer;
     disk *d = disk_of(file);
+    if (listener != NULL && type == H5FD_MEM_DRAW) {
+        listener->at = addr;
+        listener->bytes = (uint32_t)size;
+        return 0;
+    }
     while (size > 0) {
         ssize_t n = pread(d->fd, to, size < PIECE ? size : PIECE, (off_t)addr);
         if (n < 0 && errno == EINTR) {
             continue;
         }
         if (n <= 0 && d->error == NULL) {
-            cpa_h5_unread(d->path, n < 0 ? errno : 0);
+            note_unread(d, n < 0 ? errno : 0);
         } else if (n < 0) {
             note(d);
         }

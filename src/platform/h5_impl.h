@@ -41,18 +41,11 @@ void cpa_h5_drop(hid_t id);
  *  file is read, and the first failure is that of cpa_h5_settle. */
 void cpa_h5_disk_use(hid_t access, const char *path, int *error);
 
-/** Keeps the first failure to read, for cpa_h5_settle and cpa_h5_failure: that of the system (errno), or 0 when the file has become
- *  shorter meanwhile. Any thread. */
-void cpa_h5_unread(const char *path, int why);
-
 /** `st`; but IO with the reason when some read has failed, which HDF5 never learns: what it then said is not so. */
 cpa_status cpa_h5_settle(cpa_status st);
 
-/** Opens a file once more through a driver that listens where chunks are read from (h5_locate.c); negative on failure. */
-hid_t cpa_h5_listen_open(const char *path);
-
-/** Finds the chunk of `set`, of a file from cpa_h5_listen_open, that begins with element first[rank]. */
-bool cpa_h5_listen(hid_t set, const hsize_t *first, cpa_h5_place *place);
+/** From now on the driver notes in *place where raw data would be read, and reads none; NULL ends that. */
+void cpa_h5_disk_listen(cpa_h5_place *place);
 
 /** Registers the filters Zstandard and Blosc, for reading. */
 void cpa_h5_filters_register(void);

@@ -129,7 +129,7 @@ static const char *undo(cpa_unpacker *u, int filter, size_t element, const void 
     case CPA_FILTER_GZIP:
         return libdeflate_zlib_decompress(u->gzip, in, n, out, u->bytes, size) == LIBDEFLATE_SUCCESS
                    ? NULL
-                   : "its gzip data are damaged";
+                   : "its gzip data cannot be inflated";
     case CPA_FILTER_LZF:
         *size = lzf_decompress(in, (unsigned)n, out, (unsigned)u->bytes);
         return *size > 0 ? NULL : "its LZF data are damaged";

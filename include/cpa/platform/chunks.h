@@ -58,6 +58,9 @@ size_t cpa_chunk_reader_bytes(const cpa_chunks *a, const cpa_chunks *b);
 const char *cpa_chunk_read(cpa_chunk_reader *r, const cpa_chunks *c, int64_t chunk, int64_t first, int64_t last,
                            const void **out, int64_t *n_read);
 
+/** The system's error number when the reader's last failure was the system's, else 0. */
+int cpa_chunk_error(const cpa_chunk_reader *r);
+
 /** Tells the system that a chunk will be read soon. */
 void cpa_chunk_announce(const cpa_chunks *c, int64_t chunk);
 
@@ -65,7 +68,7 @@ void cpa_chunk_announce(const cpa_chunks *c, int64_t chunk);
 cpa_status cpa_chunks_same(const cpa_chunks *c);
 
 /** BAD_DATA: "FILE: PATH: the chunk that begins with element E cannot be read: REASON; ...", or what cpa_chunks_same
- *  says. */
-cpa_status cpa_chunks_unreadable(const cpa_chunks *c, int64_t chunk, const char *reason);
+ *  says; IO with the system's reason when `error` is not 0. */
+cpa_status cpa_chunks_unreadable(const cpa_chunks *c, int64_t chunk, const char *reason, int error);
 
 #endif

@@ -1,0 +1,93 @@
+#!/bin/bash
+# Owns: that a budget of memory changes where cells are kept and nothing else: the same model streamed and resident, on any number of
+# ranks, also when a run goes on under another budget; what cannot be streamed; a file that changes meanwhile.
+# Must never look at times.
+set -u
+. "$CPA_TESTS/support/refuse.sh"
+. "$CPA_TESTS/support/resume.sh"
+data=atlas.h5ad
+"$CPA_HPC" simulate atlas.h5ad --cells 6000 --genes 200 --density 0.2 --quiet || fail "simulate"
+"$CPA_HPC" simulate csc.h5ad --cells 600 --genes 60 --density 0.2 --format csc --quiet || fail "simulate"
+order=(--shuffle block --shuffle-block 8 --shuffle-window 320)
+small=(--lanes 4 --batch-size 16 --n-latent 8 --n-hidden-encoder 12 --n-hidden-decoder 12 --n-hidden-adv 8)
+options=("${order[@]}" "${small[@]}" --max-epochs 3 --train-metrics-every 2 --check-val-every-n-epoch 2)
+
+# model WORD RANKS RUN OPTIONS...: trains, with cells that are resident or streamed, and gets the model of `whole`.
+model() {
+    local word=$1
+    shift
+    command_line "$@"
+    for i in "${!line[@]}"; do
+        [ "${line[i]}" != --quiet ] || unset "line[i]"
+    done
+    "${line[@]}" >out 2>err </dev/null || fail "training $2: $(cat err)"
+    grep -q "^cells are $word: " err || fail "$2: the cells are not $word: $(cat err)"
+    equal whole "$2"
+}
+
+# ---- One model. With the smaller budget the validation cells are read again and again, with the larger one they stay.
+train 0 0 whole
+for n in 0 1 2 3 4; do
+    model streamed $n "small$n" --memory 400KiB
+    model streamed $n "large$n" --memory 600KiB
+    model resident $n "resident$n" --memory 4MiB
+done
+model streamed 0 threads --memory 600KiB --threads 3
+grep -q '"bytes_read":[1-9].*"waiting":0\.[0-9]' threads/log.jsonl || fail "no reading in the log: $(cat threads/log.jsonl)"
+[ "$(grep -c '"event":"ranks"' threads/log.jsonl)" -eq 3 ] || fail "no line over ranks for each stage: $(cat threads/log.jsonl)"
+
+# Some genes of it.
+printf 'gene_%03d\n' $(seq 20 170) >genes.txt
+rm -rf whole
+options+=(--genes genes.txt)
+train 0 0 whole
+model streamed 0 genes0 --memory 600KiB
+model streamed 3 genes3 --memory 600KiB
+model resident 2 genes2
+unset "options[-1]" "options[-1]"
+
+# ---- A run that goes on under another budget, and on other ranks
+rm -rf whole
+options[-1]=3 # validation
+options[-5]=12 # epochs
+train 0 0 whole
+launch 0 run --memory 400KiB
+await run 2
+kill -USR1 "$pid"
+ended 75
+launch 2 run --resume
+await run 4
+kill -USR1 "$pid"
+ended 75
+model streamed 3 run --resume --memory 600KiB
+
+# ---- What cannot be
+tiny=(--out r --max-epochs 1 --lanes 4 --n-latent 8)
+attempt 78 "atlas.h5ad|a rank needs|MiB to stream X|0.1 MiB are allowed (--memory)|--shuffle-window" "$CPA_HPC" train atlas.h5ad \
+    "${tiny[@]}" "${order[@]}" --memory 64KiB
+refuse 78 "atlas.h5ad|X needs|0.4 MiB are allowed|--shuffle block" train atlas.h5ad "${tiny[@]}" --memory 400KiB
+refuse 78 "csc.h5ad|gene by gene (CSC)|cpa-hpc convert csc.h5ad" train csc.h5ad "${tiny[@]}" "${order[@]}" --memory 16KiB
+for size in 512 512MB -1MiB MiB 1e3MiB 1.2.3GiB 9999999TiB; do
+    refuse 64 "--memory|a size such as 512MiB" train atlas.h5ad "${tiny[@]}" --memory "$size"
+done
+
+# ---- A file that is cut, replaced or gone while it is read: exit code 74 on all ranks, and the run can go on once it is back.
+options=("${order[@]}" "${small[@]}" --max-epochs 100000)
+cp atlas.h5ad kept
+for what in cut replaced gone; do
+    for n in 0 3; do
+        rm -rf run
+        cp kept atlas.h5ad
+        launch $n run --memory 400KiB --checkpoint-every-steps 5
+        await run 1
+        case $what in
+        cut) truncate -s 300000 atlas.h5ad ;;
+        replaced) cp kept other && mv other atlas.h5ad ;;
+        gone) rm atlas.h5ad ;;
+        esac
+        ended 74
+        says "while it is read"
+        [ "$(grep -c '^cpa-hpc: error: ' err)" -eq 1 ] || fail "not exactly one message: $(cat err)"
+    done
+done
+finish
