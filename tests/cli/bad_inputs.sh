@@ -46,6 +46,6 @@ bad 65 "row 7|gene 'gene5'|inf" infinite.h5ad
 bad 65 "row 7|gene 'gene5'|-2|negative" negative.h5ad
 bad 65 "row 47|gene 'gene11'|nan" late_nan.h5ad
 bad 65 "row 7|gene 'gene5'|nan" dense_nan.h5ad
-bad 65 "X/data|chunk that begins with element 288|gzip data are damaged|damaged" corrupt.h5ad
+bad 65 "X/data|chunk that begins with element 288|inflate|damaged" corrupt.h5ad
 bad 65 "X/data|blosc2" unknown_filter.h5ad
 finish

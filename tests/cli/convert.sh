@@ -199,9 +199,9 @@ sys.exit(failures > 0)
 PYTHON
 pairs=("$sample" out/sample.h5ad "$sample" out/plain.h5ad rich.h5ad out/rich.h5ad)
 for file in odd/*.h5ad; do
-    # Python has no zstd and no blosc here; the same cells are there unpacked.
-    twin=${file/_zstd/_plain}
-    [ ! -e "out/${file#odd/}" ] || pairs+=("${twin/_blosc/_plain}" "out/${file#odd/}")
+    was=$file
+    case $file in *zstd* | *blosc*) was=odd/csr_gzip.h5ad ;; esac # h5py cannot read these; they hold the same
+    [ ! -e "out/${file#odd/}" ] || pairs+=("$was" "out/${file#odd/}")
 done
 /usr/bin/python3 same.py "${pairs[@]}" >.refuse/out 2>.refuse/err || failed "${#pairs[@]} files compared"
 
