@@ -37,10 +37,10 @@ job_state() {
     scontrol show job "$1" 2>/dev/null | sed -n 's/.*JobState=\([A-Z]*\).*/\1/p' | head -1
 }
 
-# wait_until SECONDS COMMAND...: polls until the command holds.
+# wait_until COMMAND...: polls until the command holds; how long a busy machine may take is not known, so the limit only ends
+# what will never come.
 wait_until() {
-    local left=$(($1 * 5))
-    shift
+    local left=2000
     until "$@"; do
         ((left-- > 0)) || return 1
         sleep 0.2
