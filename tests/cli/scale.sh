@@ -62,16 +62,19 @@ grep -qE '^Model error: step times of the 4 measured points are off by [0-9.]+ %
     fail "no error of the model: $(cat two.md)"
 grep -q '^| 4096 (predicted) | 4096 x 16 |' two.md || fail "no prediction: $(cat two.md)"
 
+# One rank tells nothing of the others.
+"$CPA_HPC" scale "$sample" --out one --quiet --threads 1 "${small[@]}" --adv-steps 0 >one.md 2>err || fail "scale alone: $(cat err)"
+judge one "strong:1:1:16 weak:1:1:16" none
+grep -q '^No model: one rank alone' one.md || fail "$(cat one.md)"
+
+# Leaks have been looked for on two ranks and alone; in the MPI library's own the search takes seconds.
+export ASAN_OPTIONS="${ASAN_OPTIONS-}:detect_leaks=0"
+
 # Three ranks: all of them under the strong law. A model that is given; cells that are streamed.
 study 3 three --model 2,5, --lanes 8 --shuffle block --shuffle-block 8 --shuffle-window 64 --memory 1MiB --quiet false
 grep -q "^cells are streamed: " err || fail "the cells are not streamed: $(cat err)"
 judge three "strong:1:8:16 strong:2:8:16 strong:3:8:16 weak:1:4:16 weak:2:8:16" model
 grep -q '^Model (as given, the rest from the measurements): latency 2 us a message, bandwidth 5 GB/s' three.md || fail "$(cat three.md)"
-
-# One rank tells nothing of the others.
-"$CPA_HPC" scale "$sample" --out one --quiet --threads 1 "${small[@]}" --adv-steps 0 >one.md 2>err || fail "scale alone: $(cat err)"
-judge one "strong:1:1:16 weak:1:1:16" none
-grep -q '^No model: one rank alone' one.md || fail "$(cat one.md)"
 
 refuse 64 "--model|LATENCY,BANDWIDTH,FLOPS|'1,2'" scale "$sample" --out r --model 1,2
 attempt 64 "--model|LATENCY,BANDWIDTH,FLOPS|'1,x,3'" "$CPA_HPC" scale "$sample" --out r --model 1,x,3
