@@ -96,17 +96,7 @@ cpa_status cpa_cmd_train(cpa_comm *comm, const cpa_options *o)
         return CPA_OK;
     }
     CPA_TRY(cpa_train_set_up(&t, o));
-    cpa_step_parts parts = {.comm = comm,
-                            .be = t.be,
-                            .model = t.model,
-                            .feed = t.feed,
-                            .registry = t.registry,
-                            .sampler = t.sampler,
-                            .config = &t.options.train,
-                            .seed = (uint64_t)t.options.model.seed,
-                            .gene = &t.gene,
-                            .block = t.block,
-                            .window = t.window};
+    cpa_step_parts parts = cpa_train_parts(&t);
     const cpa_train_hooks hooks = {begin, report_epoch, pause_training, &t};
     CPA_TRY(cpa_train(&parts, t.history, &hooks, &summary));
     CPA_TRY(cpa_comm_agree(comm, write_results(&t)));

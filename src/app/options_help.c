@@ -122,7 +122,7 @@ static cpa_status help_of_command(cpa_command command, cpa_text *t)
             CPA_TRY(add_option(p, t));
         }
     }
-    if (command == CPA_COMMAND_TRAIN) {
+    if ((cpa_option_table()[cpa_option_find("preset")].commands & 1u << command) != 0) {
         CPA_TRY(cpa_presets_help(t));
     }
 cleanup:

@@ -39,25 +39,29 @@ static bool is_run(const char *path)
     return folder != NULL && (is_empty || is_known);
 }
 
+cpa_status cpa_output_folder(const char *path)
+{
+    if (mkdir(path, 0777) == 0) {
+        return CPA_OK;
+    }
+    int why = errno;
+    if (why == EEXIST) {
+        return cpa_fail(CPA_CONFIG, "'%s' exists already and is not overwritten; name another folder with --out", path);
+    }
+    return cpa_fail(why == ENOENT || why == ENOTDIR ? CPA_NO_INPUT : CPA_IO, "cannot make the folder '%s': %s%s", path,
+                    strerror(why), why == ENOENT ? " (its parent must exist)" : "");
+}
+
 static cpa_status make_folders(const char *path, bool resume, bool *is_new)
 {
     cpa_status st = CPA_OK;
     char *checkpoints = NULL;
-    *is_new = mkdir(path, 0777) == 0;
-    if (!*is_new) {
-        int why = errno;
-        if (why == EEXIST && !resume) {
-            return cpa_fail(CPA_CONFIG, "'%s' exists already and is not overwritten; name another folder with --out",
-                            path);
-        }
-        if (why == EEXIST && !is_run(path)) {
-            return cpa_fail(CPA_CONFIG, "'%s' is there but is not a run folder, so nothing can be resumed", path);
-        }
-        if (why != EEXIST) {
-            return cpa_fail(why == ENOENT || why == ENOTDIR ? CPA_NO_INPUT : CPA_IO,
-                            "cannot make the run folder '%s': %s%s", path, strerror(why),
-                            why == ENOENT ? " (its parent must exist)" : "");
-        }
+    struct stat info;
+    *is_new = !resume || stat(path, &info) != 0;
+    if (*is_new) {
+        CPA_TRY(cpa_output_folder(path));
+    } else {
+        CPA_REQUIRE(is_run(path), CPA_CONFIG, "'%s' is there but is not a run folder, so nothing can be resumed", path);
     }
     CPA_TRY(cpa_sprintf(&checkpoints, "%s/checkpoints", path));
     if (mkdir(checkpoints, 0777) != 0 && (*is_new || errno != EEXIST)) {

@@ -36,6 +36,29 @@ typedef struct cpa_train_run {
  *  checkpoint to go on from. AGAIN when asked to stop. Collective. */
 cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o);
 
+// The parts of the set-up, for commands that run steps without a run folder. They work on t->comm and t->options.
+
+/** Copies the options, which have to go together: CONFIG. Collective. */
+cpa_status cpa_train_take_options(cpa_train_run *t, const cpa_options *o);
+
+/** Reads what describes cells, genes and perturbations: file, registry, gene, vectors. Collective. */
+cpa_status cpa_train_read(cpa_train_run *t);
+
+/** The training cells in file order, dealt to lanes. BAD_DATA: too few. Rank-local. */
+cpa_status cpa_train_make_sampler(cpa_train_run *t);
+
+/** The cells' counts, resident or streamed; needs the sampler. Collective. */
+cpa_status cpa_train_open_feed(cpa_train_run *t);
+
+/** Backend and model with their first parameters; needs the feed. Rank-local. */
+cpa_status cpa_train_make_model(cpa_train_run *t);
+
+/** What a step works on. Borrowed from the run. */
+cpa_step_parts cpa_train_parts(const cpa_train_run *t);
+
+/** Logs where the ranks run, a line each; with one rank only what is wrong with that. Collective. */
+cpa_status cpa_train_describe_binding(cpa_comm *comm);
+
 /** What this rank has done since the beginning. */
 cpa_runlog_work cpa_train_work(const cpa_train_run *t);
 

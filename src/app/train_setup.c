@@ -37,8 +37,16 @@ cleanup:
     return st;
 }
 
-// The training cells in file order, dealt to lanes.
-static cpa_status make_sampler(cpa_train_run *t)
+cpa_status cpa_train_read(cpa_train_run *t)
+{
+    cpa_status st;
+    CPA_TRY(read_vectors(t));
+    CPA_TRY(read_data(t, t->options.path));
+cleanup:
+    return st;
+}
+
+cpa_status cpa_train_make_sampler(cpa_train_run *t)
 {
     cpa_status st = CPA_OK;
     const cpa_registry *r = t->registry;
@@ -61,7 +69,7 @@ cleanup:
     return st;
 }
 
-static cpa_status open_feed(cpa_train_run *t)
+cpa_status cpa_train_open_feed(cpa_train_run *t)
 {
     const cpa_train_config *c = &t->options.train;
     return cpa_feed_open(&(cpa_feed_plan){.comm = t->comm,
@@ -76,7 +84,7 @@ static cpa_status open_feed(cpa_train_run *t)
                          &t->feed);
 }
 
-static cpa_status make_model(cpa_train_run *t)
+cpa_status cpa_train_make_model(cpa_train_run *t)
 {
     cpa_status st = CPA_OK;
     const cpa_registry *r = t->registry;
@@ -129,14 +137,13 @@ static void describe(const cpa_train_run *t)
              t->options.train.lanes, t->options.train.lanes == 1 ? "" : "s", t->options.train.batch_size);
 }
 
-// Where the ranks run, a line each; with one rank only what is wrong with that.
-static cpa_status describe_binding(const cpa_train_run *t)
+cpa_status cpa_train_describe_binding(cpa_comm *comm)
 {
     cpa_status st = CPA_OK;
     cpa_text table = {0}, problems = {0};
     char *line, *rest = NULL;
-    CPA_TRY(cpa_binding_describe(t->comm, &table, &problems));
-    if (cpa_comm_size(t->comm) > 1) {
+    CPA_TRY(cpa_binding_describe(comm, &table, &problems));
+    if (cpa_comm_size(comm) > 1) {
         for (line = strtok_r(table.s, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
             cpa_info("%s", line);
         }
@@ -167,6 +174,30 @@ static cpa_status check_vectors(const cpa_options *o)
                 "with --pert-embeddings");
 cleanup:
     return st;
+}
+
+cpa_status cpa_train_take_options(cpa_train_run *t, const cpa_options *o)
+{
+    cpa_status st;
+    CPA_TRY(cpa_comm_agree(t->comm, check_vectors(o)));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_options_copy(o, &t->options)));
+cleanup:
+    return st;
+}
+
+cpa_step_parts cpa_train_parts(const cpa_train_run *t)
+{
+    return (cpa_step_parts){.comm = t->comm,
+                            .be = t->be,
+                            .model = t->model,
+                            .feed = t->feed,
+                            .registry = t->registry,
+                            .sampler = t->sampler,
+                            .config = &t->options.train,
+                            .seed = (uint64_t)t->options.model.seed,
+                            .gene = &t->gene,
+                            .block = t->block,
+                            .window = t->window};
 }
 
 // What the model file will say beside its tensors.
@@ -245,18 +276,16 @@ cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o)
 {
     cpa_status st = CPA_OK;
     bool is_first = cpa_comm_rank(t->comm) == 0, exact = strcmp(o->train.epoch_means, "exact") == 0;
-    CPA_TRY(cpa_comm_agree(t->comm, check_vectors(o)));
-    CPA_TRY(cpa_comm_agree(t->comm, cpa_options_copy(o, &t->options)));
+    CPA_TRY(cpa_train_take_options(t, o));
     CPA_TRY(open_run(t));
     t->begun = cpa_seconds();
     CPA_TRY(cpa_runlog_stage(t->log, t->comm, "start", &(cpa_runlog_work){0}));
-    CPA_TRY(read_vectors(t));
-    CPA_TRY(read_data(t, o->path));
-    CPA_TRY(cpa_comm_agree(t->comm, make_sampler(t)));
-    CPA_TRY(open_feed(t));
+    CPA_TRY(cpa_train_read(t));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_train_make_sampler(t)));
+    CPA_TRY(cpa_train_open_feed(t));
     CPA_TRY(check_stop(t));
     cpa_comm_phase("setting up");
-    CPA_TRY(cpa_comm_agree(t->comm, make_model(t)));
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_train_make_model(t)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_history_create(t->registry, exact, &t->history)));
     CPA_TRY(cpa_comm_agree(t->comm, resolve(t)));
     CPA_TRY(cpa_comm_agree(t->comm, make_meta(t)));
@@ -265,7 +294,7 @@ cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o)
     t->set_up = cpa_train_work(t);
     CPA_TRY(cpa_runlog_stage(t->log, t->comm, "setup", &t->set_up));
     describe(t);
-    CPA_TRY(describe_binding(t));
+    CPA_TRY(cpa_train_describe_binding(t->comm));
     CPA_TRY(cpa_comm_agree(t->comm, describe_semantics(t)));
     CPA_TRY(check_stop(t));
 cleanup:

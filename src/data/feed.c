@@ -12,6 +12,7 @@ struct cpa_feed {
     bool is_given;         // by the user
     cpa_matrix *matrix;    // streamed: owned; resident: the cells'
     cpa_cells *cells;      // resident
+    bool shares;           // another feed's cells
     cpa_streamer *stream;  // or streamed
     cpa_place *place;      // [batch] streamed
     const int64_t *listed; // borrowed
@@ -164,6 +165,20 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_feed_share(const cpa_feed *whole, cpa_sampler *sampler, cpa_feed **out)
+{
+    cpa_status st;
+    CPA_REQUIRE(whole->cells != NULL, CPA_INTERNAL, "cells that are streamed cannot be shared");
+    CPA_TRY(cpa_alloc(1, sizeof **out, out));
+    **out =
+        (cpa_feed){.plan = whole->plan, .budget = whole->budget, .is_given = whole->is_given, .bytes = whole->bytes};
+    (*out)->plan.sampler = sampler;
+    (*out)->cells = whole->cells;
+    (*out)->shares = true;
+cleanup:
+    return st;
+}
+
 void cpa_feed_close(cpa_feed **out)
 {
     cpa_feed *f = *out;
@@ -171,7 +186,9 @@ void cpa_feed_close(cpa_feed **out)
         return;
     }
     cpa_streamer_destroy(&f->stream);
-    cpa_cells_destroy(&f->cells);
+    if (!f->shares) {
+        cpa_cells_destroy(&f->cells);
+    }
     cpa_matrix_close(&f->matrix);
     cpa_free(&f->place);
     cpa_free(out);

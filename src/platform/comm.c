@@ -77,12 +77,25 @@ cleanup:
 void cpa_comm_destroy(cpa_comm **comm)
 {
     if (*comm != NULL) {
-        cpa_watch_begin("MPI_Finalize", -1);
+        bool is_part = (*comm)->is_part;
+        cpa_watch_begin(is_part ? "ending a part" : "MPI_Finalize", -1);
         (*comm)->ops->destroy(*comm);
         cpa_watch_end();
-        cpa_watch_stop();
+        if (!is_part) {
+            cpa_watch_stop();
+        }
         *comm = NULL;
     }
+}
+
+cpa_status cpa_comm_part(cpa_comm *comm, int n, cpa_comm **out)
+{
+    *out = NULL;
+    if (n < 1 || n > comm->size) {
+        return cpa_fail(CPA_INTERNAL, "a part of %d ranks, but there are %d", n, comm->size);
+    }
+    cpa_watch_begin("making a part", -1);
+    return waited(comm->ops->part(comm, n, out));
 }
 
 int cpa_comm_rank(const cpa_comm *comm)
@@ -114,6 +127,12 @@ cpa_status cpa_comm_barrier(cpa_comm *comm)
 {
     cpa_watch_begin("barrier", -1);
     return waited(comm->ops->barrier(comm));
+}
+
+// Those who are waited for here are at work and not in a wait that a deadline could judge.
+cpa_status cpa_comm_rest(cpa_comm *comm)
+{
+    return comm->ops->rest(comm);
 }
 
 cpa_status cpa_comm_node_barrier(cpa_comm *comm)

@@ -11,6 +11,8 @@
 typedef struct cpa_comm_ops {
     const char *name;
     void (*destroy)(cpa_comm *comm);
+    cpa_status (*part)(cpa_comm *comm, int n, cpa_comm **out);
+    cpa_status (*rest)(cpa_comm *comm);
     cpa_status (*barrier)(cpa_comm *comm);
     cpa_status (*node_barrier)(cpa_comm *comm);
     cpa_status (*bcast)(cpa_comm *comm, void *buf, size_t bytes, int root);
@@ -29,6 +31,7 @@ typedef struct cpa_comm_ops {
 struct cpa_comm {
     const cpa_comm_ops *ops;
     int rank, size, node_rank, node_size;
+    bool is_part; // of another one
     size_t piece; // largest message in bytes; longer ones are cut, because MPI counts are ints
 };
 

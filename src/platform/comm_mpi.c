@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <mpi.h>
@@ -16,6 +17,7 @@
 enum {
     MESSAGE_BYTES = 64 * 1024, // longest message that cpa_comm_agree carries, longer ones are cut
     PIECE_BYTES = 1024 * 1024 * 1024,
+    REST_NS = 5000000,    // between two looks of a rank that rests
     EXCHANGE_TAG = 32767, // of cpa_comm_exchange; no other message uses it
     MAX_REQUESTS = 1024,
 };
@@ -55,6 +57,21 @@ static cpa_status mpi_status(int rc, const char *call)
 static cpa_status mpi_barrier(cpa_comm *comm)
 {
     return mpi_status(MPI_Barrier(self_of(comm)->world), "MPI_Barrier");
+}
+
+static cpa_status mpi_rest(cpa_comm *comm)
+{
+    cpa_status st = CPA_OK;
+    MPI_Request request;
+    int done = 0;
+    CPA_TRY(mpi_status(MPI_Ibarrier(self_of(comm)->world, &request), "MPI_Ibarrier"));
+    CPA_TRY(mpi_status(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"));
+    while (!done) {
+        nanosleep(&(struct timespec){.tv_nsec = REST_NS}, NULL);
+        CPA_TRY(mpi_status(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"));
+    }
+cleanup:
+    return st;
 }
 
 // What was written into node memory before is seen by all ranks of the node after: hence the two syncs.
@@ -298,14 +315,22 @@ static void mpi_destroy(cpa_comm *comm)
     if (self->node != MPI_COMM_NULL) {
         MPI_Comm_free(&self->node);
     }
+    if (!comm->is_part) {
+        MPI_Finalize();
+    } else if (self->world != MPI_COMM_NULL) {
+        MPI_Comm_free(&self->world);
+    }
     cpa_free(&self->message);
     cpa_free(&self);
-    MPI_Finalize();
 }
+
+static cpa_status mpi_part(cpa_comm *comm, int n, cpa_comm **out);
 
 static const cpa_comm_ops mpi_ops = {
     .name = "mpi",
     .destroy = mpi_destroy,
+    .part = mpi_part,
+    .rest = mpi_rest,
     .barrier = mpi_barrier,
     .node_barrier = mpi_node_barrier,
     .bcast = mpi_bcast,
@@ -340,16 +365,52 @@ cleanup:
     return st;
 }
 
+// A communicator that is not yet of any ranks.
+static cpa_status make(bool is_part, mpi_comm **out)
+{
+    cpa_status st;
+    mpi_comm *self = NULL;
+    CPA_TRY(cpa_alloc(1, sizeof *self, &self));
+    self->base = (cpa_comm){.ops = &mpi_ops, .is_part = is_part, .piece = PIECE_BYTES};
+    self->world = MPI_COMM_NULL;
+    self->node = MPI_COMM_NULL;
+    CPA_TRY(cpa_alloc(MESSAGE_BYTES, 1, &self->message));
+    *out = self;
+    self = NULL;
+cleanup:
+    cpa_free(&self);
+    return st;
+}
+
+static cpa_status mpi_part(cpa_comm *comm, int n, cpa_comm **out)
+{
+    cpa_status st = CPA_OK;
+    mpi_comm *self = NULL;
+    bool is_in = comm->rank < n;
+    CPA_TRY(mpi_agree(comm, is_in ? make(true, &self) : CPA_OK));
+    MPI_Comm ranks = MPI_COMM_NULL;
+    CPA_TRY(mpi_status(MPI_Comm_split(self_of(comm)->world, is_in ? 0 : MPI_UNDEFINED, comm->rank, &ranks),
+                       "MPI_Comm_split"));
+    if (is_in) {
+        self->world = ranks;
+        CPA_TRY(find_ranks(self, n));
+        *out = &self->base;
+        self = NULL;
+    }
+cleanup:
+    if (self != NULL) {
+        mpi_destroy(&self->base);
+    }
+    return st;
+}
+
 cpa_status cpa_comm_mpi_create(int *argc, char ***argv, int expected, cpa_comm **out)
 {
     cpa_status st = CPA_OK;
     mpi_comm *self = NULL;
     int level = MPI_THREAD_SINGLE;
-    CPA_TRY(cpa_alloc(1, sizeof *self, &self));
-    CPA_TRY(cpa_alloc(MESSAGE_BYTES, 1, &self->message));
-    self->base = (cpa_comm){.ops = &mpi_ops, .piece = PIECE_BYTES};
+    CPA_TRY(make(false, &self));
     self->world = MPI_COMM_WORLD;
-    self->node = MPI_COMM_NULL;
     CPA_TRY(mpi_status(MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &level), "MPI_Init_thread"));
     st = find_ranks(self, expected);
     if (st == CPA_OK && level < MPI_THREAD_SERIALIZED) {

@@ -13,6 +13,17 @@ static void self_destroy(cpa_comm *comm)
     cpa_free(&comm);
 }
 
+// Its first rank is all of it.
+static cpa_status self_part(cpa_comm *comm, int n, cpa_comm **out)
+{
+    (void)comm, (void)n;
+    cpa_status st = cpa_comm_self_create(out);
+    if (st == CPA_OK) {
+        (*out)->is_part = true;
+    }
+    return st;
+}
+
 static cpa_status self_barrier(cpa_comm *comm)
 {
     (void)comm;
@@ -82,6 +93,8 @@ static void self_abort(cpa_comm *comm, cpa_status st)
 static const cpa_comm_ops self_ops = {
     .name = "self",
     .destroy = self_destroy,
+    .part = self_part,
+    .rest = self_barrier,
     .barrier = self_barrier,
     .node_barrier = self_barrier,
     .bcast = self_bcast,

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cpa/base/log.h"
 #include "cpa/base/signals.h"
 #include "cpa/data/mixup.h"
 
@@ -20,6 +21,7 @@ struct cpa_stepper {
     cpa_real *grad;           // host copy of the gradient arena, only with several lanes
     double *lane_sums, *sums; // the model's, then the news
     int first_lane, end_lane;
+    double summing; // seconds of the last sum over ranks
 };
 
 cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out)
@@ -156,7 +158,9 @@ static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase
         s->lane_sums[n_sums + FAILED] = is_last && mine != CPA_OK;
         CPA_TRY(cpa_tree_add(s->tree, lane, s->grad, s->lane_sums));
     }
+    double since = cpa_seconds();
     CPA_TRY(cpa_tree_finish(s->tree, s->p.comm, s->grad, s->sums));
+    s->summing = cpa_seconds() - since;
     *stop = s->sums[n_sums + WANT_STOP] > 0;
     if (s->sums[n_sums + FAILED] > 0) {
         return cpa_comm_agree(s->p.comm, mine);
@@ -252,12 +256,15 @@ cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step
     CPA_TRY(cpa_feed_step(s->p.feed, epoch, step));
     CPA_TRY(run_lanes(s, step, &phase, &plan, &stop));
     CPA_TRY(check_finite(s, epoch, step, &phase, &plan));
+    double since = cpa_seconds();
     CPA_TRY(cpa_optimizer_step(&s->optimizer, cpa_model_params(s->p.model), c, &phase, n_lanes));
     *result = (cpa_step_result){.phase = phase,
                                 .n_cells = plan.n_cells,
                                 .adv_weight = plan.focal_gamma > 0 ? (double)plan.n_cells : plan.label_weight,
                                 .has_metrics = metrics,
                                 .has_recon = phase.update_autoencoder || metrics,
+                                .summing = s->summing,
+                                .updating = cpa_seconds() - since,
                                 .sums = s->sums,
                                 .stop = stop};
 cleanup:

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -253,12 +254,62 @@ static void too_much_node_memory_is_an_error_on_all(void **state)
     assert_int_equal(cpa_comm_barrier(comm), CPA_OK);
 }
 
+static void a_part_is_its_first_ranks(void **state)
+{
+    (void)state;
+    for (int n = 1; n <= size; n++) {
+        cpa_comm *part = NULL;
+        void *memory = NULL;
+        assert_int_equal(cpa_comm_part(comm, n, &part), CPA_OK);
+        assert_int_equal(part != NULL, rank < n);
+        if (part != NULL) {
+            int64_t one = 1;
+            assert_int_equal(cpa_comm_rank(part), rank);
+            assert_int_equal(cpa_comm_size(part), n);
+            assert_int_equal(cpa_comm_node_size(part), n);
+            assert_int_equal(cpa_comm_sum_i64(part, &one, 1), CPA_OK);
+            assert_true(one == n);
+            assert_int_equal(cpa_comm_agree(part, rank == n - 1 ? cpa_fail(CPA_IO, "rank %d", rank) : CPA_OK), CPA_IO);
+            assert_int_equal(cpa_comm_shared_alloc(part, 100, &memory), CPA_OK);
+            cpa_comm_shared_free(part, &memory);
+        }
+        cpa_comm_destroy(&part);
+        assert_null(part);
+        assert_int_equal(cpa_comm_rest(comm), CPA_OK);
+    }
+    assert_int_equal(cpa_comm_barrier(comm), CPA_OK);
+}
+
+static double clock_of(clockid_t id)
+{
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void ranks_that_rest_take_no_core(void **state)
+{
+    (void)state;
+    double core = clock_of(CLOCK_PROCESS_CPUTIME_ID), wall = clock_of(CLOCK_MONOTONIC);
+    if (rank == 0) {
+        nanosleep(&(struct timespec){.tv_nsec = 400000000}, NULL);
+    }
+    assert_int_equal(cpa_comm_rest(comm), CPA_OK);
+    core = clock_of(CLOCK_PROCESS_CPUTIME_ID) - core;
+    wall = clock_of(CLOCK_MONOTONIC) - wall;
+    assert_true(core < wall / 2);
+}
+
 static void wrong_ranks_are_refused(void **state)
 {
     (void)state;
     char c = 0;
     assert_int_equal(cpa_comm_bcast(comm, &c, 1, size), CPA_INTERNAL);
     assert_int_equal(cpa_comm_bcast(comm, &c, 1, -1), CPA_INTERNAL);
+    cpa_comm *part = NULL;
+    assert_int_equal(cpa_comm_part(comm, 0, &part), CPA_INTERNAL);
+    assert_int_equal(cpa_comm_part(comm, size + 1, &part), CPA_INTERNAL);
+    assert_null(part);
     cpa_parcel message = {&c, 1};
     assert_int_equal(cpa_comm_exchange(comm, rank, &message, 1, rank, NULL, 0), CPA_INTERNAL);
     assert_int_equal(cpa_comm_exchange(comm, size, &message, 1, (rank + 1) % size, NULL, 0), CPA_INTERNAL);
@@ -276,6 +327,8 @@ int main(void)
         cmocka_unit_test(the_worst_status_wins),
         cmocka_unit_test(node_memory_is_shared_and_zeroed),
         cmocka_unit_test(too_much_node_memory_is_an_error_on_all),
+        cmocka_unit_test(a_part_is_its_first_ranks),
+        cmocka_unit_test(ranks_that_rest_take_no_core),
         cmocka_unit_test(wrong_ranks_are_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -53,6 +53,12 @@ static void collectives_give_back_what_they_get(void **state)
     int64_t i[2] = {INT64_MIN, 5};
     double d = -3.5, out = 0;
     assert_int_equal(cpa_comm_barrier(comm), CPA_OK);
+    assert_int_equal(cpa_comm_rest(comm), CPA_OK);
+    cpa_comm *part = NULL;
+    assert_int_equal(cpa_comm_part(comm, 2, &part), CPA_INTERNAL);
+    assert_int_equal(cpa_comm_part(comm, 1, &part), CPA_OK);
+    assert_int_equal(cpa_comm_size(part), 1);
+    cpa_comm_destroy(&part);
     assert_int_equal(cpa_comm_node_barrier(comm), CPA_OK);
     assert_int_equal(cpa_comm_bcast(comm, &d, sizeof d, 0), CPA_OK);
     assert_int_equal(cpa_comm_sum_i64(comm, i, 2), CPA_OK);

@@ -28,7 +28,8 @@
     X(embeddings, EMBEDDINGS, "RUN --out EMBEDDINGS.h5ad", "writes vectors of perturbations and covariate values")     \
     X(import, IMPORT, "FILE.h5 --out RUN", "makes a run folder from weights trained by upstream")                      \
     X(export, EXPORT, "RUN --out FILE.h5", "writes a run's weights as upstream's state dict")                          \
-    X(bench, BENCH, "loader DATA.h5ad", "measures how fast cells come out of a file, without training")
+    X(bench, BENCH, "loader DATA.h5ad", "measures how fast cells come out of a file, without training")                          \
+    X(scale, SCALE, "DATA.h5ad --out FOLDER", "measures strong and weak scaling over ranks, and predicts it beyond them")
 
 typedef enum cpa_command {
     CPA_COMMAND_NONE,
@@ -61,7 +62,8 @@ typedef enum cpa_option_type {
     X(TRAINING, "Training")                                                                                            \
     X(RUN, "This run")                                                                                                 \
     X(PREDICTION, "Prediction")                                                                                        \
-    X(SIMULATION, "Simulation")
+    X(SIMULATION, "Simulation")                                                                                        \
+    X(SCALING, "Scaling studies")
 
 typedef enum cpa_option_section {
 #define X(NAME, heading) CPA_SECTION_##NAME,
@@ -146,6 +148,10 @@ typedef struct cpa_options {
     cpa_strings add;                     // covariates, or "all", or "none"
     cpa_simulate_config simulate; // its cells, genes, seed and gzip are options of others, too
     int gzip;
+    struct {
+        char *model; // "latency,bandwidth,flops", NULL: found
+        int steps, repeats;
+    } scale;
     unsigned char source[CPA_N_OPTIONS]; // cpa_source
 } cpa_options;
 

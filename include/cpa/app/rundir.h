@@ -35,6 +35,9 @@ void cpa_rundir_close(cpa_rundir **dir, bool keep);
 /** The path of a run's model (cpa_free): model.h5, or while it is trained checkpoints/best.h5, if there is one. */
 cpa_status cpa_rundir_model(const char *run, char **path);
 
+/** Makes a folder for results. CONFIG when `path` is there already; NO_INPUT when its parent is not; IO. Rank-local. */
+cpa_status cpa_output_folder(const char *path);
+
 /** Names the file to write in place of `path` until it is complete: beside it, so that it can be renamed. The caller
  *  frees it with cpa_free. NO_INPUT when there is no such folder; IO when `path` is one. */
 cpa_status cpa_output_begin(const char *path, char **temporary);

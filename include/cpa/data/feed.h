@@ -38,7 +38,10 @@ typedef struct cpa_feed_report {
  *  looks at every count first. The same on all ranks. Collective. */
 cpa_status cpa_feed_open(const cpa_feed_plan *plan, cpa_feed **out);
 
-/** Frees it and sets *f to NULL; NULL-safe. Collective over the node. */
+/** A feed of the cells that `whole`, which outlives it, has resident, in the order of another sampler. Rank-local. */
+cpa_status cpa_feed_share(const cpa_feed *whole, cpa_sampler *sampler, cpa_feed **out);
+
+/** Frees it and sets *f to NULL; NULL-safe. Collective over the node, unless it shares another one's cells. */
 void cpa_feed_close(cpa_feed **f);
 
 /** Stored values of all cells; the largest; a digest of the cells' sums; and the most values that `n` different cells can have

@@ -23,7 +23,11 @@ void cpa_comm_phase(const char *phase);
 /** Starts the communicator: `mpi` when launched by mpirun or srun (their environment says so), else `self`. Collective. */
 cpa_status cpa_comm_create(int *argc, char ***argv, cpa_comm **out);
 
-/** Ends it (finalizes MPI) and sets *comm to NULL. Collective. */
+/** The first `n` ranks as a communicator of their own, in which they keep their numbers: for measurements on fewer ranks. *out is
+ *  NULL on the others. It ends, with cpa_comm_destroy, before `comm` does. Collective over comm. */
+cpa_status cpa_comm_part(cpa_comm *comm, int n, cpa_comm **out);
+
+/** Ends it (finalizes MPI unless it is a part) and sets *comm to NULL; NULL-safe. Collective. */
 void cpa_comm_destroy(cpa_comm **comm);
 
 int cpa_comm_rank(const cpa_comm *comm); // 0 <= rank < size
@@ -34,6 +38,10 @@ const char *cpa_comm_name(const cpa_comm *comm); // "self" or "mpi"
 
 /** Waits for all ranks. Collective. */
 cpa_status cpa_comm_barrier(cpa_comm *comm);
+
+/** Waits for all ranks asleep, looking a few hundred times a second: ranks that have nothing to do take no core from those that
+ *  have. It has no deadline of its own: those who work have theirs. Collective. */
+cpa_status cpa_comm_rest(cpa_comm *comm);
 
 /** Waits for the ranks of this node. Collective over the node. */
 cpa_status cpa_comm_node_barrier(cpa_comm *comm);

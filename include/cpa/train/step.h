@@ -29,6 +29,8 @@ typedef struct cpa_step_result {
     int64_t n_cells;
     double adv_weight; // what the perturbation adversary's loss is divided by: its class weights, or (focal) the cells
     bool has_metrics, has_recon;
+    double summing;     // seconds that this rank was in the sum over ranks, waiting for others included
+    double updating;    // and in the update
     const double *sums; // borrowed until the next step
     bool stop;          // some rank has been asked to stop (cpa_stop_wanted); the same on all ranks
 } cpa_step_result;

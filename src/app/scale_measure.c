@@ -1,0 +1,258 @@
+// Owns: measuring one point of a scaling study: real steps of training on the first ranks, while the others sleep.
+// Never prints, never judges.
+#include "cpa/base/log.h"
+#include "scale_impl.h"
+
+enum { WARM_UP = 2 }; // cycles
+
+// Seconds of one step on one rank.
+typedef struct sample {
+    double all, summing, updating;
+} sample;
+
+// A run that takes one full step after the other.
+typedef struct walk {
+    cpa_train_run run; // its strings, files and registry are the study's
+    cpa_stepper *stepper;
+    int64_t n_full; // steps of an epoch in which every lane has a whole batch, in whole cycles
+    int64_t epoch, step;
+} walk;
+
+int cpa_scale_cycle(const cpa_train_config *c)
+{
+    return c->adv_steps > 0 ? c->adv_steps : 1;
+}
+
+// Whether no lane has more or fewer cells than a batch.
+static bool is_full(const cpa_train_run *run, int64_t step)
+{
+    for (int lane = 0; lane < run->options.train.lanes; lane++) {
+        const int64_t *row;
+        int n;
+        cpa_sampler_batch(run->sampler, lane, step, &row, &n);
+        if (n != run->options.train.batch_size) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// Begins where pretraining and warm-ups are over, and counts the steps that are alike.
+static cpa_status find_steps(walk *w)
+{
+    cpa_status st = CPA_OK;
+    const cpa_train_config *c = &w->run.options.train;
+    int64_t warm = (int64_t)c->n_steps_pretrain_ae + c->n_steps_adv_warmup + c->n_steps_kl_warmup + 1;
+    int cycle = cpa_scale_cycle(c);
+    w->epoch = (int64_t)c->n_epochs_pretrain_ae + c->n_epochs_adv_warmup + c->n_epochs_kl_warmup +
+               c->n_epochs_mixup_warmup + warm / cpa_sampler_steps(w->run.sampler) + 1;
+    CPA_TRY(cpa_sampler_epoch(w->run.sampler, w->epoch));
+    while (w->n_full < cpa_sampler_steps(w->run.sampler) && is_full(&w->run, w->n_full)) {
+        w->n_full++;
+    }
+    w->n_full -= w->n_full % cycle;
+    CPA_REQUIRE(
+        w->n_full > 0, CPA_BAD_DATA,
+        "%s: %lld training cells are too few for %d full steps of %d lanes x %d cells on %d ranks; use a smaller "
+        "--batch-size, or cells that cpa-hpc simulate makes",
+        cpa_h5ad_path(w->run.file), (long long)w->run.registry->n_train, cycle, c->lanes, c->batch_size,
+        cpa_comm_size(w->run.comm));
+cleanup:
+    return st;
+}
+
+static cpa_status make_stepper(walk *w)
+{
+    cpa_status st;
+    const cpa_train_config *c = &w->run.options.train;
+    CPA_TRY(cpa_train_make_model(&w->run));
+    cpa_step_parts parts = cpa_train_parts(&w->run);
+    CPA_TRY(cpa_stepper_create(&parts, &w->stepper));
+    cpa_stepper_optimizer(w->stepper)->steps =
+        (int64_t)c->n_steps_pretrain_ae + c->n_steps_adv_warmup + c->n_steps_kl_warmup + 1;
+cleanup:
+    return st;
+}
+
+static cpa_status set_up(const cpa_train_run *base, cpa_comm *part, int lanes, walk *w)
+{
+    cpa_status st;
+    w->run = *base;
+    w->run.comm = part;
+    w->run.sampler = NULL;
+    w->run.feed = NULL;
+    w->run.options.train.lanes = lanes;
+    CPA_TRY(cpa_comm_agree(part, cpa_train_make_sampler(&w->run)));
+    CPA_TRY(cpa_comm_agree(part, find_steps(w)));
+    if (base->feed != NULL) {
+        CPA_TRY(cpa_comm_agree(part, cpa_feed_share(base->feed, w->run.sampler, &w->run.feed)));
+    } else {
+        CPA_TRY(cpa_train_open_feed(&w->run));
+    }
+    CPA_TRY(cpa_comm_agree(part, make_stepper(w)));
+cleanup:
+    return st;
+}
+
+static void tear_down(walk *w)
+{
+    cpa_stepper_destroy(&w->stepper);
+    cpa_model_destroy(&w->run.model);
+    cpa_backend_destroy(&w->run.be);
+    cpa_feed_close(&w->run.feed);
+    cpa_sampler_destroy(&w->run.sampler);
+}
+
+static cpa_status take_step(walk *w, cpa_step_result *result, sample *out)
+{
+    cpa_status st = CPA_OK;
+    if (w->step == w->n_full) {
+        w->step = 0;
+        CPA_TRY(cpa_sampler_epoch(w->run.sampler, ++w->epoch));
+    }
+    double since = cpa_seconds();
+    CPA_TRY(cpa_stepper_run(w->stepper, w->epoch, w->step++, result));
+    *out = (sample){cpa_seconds() - since, result->summing, result->updating};
+cleanup:
+    return st;
+}
+
+static int kind_of(const cpa_phase *phase)
+{
+    return phase->update_autoencoder ? CPA_SCALE_AUTOENCODER : CPA_SCALE_ADVERSARY;
+}
+
+// Notes what a step of this kind sends.
+static void note_work(walk *w, const cpa_phase *phase, int n_steps, cpa_scale_work *work)
+{
+    cpa_range span[3];
+    int n = cpa_optimizer_spans(cpa_model_params(w->run.model), phase, span), kind = kind_of(phase);
+    work->bytes[kind] = 0;
+    for (int i = 0; i < n; i++) {
+        work->bytes[kind] += (double)span[i].length * sizeof(cpa_real);
+    }
+    work->share[kind] += 1.0 / n_steps;
+}
+
+// Adds one step of all ranks (`one`, n_steps apart) to the pass.
+static void add_step(const sample *one, int n_steps, int ranks, int kind, cpa_scale_pass *p)
+{
+    double all = 0, compute = 0, update = 0, summing = 0, slowest = 0;
+    for (int r = 0; r < ranks; r++) {
+        const sample *s = &one[(int64_t)r * n_steps];
+        double busy = s->all - s->summing;
+        all += s->all / ranks;
+        compute += busy / ranks;
+        update += s->updating / ranks;
+        summing += s->summing / ranks;
+        slowest = busy > slowest ? busy : slowest;
+    }
+    double wait = slowest - compute < summing ? slowest - compute : summing;
+    p->step += all;
+    p->compute += compute;
+    p->update += update;
+    p->wait += wait;
+    p->reduce += summing - wait;
+    p->reduce_of[kind] += summing - wait;
+}
+
+// The mean step from all samples [ranks, n_steps].
+static void digest(const sample *all, const int *kind, int n_steps, int ranks, cpa_scale_pass *p)
+{
+    int n_kind[CPA_SCALE_KINDS] = {0};
+    double slowest = 0;
+    *p = (cpa_scale_pass){0};
+    for (int s = 0; s < n_steps; s++) {
+        add_step(&all[s], n_steps, ranks, kind[s], p);
+        n_kind[kind[s]]++;
+    }
+    for (int r = 0; r < ranks; r++) {
+        double busy = 0;
+        for (int s = 0; s < n_steps; s++) {
+            busy += all[(int64_t)r * n_steps + s].all - all[(int64_t)r * n_steps + s].summing;
+        }
+        slowest = busy > slowest ? busy : slowest;
+    }
+    p->imbalance = slowest / p->compute - 1;
+    for (int k = 0; k < CPA_SCALE_KINDS; k++) {
+        p->reduce_of[k] /= n_kind[k] > 0 ? n_kind[k] : 1;
+    }
+    p->step /= n_steps;
+    p->compute /= n_steps;
+    p->update /= n_steps;
+    p->wait /= n_steps;
+    p->reduce /= n_steps;
+}
+
+static cpa_status time_steps(walk *w, int n_steps, sample *mine, int *kind, cpa_scale_work *work)
+{
+    cpa_status st = CPA_OK;
+    cpa_step_result result;
+    for (int i = 0; i < WARM_UP * cpa_scale_cycle(&w->run.options.train); i++) {
+        CPA_TRY(take_step(w, &result, &mine[0]));
+    }
+    CPA_TRY(cpa_comm_barrier(w->run.comm));
+    for (int i = 0; i < n_steps; i++) {
+        CPA_TRY(take_step(w, &result, &mine[i]));
+        kind[i] = kind_of(&result.phase);
+        note_work(w, &result.phase, n_steps, work);
+    }
+cleanup:
+    return st;
+}
+
+// How many nodes these ranks are on. Collective.
+static cpa_status count_nodes(cpa_comm *comm, int *out)
+{
+    int64_t first = cpa_comm_node_rank(comm) == 0;
+    cpa_status st = cpa_comm_sum_i64(comm, &first, 1);
+    *out = (int)first;
+    return st;
+}
+
+// What the ranks of the point do. Collective over them.
+static cpa_status measure(const cpa_train_run *base, cpa_comm *part, cpa_scale_point *p, int pass, int n_steps,
+                          cpa_scale_work *work)
+{
+    cpa_status st;
+    walk w = {0};
+    sample *mine = NULL, *all = NULL;
+    int *kind = NULL, ranks = p->ranks;
+    size_t bytes = (size_t)n_steps * sizeof *mine;
+    CPA_TRY(set_up(base, part, p->lanes, &w));
+    st = cpa_alloc((size_t)n_steps, sizeof *mine, &mine);
+    st = st == CPA_OK ? cpa_alloc((size_t)n_steps, sizeof *kind, &kind) : st;
+    st = st == CPA_OK ? cpa_alloc((size_t)ranks * (size_t)n_steps, sizeof *all, &all) : st;
+    CPA_TRY(cpa_comm_agree(part, st));
+    *work = (cpa_scale_work){.told = (double)cpa_model_n_sums(w.run.model) * sizeof(double)};
+    cpa_scale_count(cpa_model_params(w.run.model), w.run.registry->n_genes,
+                    (double)cpa_feed_nnz(w.run.feed) / (double)w.run.registry->n_cells, work->flops);
+    CPA_TRY(time_steps(&w, n_steps, mine, kind, work));
+    CPA_TRY(cpa_comm_allgather(part, mine, all, bytes));
+    CPA_TRY(count_nodes(part, &p->nodes));
+    if (cpa_comm_rank(part) == 0) {
+        digest(all, kind, n_steps, ranks, &p->pass[pass]);
+    }
+cleanup:
+    cpa_free(&mine);
+    cpa_free(&all);
+    cpa_free(&kind);
+    tear_down(&w);
+    return st;
+}
+
+cpa_status cpa_scale_measure(const cpa_train_run *base, cpa_scale_point *p, int pass, int n_steps, cpa_scale_work *work)
+{
+    cpa_status st;
+    cpa_comm *part = NULL;
+    CPA_TRY(cpa_comm_part(base->comm, p->ranks, &part));
+    cpa_status mine = part != NULL ? measure(base, part, p, pass, n_steps, work) : CPA_OK;
+    cpa_comm_destroy(&part);
+    if (mine == CPA_LOST_PEER) { // then nobody can be waited for any more
+        return mine;
+    }
+    CPA_TRY(cpa_comm_rest(base->comm));
+    CPA_TRY(cpa_comm_agree(base->comm, mine));
+cleanup:
+    return st;
+}
