@@ -5,8 +5,10 @@
 #include <string.h>
 
 #include "cpa/app/rundir.h"
+#include "cpa/base/hash.h"
 #include "cpa/base/log.h"
 #include "cpa/train/unseen.h"
+#include "digests_impl.h"
 
 // What describes the data has its member in cpa_options.data, at the same place as in a spec.
 cpa_status cpa_spec_override(const cpa_options *o, cpa_data_spec *spec)
@@ -45,13 +47,14 @@ static cpa_status replace(char **s, const char *text)
 }
 
 // The model's genes among the file's: as they are where the two agree, else by name.
-static cpa_status find_genes(const cpa_trained *t, const char *layer)
+static cpa_status find_genes(cpa_trained *t, const char *layer)
 {
     cpa_status st;
     cpa_strings gene = {0};
     const cpa_strings *want = &t->meta.gene;
     CPA_TRY(cpa_h5ad_select(t->file, layer, NULL));
     CPA_TRY(cpa_h5ad_index(t->file, "var", &gene));
+    t->genes = cpa_digest_strings(CPA_HASH_START, &gene);
     bool same = gene.n == want->n;
     for (int64_t g = 0; same && g < gene.n; g++) {
         same = strcmp(gene.s[g], want->s[g]) == 0;

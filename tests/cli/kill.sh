@@ -15,7 +15,7 @@ start=$(date +%s%3N)
 train 0 4 whole --checkpoint-every-steps 1
 span=$(($(date +%s%3N) - start))
 
-hits=0 kills=${CPA_KILLS:-6}
+hits=0 in_writing=0 kills=${CPA_KILLS:-6}
 for i in $(seq $((3 * kills))); do
     [ $hits -lt "$kills" ] || break
     ranks=$((RANDOM % 5)) delay=$((RANDOM * span / 32768)) victim=$RANDOM
@@ -35,11 +35,14 @@ for i in $(seq $((3 * kills))); do
     fi
     hits=$((hits + 1))
     stood=$(find run/checkpoints -name 'epoch-*.h5' 2>/dev/null | sort | tail -1)
+    torn=$(find run/checkpoints -name '*.part' 2>/dev/null | wc -l)
     train 0 $(((ranks + 1 + RANDOM % 4) % 5)) run --resume
     grep -q "cannot be used" err && fail "kill $i tore a checkpoint: $(cat err)"
     equal whole run
-    echo "kill $i: on $ranks ranks after $delay of $span ms; stood at ${stood:-nothing}"
+    echo "kill $i: on $ranks ranks after $delay of $span ms; stood at ${stood:-nothing}$([ "$torn" -eq 0 ] || echo ", writing the next one")"
+    in_writing=$((in_writing + (torn > 0)))
 done
+echo "$in_writing of $hits kills came while a checkpoint was written"
 [ $hits -eq "$kills" ] || fail "only $hits of $((3 * kills)) kills came before the end"
 
 # ---- Torn files: the next older one is taken, and all end in the same model.

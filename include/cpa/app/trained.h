@@ -32,6 +32,7 @@ typedef struct cpa_trained {
     cpa_model_meta meta; // knows also the perturbations that have external vectors without having been trained
     cpa_pert_table *vectors, *more; // the model's and those of --pert-embeddings, NULL: none
     cpa_h5ad *file;
+    uint64_t genes; // a digest of the names of the file's genes
     cpa_registry *registry;
     cpa_cells *cells;
     cpa_backend *be;
