@@ -197,15 +197,25 @@ cleanup:
     return st;
 }
 
-// This rank's share of the blocks.
+// This rank's share of the blocks. Fails on this rank alone only after its collective calls.
 static cpa_status fill(latent_run *r, cpa_row_file *file)
 {
     cpa_status st = CPA_OK;
+    int64_t n = 0, *cell = NULL;
+    st = cpa_alloc((size_t)(file->n_mine * CPA_BLOCK), sizeof *cell, &cell);
+    CPA_TRY(cpa_comm_agree(r->t.comm, st));
+    for (int64_t k = 0; k < file->n_mine; k++) {
+        int n_rows = cpa_row_file_rows(file, file->mine[k]);
+        memcpy(cell + n, r->plan.list.cell + file->mine[k] * CPA_BLOCK, (size_t)n_rows * sizeof *cell);
+        n += n_rows;
+    }
+    CPA_TRY(cpa_trained_list(&r->t, cell, n));
     for (int64_t k = 0; k < file->n_mine; k++) {
         CPA_TRY(fill_block(r, file, file->mine[k]));
         cpa_progress(false, "encoded %lld of %lld blocks of rank 0", (long long)k + 1, (long long)file->n_mine);
     }
 cleanup:
+    cpa_free(&cell);
     return st;
 }
 
@@ -239,7 +249,7 @@ cpa_status cpa_cmd_latent(cpa_comm *comm, const cpa_options *o)
     cpa_status st = CPA_OK;
     latent_run r = {.o = o};
     CPA_TRY(cpa_comm_agree(comm, check_options(o, &r)));
-    CPA_TRY(cpa_trained_open(comm, o, (cpa_trained_needs){.splits = o->split != NULL}, &r.t));
+    CPA_TRY(cpa_trained_open(comm, o, (cpa_trained_needs){.splits = o->split != NULL, .listed = true}, &r.t));
     CPA_TRY(cpa_comm_agree(comm, make_plan(&r, o)));
     CPA_TRY(write_file(&r));
 cleanup:

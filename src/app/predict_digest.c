@@ -43,9 +43,9 @@ static uint64_t add_data(uint64_t hash, const cpa_trained *t)
 {
     const cpa_registry *r = t->registry;
     hash = add_number(hash, (int64_t)t->genes);
-    hash = add_number(hash, t->cells->n_cells);
-    hash = add_number(hash, t->cells->nnz);
-    hash = add_number(hash, (int64_t)t->cells->matrix->stats.totals);
+    hash = add_number(hash, r->n_cells);
+    hash = add_number(hash, t->feed ? cpa_feed_nnz(t->feed) : t->cells->nnz);
+    hash = add_number(hash, (int64_t)(t->feed ? cpa_feed_totals(t->feed) : t->cells->matrix->stats.totals));
     hash = cpa_digest_strings(hash, &r->pert);
     hash = add_number(hash, (int64_t)cpa_digest_conditions(r));
     return add_number(hash, (int64_t)cpa_digest_covariates(r));

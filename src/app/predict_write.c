@@ -124,12 +124,31 @@ cleanup:
     return st;
 }
 
-// A row per cell: this rank's share of the blocks of rows.
+// The cells of this rank's blocks, in the order of the rows. Collective.
+static cpa_status list_cells(const output *out, const cpa_row_file *file, int64_t **cell)
+{
+    cpa_status st;
+    int64_t n = 0;
+    st = cpa_alloc((size_t)(file->n_mine * CPA_BLOCK), sizeof **cell, cell);
+    CPA_TRY(cpa_comm_agree(out->t->comm, st));
+    for (int64_t k = 0; k < file->n_mine; k++) {
+        int64_t first = file->mine[k] * CPA_BLOCK;
+        for (int i = 0; i < cpa_row_file_rows(file, file->mine[k]); i++) {
+            cpa_plan_row(out->plan, first + i, &(*cell)[n++]);
+        }
+    }
+    CPA_TRY(out->t->feed ? cpa_trained_list(out->t, *cell, n) : CPA_OK);
+cleanup:
+    return st;
+}
+
+// A row per cell: this rank's share of the blocks of rows. Fails on this rank alone only after its collective calls.
 static cpa_status fill_cells(const output *out, cpa_row_file *file)
 {
     cpa_status st = CPA_OK;
     const cpa_target *as[CPA_BLOCK];
-    int64_t cell[CPA_BLOCK];
+    int64_t cell[CPA_BLOCK], *all = NULL;
+    CPA_TRY(list_cells(out, file, &all));
     for (int64_t k = 0; k < file->n_mine; k++) {
         int64_t block = file->mine[k];
         int n = cpa_row_file_rows(file, block);
@@ -144,6 +163,7 @@ static cpa_status fill_cells(const output *out, cpa_row_file *file)
         cpa_progress(false, "predicted %lld of %lld blocks of rank 0", (long long)k + 1, (long long)file->n_mine);
     }
 cleanup:
+    cpa_free(&all);
     return st;
 }
 
