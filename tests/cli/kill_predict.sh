@@ -1,7 +1,7 @@
 #!/bin/bash
 # Owns: predictions and latents whose command is killed at random moments: the same command on another number of ranks goes on, and
 # ends in the same bytes; what is torn, damaged or of another command is never taken for good.
-# CPA_KILLS says how often to kill (default 4), CPA_KILL_SEED which moments. Must never leave a process behind.
+# CPA_KILLS says how often to kill (default 3), CPA_KILL_SEED which moments. Must never leave a process behind.
 set -u
 . "$CPA_TESTS/support/faults.sh"
 export OMP_NUM_THREADS=1
@@ -62,7 +62,7 @@ for kind in predict latent; do
     span+=($(($(now) - start)))
     mv x.h5ad "$kind.h5ad"
 done
-hits=0 kills=${CPA_KILLS:-4}
+hits=0 kills=${CPA_KILLS:-3}
 for i in $(seq $((3 * kills))); do
     [ $hits -lt "$kills" ] || break
     kind=$((i % 2)) ranks=$((RANDOM % 5))
@@ -139,7 +139,8 @@ harmed 2 "" rm $part
 [ -z "$found" ] || fail "$what: it found $found rows"
 
 # ---- Of another command, other data or another model: begun anew.
-"$CPA_HPC" train "$data" --out other --n-latent 128 --max-epochs 1 --batch-size 512 --quiet || fail "another model"
+"$CPA_HPC" train "$data" --out other --n-latent 8 --n-hidden-encoder 16 --n-hidden-decoder 16 --n-hidden-adv 8 --max-epochs 1 \
+    --batch-size 512 --quiet || fail "another model"
 /usr/bin/python3 - "$data" <<'PYTHON' || fail "other data (python3-h5py is needed)"
 import shutil, sys, h5py
 for name in "counts", "names", "cells":
