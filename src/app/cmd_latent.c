@@ -17,9 +17,8 @@ typedef struct latent_run {
     int n_kinds;
     const cpa_latent_kind *kind[MOST_KINDS];
     int64_t n_rows, n_latent;
-    cpa_row_file file;
-    int64_t offset_x, offset[MOST_KINDS];
-    cpa_real *value; // [CPA_BLOCK, n_latent]
+    cpa_real *value;      // [CPA_BLOCK, n_latent]
+    const cpa_options *o; // borrowed
 } latent_run;
 
 static cpa_status choose_kinds(const cpa_strings *which, latent_run *r)
@@ -152,22 +151,23 @@ cleanup:
     return st;
 }
 
-// Everything but the numbers: X is the first latent, obsm holds every one. Rank 0 only.
-static cpa_status write_skeleton(latent_run *r, const cpa_options *o)
+// Everything but the numbers: X is the first latent, obsm holds every one.
+static cpa_status write_skeleton(const void *ctx, const char *to, int64_t *offset)
 {
     cpa_status st = CPA_OK;
+    const latent_run *r = ctx;
     cpa_h5 *f = NULL;
     char *path = NULL;
-    CPA_TRY(cpa_h5_create(r->file.temporary, &f));
+    CPA_TRY(cpa_h5_create(to, &f));
     CPA_TRY(cpa_h5ad_write_root(f));
-    CPA_TRY(write_obs(r, o, f));
+    CPA_TRY(write_obs(r, r->o, f));
     CPA_TRY(cpa_latent_write_var(f, r->n_latent));
     CPA_TRY(write_notes(r, f));
     CPA_TRY(cpa_h5ad_write_dict(f, "obsm"));
-    CPA_TRY(cpa_h5ad_write_matrix(f, "X", r->n_rows, r->n_latent, &r->offset_x));
+    CPA_TRY(cpa_h5ad_write_matrix(f, "X", r->n_rows, r->n_latent, &offset[0]));
     for (int k = 0; k < r->n_kinds; k++) {
         CPA_TRY(cpa_sprintf(&path, "obsm/latent_%s", r->kind[k]->name));
-        CPA_TRY(cpa_h5ad_write_matrix(f, path, r->n_rows, r->n_latent, &r->offset[k]));
+        CPA_TRY(cpa_h5ad_write_matrix(f, path, r->n_rows, r->n_latent, &offset[1 + k]));
         cpa_free(&path);
     }
     CPA_TRY(cpa_h5_finish(&f));
@@ -177,77 +177,83 @@ cleanup:
     return st;
 }
 
-// One block of rows, from `first` on.
-static cpa_status fill_block(latent_run *r, int64_t first, int n)
+static cpa_status fill_block(latent_run *r, cpa_row_file *file, int64_t block)
 {
     cpa_status st = CPA_OK;
     const cpa_target *as[CPA_BLOCK];
+    int n = cpa_row_file_rows(file, block);
     for (int i = 0; i < n; i++) {
         as[i] = &r->plan.target[0];
     }
-    CPA_TRY(cpa_trained_encode(&r->t, r->plan.list.cell + first, as, n));
+    CPA_TRY(cpa_trained_encode(&r->t, r->plan.list.cell + block * CPA_BLOCK, as, n));
     for (int k = 0; k < r->n_kinds; k++) {
         CPA_TRY(cpa_model_latent(r->t.model, r->kind[k]->parts, r->value));
-        CPA_TRY(cpa_row_file_write(&r->file, r->offset[k], first, n, r->n_latent, r->value));
         if (k == 0) {
-            CPA_TRY(cpa_row_file_write(&r->file, r->offset_x, first, n, r->n_latent, r->value));
+            CPA_TRY(cpa_row_file_write(file, 0, block, r->value));
         }
+        CPA_TRY(cpa_row_file_write(file, 1 + k, block, r->value));
     }
 cleanup:
     return st;
 }
 
-// This rank's share of the blocks.
-static cpa_status fill(latent_run *r)
+// This rank's share of the blocks. Fails on this rank alone only after its collective calls.
+static cpa_status fill(latent_run *r, cpa_row_file *file)
 {
     cpa_status st = CPA_OK;
-    int64_t n_blocks = (r->n_rows + CPA_BLOCK - 1) / CPA_BLOCK, ranks = cpa_comm_size(r->t.comm),
-            rank = cpa_comm_rank(r->t.comm);
-    int64_t begin = n_blocks * rank / ranks, end = n_blocks * (rank + 1) / ranks;
-    for (int64_t b = begin; b < end; b++) {
-        int64_t first = b * CPA_BLOCK, left = r->n_rows - first;
-        CPA_TRY(fill_block(r, first, (int)(left < CPA_BLOCK ? left : CPA_BLOCK)));
-        cpa_progress(false, "encoded %lld of %lld blocks of rank 0", (long long)(b + 1 - begin),
-                     (long long)(end - begin));
+    int64_t n = 0, *cell = NULL;
+    st = cpa_alloc((size_t)(file->n_mine * CPA_BLOCK), sizeof *cell, &cell);
+    CPA_TRY(cpa_comm_agree(r->t.comm, st));
+    for (int64_t k = 0; k < file->n_mine; k++) {
+        int n_rows = cpa_row_file_rows(file, file->mine[k]);
+        memcpy(cell + n, r->plan.list.cell + file->mine[k] * CPA_BLOCK, (size_t)n_rows * sizeof *cell);
+        n += n_rows;
+    }
+    CPA_TRY(cpa_trained_list(&r->t, cell, n));
+    for (int64_t k = 0; k < file->n_mine; k++) {
+        CPA_TRY(fill_block(r, file, file->mine[k]));
+        cpa_progress(false, "encoded %lld of %lld blocks of rank 0", (long long)k + 1, (long long)file->n_mine);
     }
 cleanup:
+    cpa_free(&cell);
     return st;
 }
 
-static cpa_status write_file(latent_run *r, const cpa_options *o)
+static cpa_status write_file(latent_run *r)
 {
     cpa_status st = CPA_OK;
     cpa_comm *comm = r->t.comm;
-    bool writer = cpa_comm_rank(comm) == 0;
+    cpa_row_file file = {0};
+    const cpa_row_plan rows = {.comm = comm,
+                               .out = r->o->out,
+                               .inputs = cpa_plan_digest(&r->t, &r->plan),
+                               .n_rows = r->n_rows,
+                               .n_cols = r->n_latent,
+                               .block = CPA_BLOCK,
+                               .n_matrices = 1 + r->n_kinds,
+                               .write_skeleton = write_skeleton,
+                               .ctx = r};
     cpa_comm_phase("encoding");
-    CPA_TRY(cpa_comm_agree(comm, cpa_output_begin(o->out, &r->file.temporary)));
-    CPA_TRY(cpa_comm_agree(comm, writer ? write_skeleton(r, o) : CPA_OK));
-    CPA_TRY(cpa_comm_bcast(comm, &r->offset_x, sizeof r->offset_x, 0));
-    CPA_TRY(cpa_comm_bcast(comm, r->offset, sizeof r->offset, 0));
-    CPA_TRY(cpa_comm_agree(comm, cpa_row_file_open(&r->file, CPA_BLOCK * r->n_latent)));
-    CPA_TRY(cpa_comm_agree(comm, fill(r)));
-    CPA_TRY(cpa_comm_agree(comm, cpa_row_file_close(&r->file)));
-    CPA_TRY(cpa_comm_agree(comm, writer ? cpa_output_commit(r->file.temporary, o->out) : CPA_OK));
-    cpa_info("%s: %lld cells x %lld dimensions, from model %s", o->out, (long long)r->n_rows, (long long)r->n_latent,
+    CPA_TRY(cpa_row_file_open(&rows, &file));
+    CPA_TRY(cpa_comm_agree(comm, fill(r, &file)));
+    CPA_TRY(cpa_row_file_commit(&file));
+    cpa_info("%s: %lld cells x %lld dimensions, from model %s", r->o->out, (long long)r->n_rows, (long long)r->n_latent,
              r->t.meta.digest);
 cleanup:
-    if (st != CPA_OK && writer) {
-        cpa_output_discard(r->file.temporary);
-    }
+    cpa_row_file_fini(&file);
     return st;
 }
 
 cpa_status cpa_cmd_latent(cpa_comm *comm, const cpa_options *o)
 {
     cpa_status st = CPA_OK;
-    latent_run r = {.file = {.fd = -1}};
+    latent_run r = {.o = o};
     CPA_TRY(cpa_comm_agree(comm, check_options(o, &r)));
-    CPA_TRY(cpa_trained_open(comm, o, (cpa_trained_needs){.splits = o->split != NULL}, &r.t));
+    CPA_TRY(cpa_trained_open(comm, o, (cpa_trained_needs){.splits = o->split != NULL, .listed = true}, &r.t));
     CPA_TRY(cpa_comm_agree(comm, make_plan(&r, o)));
-    CPA_TRY(write_file(&r, o));
+    CPA_TRY(write_file(&r));
 cleanup:
     cpa_free(&r.value);
-    cpa_row_file_fini(&r.file);
     cpa_plan_fini(&r.plan);
     cpa_trained_close(&r.t);
     return st;

@@ -90,6 +90,10 @@ cpa_status cpa_library_check_option(const char *library);
  *  which have no mean. CONFIG: the model is gauss. */
 cpa_status cpa_library_set(const cpa_trained *t, const char *library, cpa_plan *plan);
 
+/** A digest of all that the numbers of the plan depend on: model, data, decoding, cells and what they are predicted as. Not of the
+ *  number of ranks; the same on all of them. */
+uint64_t cpa_plan_digest(const cpa_trained *t, const cpa_plan *plan);
+
 // What a row of the output is about, in words.
 typedef struct cpa_labels {
     int n_covs;
@@ -112,7 +116,8 @@ void cpa_labels_fini(cpa_labels *labels);
  *  Rank-local. */
 cpa_status cpa_predict_check_place(const cpa_options *o);
 
-/** Runs the plan and writes the file of the options: beside its place, then renamed. Collective. */
+/** Runs the plan and writes the file of the options: beside its place, then renamed; goes on with one that a killed command has left.
+ *  Collective. */
 cpa_status cpa_predict_write(cpa_trained *t, const cpa_options *o, const cpa_plan *plan);
 
 #endif

@@ -5,8 +5,10 @@
 #include <string.h>
 
 #include "cpa/app/rundir.h"
+#include "cpa/base/hash.h"
 #include "cpa/base/log.h"
 #include "cpa/train/unseen.h"
+#include "digests_impl.h"
 
 // What describes the data has its member in cpa_options.data, at the same place as in a spec.
 cpa_status cpa_spec_override(const cpa_options *o, cpa_data_spec *spec)
@@ -45,13 +47,14 @@ static cpa_status replace(char **s, const char *text)
 }
 
 // The model's genes among the file's: as they are where the two agree, else by name.
-static cpa_status find_genes(const cpa_trained *t, const char *layer)
+static cpa_status find_genes(cpa_trained *t, const char *layer)
 {
     cpa_status st;
     cpa_strings gene = {0};
     const cpa_strings *want = &t->meta.gene;
     CPA_TRY(cpa_h5ad_select(t->file, layer, NULL));
     CPA_TRY(cpa_h5ad_index(t->file, "var", &gene));
+    t->genes = cpa_digest_strings(CPA_HASH_START, &gene);
     bool same = gene.n == want->n;
     for (int64_t g = 0; same && g < gene.n; g++) {
         same = strcmp(gene.s[g], want->s[g]) == 0;
@@ -120,7 +123,7 @@ static cpa_status make_model(cpa_trained *t, const cpa_options *o)
     cpa_status st = CPA_OK;
     const cpa_registry *r = t->registry;
     int64_t most;
-    CPA_TRY(cpa_loader_max_nnz(t->cells, 1, &most));
+    CPA_TRY(t->feed ? cpa_feed_max_nnz(t->feed, 1, &most) : cpa_loader_max_nnz(t->cells, 1, &most));
     int64_t nnz = most * CPA_BLOCK; // one cell may come many times
     t->batch_covs = r->n_covs;
     t->batch_comb = r->max_comb_len;
@@ -153,6 +156,24 @@ cleanup:
     return st;
 }
 
+static cpa_status open_cells(cpa_trained *t, const cpa_options *o, cpa_trained_needs needs)
+{
+    cpa_status st;
+    const char *layer = t->registry->spec.layer;
+    if (needs.listed) {
+        CPA_TRY(cpa_feed_open(
+            &(cpa_feed_plan){
+                .comm = t->comm, .file = t->file, .layer = layer, .batch_size = CPA_BLOCK, .memory = o->memory},
+            &t->feed));
+        t->cells = cpa_feed_cells(t->feed);
+    } else {
+        CPA_TRY(cpa_cells_load(t->comm, t->file, layer, &t->loaded));
+        t->cells = t->loaded;
+    }
+cleanup:
+    return st;
+}
+
 cpa_status cpa_trained_open(cpa_comm *comm, const cpa_options *o, cpa_trained_needs needs, cpa_trained *t)
 {
     cpa_status st = CPA_OK;
@@ -165,10 +186,17 @@ cpa_status cpa_trained_open(cpa_comm *comm, const cpa_options *o, cpa_trained_ne
         CPA_TRY(cpa_pert_table_read(comm, o->pert_embeddings, NULL, &t->more));
     }
     CPA_TRY(cpa_comm_agree(comm, open_files(t, o, needs)));
-    CPA_TRY(cpa_cells_load(comm, t->file, t->registry->spec.layer, &t->cells));
+    CPA_TRY(open_cells(t, o, needs));
     CPA_TRY(cpa_comm_agree(comm, make_model(t, o)));
 cleanup:
     return st;
+}
+
+cpa_status cpa_trained_list(cpa_trained *t, const int64_t *cell, int64_t n)
+{
+    t->n_listed = n;
+    t->at = 0;
+    return cpa_feed_list(t->feed, cell, n);
 }
 
 void cpa_trained_close(cpa_trained *t)
@@ -178,7 +206,8 @@ void cpa_trained_close(cpa_trained *t)
     if (t->be) {
         cpa_backend_destroy(&t->be);
     }
-    cpa_cells_destroy(&t->cells);
+    cpa_feed_close(&t->feed);
+    cpa_cells_destroy(&t->loaded);
     for (int c = 0; t->cov_of && c < cpa_trained_n_covs(t); c++) {
         cpa_free(&t->cov_of[c]);
     }
@@ -300,7 +329,14 @@ cpa_status cpa_trained_encode(cpa_trained *t, const int64_t *cell, const cpa_tar
     cpa_status st = CPA_OK;
     t->batch->n_covs = t->batch_covs;
     t->batch->max_comb_len = t->batch_comb;
-    CPA_TRY(cpa_loader_fill(t->cells, t->registry, cell, n, t->batch));
+    if (t->feed) {
+        CPA_REQUIRE(t->at + n <= t->n_listed, CPA_INTERNAL, "cells %lld to %lld of a list of %lld", (long long)t->at,
+                    (long long)(t->at + n), (long long)t->n_listed);
+        CPA_TRY(cpa_feed_fill_listed(t->feed, t->registry, t->at, n, t->batch));
+        t->at += n;
+    } else {
+        CPA_TRY(cpa_loader_fill(t->cells, t->registry, cell, n, t->batch));
+    }
     set_meaning(t, cell, as, n);
     CPA_TRY(cpa_model_infer(t->model, t->batch));
 cleanup:

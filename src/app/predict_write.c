@@ -11,20 +11,18 @@
 #include "output_impl.h"
 #include "predict_impl.h"
 
-// The matrices of the file and where they begin.
-enum { MATRIX_X, MATRIX_VARIANCE, MATRIX_CHANGE, MATRIX_DRAWS, N_MATRICES };
-static const char *const MATRIX[N_MATRICES] = {"X", "layers/variance", "layers/log_fold_change",
-                                               "layers/draw_variance"};
+// The matrices of the file, with a row per cell or per target.
+static const char *const OF_CELLS[] = {"X", "layers/draw_variance"};
+static const char *const OF_MEANS[] = {"X", "layers/variance", "layers/log_fold_change"};
 
 typedef struct output {
     cpa_trained *t;       // borrowed
     const cpa_plan *plan; // borrowed
     const cpa_options *o; // borrowed
     bool by_cell;
-    bool has[N_MATRICES];
-    cpa_row_file file;
+    int n_matrices;
+    const char *const *matrix;
     int64_t n_rows, n_genes;
-    int64_t offset[N_MATRICES];
 } output;
 
 static cpa_status write_obs(const output *out, cpa_h5 *f)
@@ -103,23 +101,22 @@ cleanup:
     return st;
 }
 
-// Everything but the numbers. Rank 0 only.
-static cpa_status write_skeleton(output *out)
+// Everything but the numbers.
+static cpa_status write_skeleton(const void *ctx, const char *path, int64_t *offset)
 {
     cpa_status st = CPA_OK;
+    const output *out = ctx;
     cpa_h5 *f = NULL;
-    CPA_TRY(cpa_h5_create(out->file.temporary, &f));
+    CPA_TRY(cpa_h5_create(path, &f));
     CPA_TRY(cpa_h5ad_write_root(f));
     CPA_TRY(write_obs(out, f));
     CPA_TRY(cpa_h5ad_write_frame(f, "var", &out->t->meta.gene, NULL, 0));
-    if (!out->by_cell || out->has[MATRIX_DRAWS]) {
+    if (out->n_matrices > 1) {
         CPA_TRY(cpa_h5ad_write_dict(f, "layers"));
     }
     CPA_TRY(write_notes(out, f));
-    for (int m = 0; m < N_MATRICES; m++) {
-        if (out->has[m]) {
-            CPA_TRY(cpa_h5ad_write_matrix(f, MATRIX[m], out->n_rows, out->n_genes, &out->offset[m]));
-        }
+    for (int m = 0; m < out->n_matrices; m++) {
+        CPA_TRY(cpa_h5ad_write_matrix(f, out->matrix[m], out->n_rows, out->n_genes, &offset[m]));
     }
     CPA_TRY(cpa_h5_finish(&f));
 cleanup:
@@ -127,36 +124,46 @@ cleanup:
     return st;
 }
 
-// Writes rows [first, first + n) of a matrix, n at most CPA_BLOCK.
-static cpa_status write_rows(const output *out, int matrix, int64_t first, int n, const cpa_real *value)
+// The cells of this rank's blocks, in the order of the rows. Collective.
+static cpa_status list_cells(const output *out, const cpa_row_file *file, int64_t **cell)
 {
-    return cpa_row_file_write(&out->file, out->offset[matrix], first, n, out->n_genes, value);
+    cpa_status st;
+    int64_t n = 0;
+    st = cpa_alloc((size_t)(file->n_mine * CPA_BLOCK), sizeof **cell, cell);
+    CPA_TRY(cpa_comm_agree(out->t->comm, st));
+    for (int64_t k = 0; k < file->n_mine; k++) {
+        int64_t first = file->mine[k] * CPA_BLOCK;
+        for (int i = 0; i < cpa_row_file_rows(file, file->mine[k]); i++) {
+            cpa_plan_row(out->plan, first + i, &(*cell)[n++]);
+        }
+    }
+    CPA_TRY(out->t->feed ? cpa_trained_list(out->t, *cell, n) : CPA_OK);
+cleanup:
+    return st;
 }
 
-// A row per cell: this rank's share of the blocks of rows.
-static cpa_status fill_cells(const output *out)
+// A row per cell: this rank's share of the blocks of rows. Fails on this rank alone only after its collective calls.
+static cpa_status fill_cells(const output *out, cpa_row_file *file)
 {
     cpa_status st = CPA_OK;
-    int64_t n_blocks = (out->n_rows + CPA_BLOCK - 1) / CPA_BLOCK, ranks = cpa_comm_size(out->t->comm),
-            rank = cpa_comm_rank(out->t->comm);
-    int64_t begin = n_blocks * rank / ranks, end = n_blocks * (rank + 1) / ranks;
     const cpa_target *as[CPA_BLOCK];
-    int64_t cell[CPA_BLOCK];
-    for (int64_t b = begin; b < end; b++) {
-        int64_t first = b * CPA_BLOCK, left = out->n_rows - first;
-        int n = (int)(left < CPA_BLOCK ? left : CPA_BLOCK);
+    int64_t cell[CPA_BLOCK], *all = NULL;
+    CPA_TRY(list_cells(out, file, &all));
+    for (int64_t k = 0; k < file->n_mine; k++) {
+        int64_t block = file->mine[k];
+        int n = cpa_row_file_rows(file, block);
         for (int i = 0; i < n; i++) {
-            as[i] = cpa_plan_row(out->plan, first + i, &cell[i]);
+            as[i] = cpa_plan_row(out->plan, block * CPA_BLOCK + i, &cell[i]);
         }
         CPA_TRY(cpa_trained_predict(out->t, cell, as, n));
-        CPA_TRY(write_rows(out, MATRIX_X, first, n, out->t->means));
-        if (out->has[MATRIX_DRAWS]) {
-            CPA_TRY(write_rows(out, MATRIX_DRAWS, first, n, out->t->spread));
+        CPA_TRY(cpa_row_file_write(file, 0, block, out->t->means));
+        if (out->n_matrices > 1) {
+            CPA_TRY(cpa_row_file_write(file, 1, block, out->t->spread));
         }
-        cpa_progress(false, "predicted %lld of %lld rows of rank 0", (long long)(first + n - begin * CPA_BLOCK),
-                     (long long)((end < n_blocks ? end * CPA_BLOCK : out->n_rows) - begin * CPA_BLOCK));
+        cpa_progress(false, "predicted %lld of %lld blocks of rank 0", (long long)k + 1, (long long)file->n_mine);
     }
 cleanup:
+    cpa_free(&all);
     return st;
 }
 
@@ -167,8 +174,8 @@ static double log_fold_change(bool given, const cpa_profile *p, const cpa_profil
 }
 
 // The three rows of a target. `control` is the profile of the cells that it is compared with.
-static cpa_status write_target(const output *out, int64_t row, const cpa_profile *p, const cpa_profile *control,
-                               cpa_real *value)
+static cpa_status write_target(const output *out, cpa_row_file *file, int64_t row, const cpa_profile *p,
+                               const cpa_profile *control, cpa_real *value)
 {
     cpa_status st = CPA_OK;
     double weight = p->v[0];
@@ -176,21 +183,21 @@ static cpa_status write_target(const output *out, int64_t row, const cpa_profile
     for (int64_t g = 0; g < out->n_genes; g++) {
         value[g] = (cpa_real)p->mean[g];
     }
-    CPA_TRY(write_rows(out, MATRIX_X, row, 1, value));
+    CPA_TRY(cpa_row_file_write(file, 0, row, value));
     for (int64_t g = 0; g < out->n_genes; g++) {
         value[g] = (cpa_real)(p->m2[g] / weight);
     }
-    CPA_TRY(write_rows(out, MATRIX_VARIANCE, row, 1, value));
+    CPA_TRY(cpa_row_file_write(file, 1, row, value));
     for (int64_t g = 0; g < out->n_genes; g++) {
         value[g] = (cpa_real)(control->v[0] > 0 ? log_fold_change(given, p, control, g) : NAN);
     }
-    CPA_TRY(write_rows(out, MATRIX_CHANGE, row, 1, value));
+    CPA_TRY(cpa_row_file_write(file, 2, row, value));
 cleanup:
     return st;
 }
 
 // A row per target: all ranks compute, rank 0 writes. Collective; ends with the same status everywhere.
-static cpa_status fill_means(const output *out)
+static cpa_status fill_means(const output *out, cpa_row_file *file)
 {
     cpa_status st = CPA_OK;
     cpa_profile p = {0}, control = {0};
@@ -203,12 +210,15 @@ static cpa_status fill_means(const output *out)
     CPA_TRY(cpa_comm_agree(out->t->comm, st));
     for (int64_t i = 0; i < out->plan->n; i++) {
         const cpa_target *target = &out->plan->target[i];
+        if (file->there[i]) {
+            continue;
+        }
         CPA_TRY(cpa_trained_profile(out->t, target, CPA_SCALE_COUNTS, &p));
-        if (writer && (i == 0 || target->control != compared)) {
+        if (writer && (compared == NULL || target->control != compared)) {
             cpa_profile_of_cells(&control, out->t->cells, target->control, target->n_control, CPA_SCALE_COUNTS);
             compared = target->control;
         }
-        CPA_TRY(cpa_comm_agree(out->t->comm, writer ? write_target(out, i, &p, &control, value) : CPA_OK));
+        CPA_TRY(cpa_comm_agree(out->t->comm, writer ? write_target(out, file, i, &p, &control, value) : CPA_OK));
         cpa_progress(false, "predicted %lld of %lld conditions", (long long)i + 1, (long long)out->plan->n);
     }
 cleanup:
@@ -235,29 +245,34 @@ cleanup:
 cpa_status cpa_predict_write(cpa_trained *t, const cpa_options *o, const cpa_plan *plan)
 {
     cpa_status st = CPA_OK;
-    bool by_cell = strcmp(o->output, "cells") == 0, writer = cpa_comm_rank(t->comm) == 0;
-    output out = {.t = t,
-                  .plan = plan,
-                  .o = o,
-                  .by_cell = by_cell,
-                  .has = {true, !by_cell, !by_cell, by_cell && t->n_draws > 1},
-                  .file = {.fd = -1},
-                  .n_rows = by_cell ? plan->first[plan->n] : plan->n,
-                  .n_genes = t->meta.gene.n};
+    bool by_cell = strcmp(o->output, "cells") == 0;
+    cpa_row_file file = {0};
+    const output out = {.t = t,
+                        .plan = plan,
+                        .o = o,
+                        .by_cell = by_cell,
+                        .n_matrices = !by_cell         ? 3
+                                      : t->n_draws > 1 ? 2
+                                                       : 1,
+                        .matrix = by_cell ? OF_CELLS : OF_MEANS,
+                        .n_rows = by_cell ? plan->first[plan->n] : plan->n,
+                        .n_genes = t->meta.gene.n};
+    const cpa_row_plan rows = {.comm = t->comm,
+                               .out = o->out,
+                               .inputs = cpa_plan_digest(t, plan),
+                               .n_rows = out.n_rows,
+                               .n_cols = out.n_genes,
+                               .block = by_cell ? CPA_BLOCK : 1,
+                               .n_matrices = out.n_matrices,
+                               .write_skeleton = write_skeleton,
+                               .ctx = &out};
     cpa_comm_phase("predicting");
-    CPA_TRY(cpa_comm_agree(t->comm, cpa_output_begin(o->out, &out.file.temporary)));
-    CPA_TRY(cpa_comm_agree(t->comm, writer ? write_skeleton(&out) : CPA_OK));
-    CPA_TRY(cpa_comm_bcast(t->comm, out.offset, sizeof out.offset, 0));
-    CPA_TRY(cpa_comm_agree(t->comm, cpa_row_file_open(&out.file, CPA_BLOCK * out.n_genes)));
-    CPA_TRY(by_cell ? cpa_comm_agree(t->comm, fill_cells(&out)) : fill_means(&out));
-    CPA_TRY(cpa_comm_agree(t->comm, cpa_row_file_close(&out.file)));
-    CPA_TRY(cpa_comm_agree(t->comm, writer ? cpa_output_commit(out.file.temporary, o->out) : CPA_OK));
+    CPA_TRY(cpa_row_file_open(&rows, &file));
+    CPA_TRY(by_cell ? cpa_comm_agree(t->comm, fill_cells(&out, &file)) : fill_means(&out, &file));
+    CPA_TRY(cpa_row_file_commit(&file));
     cpa_info("%s: %lld rows x %lld genes, %s (%s), from model %s", o->out, (long long)out.n_rows,
              (long long)out.n_genes, plan->mode, o->output, t->meta.digest);
 cleanup:
-    if (st != CPA_OK && writer) {
-        cpa_output_discard(out.file.temporary);
-    }
-    cpa_row_file_fini(&out.file);
+    cpa_row_file_fini(&file);
     return st;
 }

@@ -6,6 +6,7 @@
 
 #include "cpa/base/hash.h"
 #include "cpa/base/log.h"
+#include "digests_impl.h"
 #include "train_impl.h"
 
 // ---- Facts
@@ -26,36 +27,6 @@ static cpa_status add_digest(cpa_checkpoint_facts *facts, const char *name, uint
     return cpa_checkpoint_fact(&facts->data, &facts->data_value, name, text);
 }
 
-static uint64_t hash_strings(uint64_t hash, const cpa_strings *list)
-{
-    for (int64_t i = 0; i < list->n; i++) {
-        hash = cpa_hash(hash, list->s[i], strlen(list->s[i]) + 1);
-    }
-    return hash;
-}
-
-static uint64_t hash_conditions(const cpa_registry *r)
-{
-    uint64_t hash = CPA_HASH_START;
-    for (int i = 0; i < r->n_conditions; i++) {
-        const cpa_condition *c = &r->condition[i];
-        hash = cpa_hash(hash, c->name, strlen(c->name) + 1);
-        hash = cpa_hash(hash, c->dose, (size_t)c->n * sizeof *c->dose);
-    }
-    return cpa_hash(hash, r->condition_of, (size_t)r->n_cells * sizeof *r->condition_of);
-}
-
-static uint64_t hash_covariates(const cpa_registry *r)
-{
-    uint64_t hash = CPA_HASH_START;
-    for (int c = 0; c < r->n_covs; c++) {
-        hash = cpa_hash(hash, r->cov[c].name, strlen(r->cov[c].name) + 1);
-        hash = hash_strings(hash, &r->cov[c].value);
-        hash = cpa_hash(hash, r->cov[c].code, (size_t)r->n_cells * sizeof *r->cov[c].code);
-    }
-    return hash;
-}
-
 static uint64_t hash_gene_lists(const cpa_registry *r)
 {
     uint64_t hash = CPA_HASH_START;
@@ -67,30 +38,24 @@ static uint64_t hash_gene_lists(const cpa_registry *r)
     return hash;
 }
 
-static uint64_t hash_vectors(const cpa_pert_table *t)
-{
-    uint64_t hash = hash_strings(CPA_HASH_START, &t->name);
-    return cpa_hash(hash, t->memory, t->bytes);
-}
-
 static cpa_status describe_data(const cpa_train_run *t, cpa_checkpoint_facts *facts)
 {
     cpa_status st;
     const cpa_registry *r = t->registry;
     CPA_TRY(add_number(facts, "the number of cells", r->n_cells));
     CPA_TRY(add_number(facts, "the number of genes", r->n_genes));
-    CPA_TRY(add_digest(facts, "the digest of the genes' names", hash_strings(CPA_HASH_START, &t->gene)));
+    CPA_TRY(add_digest(facts, "the digest of the genes' names", cpa_digest_strings(CPA_HASH_START, &t->gene)));
     CPA_TRY(add_number(facts, "the number of stored values", cpa_feed_nnz(t->feed)));
     CPA_TRY(add_digest(facts, "the digest of the cells' totals", cpa_feed_totals(t->feed)));
-    CPA_TRY(add_digest(facts, "the digest of the perturbations", hash_strings(CPA_HASH_START, &r->pert)));
-    CPA_TRY(add_digest(facts, "the digest of the cells' conditions", hash_conditions(r)));
-    CPA_TRY(add_digest(facts, "the digest of the cells' covariates", hash_covariates(r)));
+    CPA_TRY(add_digest(facts, "the digest of the perturbations", cpa_digest_strings(CPA_HASH_START, &r->pert)));
+    CPA_TRY(add_digest(facts, "the digest of the cells' conditions", cpa_digest_conditions(r)));
+    CPA_TRY(add_digest(facts, "the digest of the cells' covariates", cpa_digest_covariates(r)));
     CPA_TRY(add_number(facts, "the number of training cells", r->n_train));
     CPA_TRY(add_digest(facts, "the digest of the cells' splits",
                        cpa_hash(CPA_HASH_START, r->split, (size_t)r->n_cells * sizeof *r->split)));
     CPA_TRY(add_digest(facts, "the digest of the lists of genes", hash_gene_lists(r)));
     if (t->vectors) {
-        CPA_TRY(add_digest(facts, "the digest of the perturbations' vectors", hash_vectors(t->vectors)));
+        CPA_TRY(add_digest(facts, "the digest of the perturbations' vectors", cpa_digest_vectors(t->vectors)));
     }
 cleanup:
     return st;

@@ -6,6 +6,8 @@
 #include "cpa/base/log.h"
 #include "cpa/platform/tree.h"
 
+enum { LIST_BATCHES = 16 }; // of a window where there is a list alone, if the budget allows
+
 struct cpa_feed {
     cpa_feed_plan plan;
     size_t budget;
@@ -81,7 +83,7 @@ static cpa_status refuse(const cpa_feed *f, const char *why)
 static cpa_status check_streamable(const cpa_feed *f)
 {
     const cpa_matrix *m = f->matrix;
-    if (!f->plan.in_blocks) {
+    if (f->plan.sampler != NULL && !f->plan.in_blocks) {
         return refuse(f,
                       "the order of --shuffle full needs all cells at hand; allow more with --memory, or take another "
                       "order with --shuffle block");
@@ -95,16 +97,32 @@ static cpa_status check_streamable(const cpa_feed *f)
     return CPA_OK;
 }
 
-static cpa_streamer_plan stream_plan(const cpa_feed *f)
+// `batches`: of a window where there is a list alone.
+static cpa_streamer_plan stream_plan(const cpa_feed *f, int batches)
 {
     cpa_streamer_plan plan = {.comm = f->plan.comm,
                               .matrix = f->matrix,
                               .sampler = f->plan.sampler,
                               .n_lanes = f->plan.n_lanes,
-                              .max_batch = f->plan.batch_size + 2,
+                              .max_batch = f->plan.batch_size * batches + 2,
                               .n_epochs = f->plan.n_epochs};
-    cpa_lane_range(plan.n_lanes, cpa_comm_size(plan.comm), cpa_comm_rank(plan.comm), &plan.first_lane, &plan.end_lane);
+    if (plan.sampler != NULL) {
+        cpa_lane_range(plan.n_lanes, cpa_comm_size(plan.comm), cpa_comm_rank(plan.comm), &plan.first_lane,
+                       &plan.end_lane);
+    }
     return plan;
+}
+
+// Bytes of a stream on this rank, and in *most on the rank that has the largest: ranks have more or fewer lanes. Collective.
+static cpa_status size_stream(cpa_feed *f, const cpa_streamer_plan *plan, size_t indptr, size_t *one, double *most)
+{
+    cpa_status st = cpa_streamer_bytes(plan, &f->bytes, one);
+    CPA_TRY(cpa_comm_agree(f->plan.comm, st));
+    f->bytes += indptr;
+    *most = (double)f->bytes;
+    CPA_TRY(cpa_comm_max_f64(f->plan.comm, most, 1));
+cleanup:
+    return st;
 }
 
 static cpa_status open_stream(cpa_feed *f)
@@ -115,19 +133,23 @@ static cpa_status open_stream(cpa_feed *f)
     CPA_TRY(check_streamable(f));
     CPA_TRY(cpa_matrix_judge(m));
     cpa_matrix_warn(m);
-    cpa_streamer_plan plan = stream_plan(f);
-    st = cpa_streamer_bytes(&plan, &f->bytes, &one);
-    CPA_TRY(cpa_comm_agree(f->plan.comm, st));
-    f->bytes += indptr;
-    double most = (double)f->bytes; // ranks have more or fewer lanes
-    CPA_TRY(cpa_comm_max_f64(f->plan.comm, &most, 1));
+    int batches = f->plan.sampler != NULL ? 1 : LIST_BATCHES;
+    cpa_streamer_plan plan = stream_plan(f, batches);
+    double most;
     size_t allowed = f->is_given ? f->budget : f->budget / (size_t)cpa_comm_node_size(f->plan.comm);
+    CPA_TRY(size_stream(f, &plan, indptr, &one, &most));
+    for (; most > (double)allowed && batches > 1; batches /= 2) {
+        plan = stream_plan(f, batches / 2);
+        CPA_TRY(size_stream(f, &plan, indptr, &one, &most));
+    }
     CPA_REQUIRE(
         most <= (double)allowed, CPA_CONFIG,
         "%s: a rank needs %.1f MiB to stream %s (windows of %.1f MiB each, of which one is read ahead, and %.1f MiB of "
-        "where cells begin), but %.1f MiB are allowed (%s); allow more, use more ranks and lanes, or, for another "
-        "order of cells, a smaller --shuffle-window",
-        cpa_h5ad_path(m->file), mb((size_t)most), m->path, mb(one), mb(indptr), mb(allowed), origin(f));
+        "where cells begin), but %.1f MiB are allowed (%s); allow more%s",
+        cpa_h5ad_path(m->file), mb((size_t)most), m->path, mb(one), mb(indptr), mb(allowed), origin(f),
+        plan.sampler == NULL
+            ? ""
+            : ", use more ranks and lanes, or, for another order of cells, a smaller --shuffle-window");
     f->budget = allowed;
     st = cpa_streamer_create(&plan, &f->stream);
     if (st == CPA_OK) {
@@ -262,6 +284,11 @@ cpa_status cpa_feed_fill_listed(cpa_feed *f, const cpa_registry *registry, int64
     CPA_TRY(cpa_loader_fill_from(f->place, registry, f->listed + at, n, batch));
 cleanup:
     return st;
+}
+
+const cpa_cells *cpa_feed_cells(const cpa_feed *f)
+{
+    return f->cells;
 }
 
 cpa_streamer *cpa_feed_streamer(const cpa_feed *f)

@@ -72,6 +72,9 @@ cleanup:
 // last block lacks.
 static int windows_at_once(const cpa_streamer_plan *plan)
 {
+    if (plan->sampler == NULL) {
+        return 2;
+    }
     int64_t size = cpa_sampler_block_size(plan->sampler);
     int64_t window = size * cpa_sampler_window_blocks(plan->sampler);
     int64_t touched = (cpa_sampler_max_batch(plan->sampler) + size - 1 + window - 2) / window + 1;
@@ -86,8 +89,9 @@ static cpa_status size_up(const cpa_streamer_plan *plan, int64_t *max_cells, int
         CPA_TRY(lane_window(plan, lane, max_cells, max_values));
     }
     int64_t batch_values; // a batch of the list lies in one window
-    CPA_TRY(cpa_loader_max_nnz(&(cpa_cells){.n_cells = plan->matrix->info.n_cells, .indptr = cpa_matrix_extent(plan->matrix)},
-                               plan->max_batch, &batch_values));
+    CPA_TRY(cpa_loader_max_nnz(
+        &(cpa_cells){.n_cells = plan->matrix->info.n_cells, .indptr = cpa_matrix_extent(plan->matrix)}, plan->max_batch,
+        &batch_values));
     *max_cells = *max_cells > plan->max_batch ? *max_cells : plan->max_batch;
     *max_values = *max_values > batch_values ? *max_values : batch_values;
 cleanup:
@@ -139,7 +143,7 @@ cpa_status cpa_streamer_create(const cpa_streamer_plan *plan, cpa_streamer **out
     for (int i = 0; i < s->n_windows; i++) {
         CPA_TRY(cpa_window_init(&s->window[i], plan->matrix, s->max_cells, s->max_values, lanes));
     }
-    size_t blocks = (size_t)cpa_sampler_window_blocks(plan->sampler);
+    size_t blocks = plan->sampler != NULL ? (size_t)cpa_sampler_window_blocks(plan->sampler) : 0;
     CPA_TRY(cpa_alloc(blocks * (size_t)lanes, sizeof *s->block, &s->block));
     CPA_TRY(cpa_alloc(blocks, sizeof *s->of_lane, &s->of_lane));
     CPA_TRY(cpa_alloc((size_t)s->max_cells, sizeof *s->order, &s->order));
@@ -395,7 +399,7 @@ static cpa_status keep_list(cpa_streamer *s, int64_t values)
     CPA_TRY(cpa_alloc(2 * (size_t)s->n_listed, sizeof *pair, &pair));
     CPA_TRY(cpa_decoder_create(&plan, &decoder));
     cpa_window_set_list(w, s->plan.matrix, s->listed, s->n_listed, pair);
-    cpa_decoder_start(decoder, w->cell, 0, s->n_listed, &w->rows);
+    cpa_decoder_start(decoder, w->cell, 0, w->cells.n_cells, &w->rows);
     CPA_TRY(cpa_decoder_finish(decoder, &stats));
     w->state = CPA_WINDOW_READY;
     s->kept = true;
@@ -418,7 +422,8 @@ static void cut_list(cpa_streamer *s, int batch)
             before = values;
         }
         values += extent[s->listed[i] + 1] - extent[s->listed[i]];
-        if (i - start[s->n_starts] >= s->max_cells || values > s->max_values) {
+        bool is_full = i - start[s->n_starts] >= s->max_cells || values > s->max_values;
+        if (is_full && border > start[s->n_starts]) { // a batch alone fits, however often its cells come
             start[++s->n_starts] = border;
             values -= before;
             before = 0;

@@ -35,7 +35,7 @@ void cpa_window_fini(cpa_window *w);
 /** Makes the n cells in w->cell its content: sets indptr and n_cells. */
 void cpa_window_set(cpa_window *w, const cpa_matrix *m, int64_t n);
 
-/** Makes a list of cells, visited in this order, its content. `pair` [2n] is scratch. */
+/** Makes a list of cells, visited in this order, its content, each cell once. `pair` [2n] is scratch. */
 void cpa_window_set_list(cpa_window *w, const cpa_matrix *m, const int64_t *cell, int64_t n, int64_t *pair);
 
 #endif

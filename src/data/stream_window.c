@@ -5,9 +5,10 @@
 
 size_t cpa_window_bytes(const cpa_matrix *m, int64_t max_cells, int64_t max_values)
 {
-    size_t value =
-        (cpa_matrix_is_narrow(m) ? sizeof(uint16_t) : sizeof(uint32_t)) + (m->stats.wide ? sizeof(float) : sizeof(uint16_t));
-    return (size_t)max_values * value + (size_t)max_cells * (2 * sizeof(int64_t) + 2 * sizeof(int32_t) + sizeof(double));
+    size_t value = (cpa_matrix_is_narrow(m) ? sizeof(uint16_t) : sizeof(uint32_t)) +
+                   (m->stats.wide ? sizeof(float) : sizeof(uint16_t));
+    return (size_t)max_values * value +
+           (size_t)max_cells * (2 * sizeof(int64_t) + 2 * sizeof(int32_t) + sizeof(double));
 }
 
 cpa_status cpa_window_init(cpa_window *w, const cpa_matrix *m, int64_t max_cells, int64_t max_values, int n_lanes)
@@ -21,7 +22,7 @@ cpa_status cpa_window_init(cpa_window *w, const cpa_matrix *m, int64_t max_cells
     CPA_TRY(cpa_alloc(cells + 1, sizeof *w->indptr, &w->indptr));
     CPA_TRY(cpa_alloc(cells, sizeof *w->rows.library, &w->rows.library));
     CPA_TRY(cpa_matrix_is_narrow(m) ? cpa_alloc(values, sizeof *w->rows.gene16, &w->rows.gene16)
-                         : cpa_alloc(values, sizeof *w->rows.gene32, &w->rows.gene32));
+                                    : cpa_alloc(values, sizeof *w->rows.gene32, &w->rows.gene32));
     CPA_TRY(m->stats.wide ? cpa_alloc(values, sizeof *w->rows.count32, &w->rows.count32)
                           : cpa_alloc(values, sizeof *w->rows.count16, &w->rows.count16));
     if (m->stored != NULL) {
@@ -78,9 +79,12 @@ void cpa_window_set_list(cpa_window *w, const cpa_matrix *m, const int64_t *cell
         pair[2 * i + 1] = i;
     }
     qsort(pair, (size_t)n, 2 * sizeof *pair, by_first);
+    int64_t n_cells = 0;
     for (int64_t i = 0; i < n; i++) {
-        w->cell[i] = pair[2 * i];
-        w->visit[pair[2 * i + 1]] = (int32_t)i;
+        if (i == 0 || pair[2 * i] != pair[2 * (i - 1)]) {
+            w->cell[n_cells++] = pair[2 * i];
+        }
+        w->visit[pair[2 * i + 1]] = (int32_t)(n_cells - 1);
     }
-    cpa_window_set(w, m, n);
+    cpa_window_set(w, m, n_cells);
 }

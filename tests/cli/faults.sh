@@ -25,7 +25,7 @@ struck() {
     [ "$code" -eq "$want" ] || fail "$what: expected $want, got $code: $(cat err)"
     [ "$(wc -l <message)" -eq 1 ] || fail "$what: not exactly one message: $(cat err)"
     grep -qF -e "$words" message || fail "$what: the message lacks '$words': $(cat message)"
-    absent run x.h5ad.part scores.csv.part
+    absent run x.h5ad.part x.h5ad.part.new x.h5ad.part.rows scores.csv.part
     [ "$(cat x.h5ad scores.csv)" = "old
 old" ] || fail "$what: what was there before is gone"
 }
@@ -65,7 +65,12 @@ struck 74 "scores.csv.part" "write scores.csv 0 1 $full" 0 "${evaluate[@]}"
 struck 74 "run/model.h5.part" "fsync model.h5 0 1 $io" 0 "${train[@]}"
 struck 74 "run/model.h5.part" "rename model.h5 0 1 $io" 0 "${train[@]}"
 struck 74 "x.h5ad.part" "fsync x.h5ad 1 1 $io" 4 "${predict[@]}"
-struck 74 "x.h5ad.part" "rename x.h5ad 0 1 $io" 4 "${latent[@]}"
+for nth in 1 2; do # the skeleton, the whole
+    struck 74 "x.h5ad.part" "rename x.h5ad 0 $nth $io" 4 "${latent[@]}"
+done
+struck 74 "x.h5ad.part.rows" "write x.h5ad.part.rows 0 1 $full" 0 "${predict[@]}"
+struck 74 "x.h5ad.part.rows" "write x.h5ad.part.rows 2 1 $full" 4 "${latent[@]}"
+struck 74 "x.h5ad.part" "open x.h5ad.part.rows 1 1 $closed" 4 "${predict[@]}"
 
 # Memory that runs short, from the command line on.
 for nth in 1 20 80 300 1000; do

@@ -15,14 +15,19 @@ start=$(date +%s%3N)
 train 0 4 whole --checkpoint-every-steps 1
 span=$(($(date +%s%3N) - start))
 
-hits=0 kills=${CPA_KILLS:-6}
+hits=0 in_writing=0 kills=${CPA_KILLS:-6}
 for i in $(seq $((3 * kills))); do
     [ $hits -lt "$kills" ] || break
     ranks=$((RANDOM % 5)) delay=$((RANDOM * span / 32768)) victim=$RANDOM
     rm -rf run
     launch $ranks run --resume --checkpoint-every-steps $((1 + RANDOM % 3))
     sleep "$((delay / 1000)).$(printf %03d $((delay % 1000)))"
+    [ $((i % 2)) -eq 1 ] || await run 1
     mapfile -t all < <(pgrep -P "$pid")
+    if [ $((i % 2)) -eq 0 ]; then # while a checkpoint is written, which takes milliseconds
+        until compgen -G 'run/checkpoints/*.part' >part || ! kill -0 "$pid" 2>/dev/null; do :; done
+        victim=0
+    fi
     if [ $ranks -eq 0 ] || [ ${#all[@]} -eq 0 ] || [ $((victim % 3)) -eq 0 ]; then
         kill -9 "$pid" "${all[@]}" 2>/dev/null
     else
@@ -35,11 +40,14 @@ for i in $(seq $((3 * kills))); do
     fi
     hits=$((hits + 1))
     stood=$(find run/checkpoints -name 'epoch-*.h5' 2>/dev/null | sort | tail -1)
+    torn=$(find run/checkpoints -name '*.part' 2>/dev/null | wc -l)
     train 0 $(((ranks + 1 + RANDOM % 4) % 5)) run --resume
     grep -q "cannot be used" err && fail "kill $i tore a checkpoint: $(cat err)"
     equal whole run
-    echo "kill $i: on $ranks ranks after $delay of $span ms; stood at ${stood:-nothing}"
+    echo "kill $i: on $ranks ranks after $delay of $span ms; stood at ${stood:-nothing}$([ "$torn" -eq 0 ] || echo ", writing the next one")"
+    in_writing=$((in_writing + (torn > 0)))
 done
+echo "$in_writing of $hits kills came while a checkpoint was written"
 [ $hits -eq "$kills" ] || fail "only $hits of $((3 * kills)) kills came before the end"
 
 # ---- Torn files: the next older one is taken, and all end in the same model.

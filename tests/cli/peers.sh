@@ -22,7 +22,7 @@ away() {
     else
         [ "$code" -ne 0 ] && [ "$code" -ne 124 ] || fail "$what: ended with $code"
     fi
-    rm -rf run run.part x.h5ad x.h5ad.part
+    rm -rf run run.part x.h5ad x.h5ad.part*
 }
 
 train=(train "$sample" --out "$PWD/run" "${small[@]}" --max-epochs)

@@ -25,6 +25,30 @@ model() {
     equal whole "$2"
 }
 
+# predicted RUN SIZE: predictions and latents of the run are the same with cells in memory and with cells that are streamed, alone
+# and on 3 ranks. The lists end with a cell more than whole blocks of 256, or amidst one, and have repeats.
+predicted() {
+    local run=$1 size=$2 n ranks command launch given
+    for n in 513 900; do
+        for command in "predict --perturbation pert_01" latent; do
+            read -ra given <<<"$command"
+            given+=("$run" --data atlas.h5ad --cells list.txt)
+            { seq 5000 7 5999 | head -300; yes 17 | head -200; seq 0 3 5999; } | head -n "$n" >list.txt
+            "$CPA_HPC" "${given[@]}" --out resident.h5ad >out 2>err </dev/null || fail "$command of $n: $(cat err)"
+            for ranks in 0 3; do
+                launch=()
+                # CPA_MPIRUN is a command line of several words.
+                # shellcheck disable=SC2206
+                [ $ranks -eq 0 ] || launch=($CPA_MPIRUN -n $ranks)
+                "${launch[@]}" "$CPA_HPC" "${given[@]}" --out streamed.h5ad --memory "$size" >out 2>err </dev/null
+                grep -q "^cells are streamed: " err || fail "$command of $n: not streamed: $(cat err)"
+                cmp resident.h5ad streamed.h5ad || fail "$command of $n with $size on $ranks ranks: other bytes"
+                rm -f streamed.h5ad
+            done
+        done
+    done
+}
+
 # ---- One model. With the smaller budget the validation cells are read again and again, with the larger one they stay.
 train 0 0 whole
 for n in 0 1 2 3 4; do
@@ -36,6 +60,12 @@ model streamed 0 threads --memory 600KiB --threads 3
 grep -q '"bytes_read":[1-9].*"waiting":0\.[0-9]' threads/log.jsonl || fail "no reading in the log: $(cat threads/log.jsonl)"
 [ "$(grep -c '"event":"ranks"' threads/log.jsonl)" -eq 3 ] || fail "no line over ranks for each stage: $(cat threads/log.jsonl)"
 
+predicted small0 400KiB
+# What looks at cells in other orders.
+attempt 78 "--output mean|leave --memory out" "$CPA_HPC" predict whole --data atlas.h5ad --out x.h5ad --memory 1MiB --output mean
+attempt 78 "a rank needs|MiB to stream X|0.1 MiB are allowed (--memory); allow more" "$CPA_HPC" latent whole --data atlas.h5ad \
+    --out x.h5ad --memory 64KiB
+
 # Some genes of it.
 printf 'gene_%03d\n' $(seq 20 170) >genes.txt
 rm -rf whole
@@ -44,6 +74,7 @@ train 0 0 whole
 model streamed 0 genes0 --memory 600KiB
 model streamed 3 genes3 --memory 600KiB
 model resident 2 genes2
+predicted genes0 400KiB
 unset "options[-1]" "options[-1]"
 
 # ---- A run that goes on under another budget, and on other ranks

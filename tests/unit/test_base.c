@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "cpa/base/hash.h"
 #include "cpa/base/log.h"
 #include "cpa/base/mem.h"
 #include "cpa/base/rng.h"
@@ -244,12 +245,32 @@ static void test_shuffle(void **state)
     cpa_shuffle(1, CPA_STREAM_DEAL, 0, 0, a, 1);
 }
 
+// Known values; and any bit that is another, or another length, makes another digest.
+static void test_hash(void **state)
+{
+    (void)state;
+    unsigned char byte[100] = {0};
+    assert_true(cpa_hash(CPA_HASH_START, "a", 1) == 0xaf63dc4c8601ec8cu);
+    assert_true(cpa_hash(CPA_HASH_START, "foobar", 6) == 0x85944171f73967e8u);
+    for (size_t n = 0; n <= sizeof byte; n++) {
+        uint64_t plain = cpa_hash(CPA_HASH_START, byte, n), fast = cpa_hash_long(CPA_HASH_START, byte, n);
+        assert_true(fast != cpa_hash_long(CPA_HASH_START + 1, byte, n));
+        assert_true(n == 0 || fast != cpa_hash_long(CPA_HASH_START, byte, n - 1));
+        for (size_t bit = 0; bit < 8 * n; bit++) {
+            byte[bit / 8] ^= (unsigned char)(1 << bit % 8);
+            assert_true(cpa_hash(CPA_HASH_START, byte, n) != plain);
+            assert_true(cpa_hash_long(CPA_HASH_START, byte, n) != fast);
+            byte[bit / 8] ^= (unsigned char)(1 << bit % 8);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_status),  cmocka_unit_test(test_memory), cmocka_unit_test(test_strings),
         cmocka_unit_test(test_text),    cmocka_unit_test(test_log),    cmocka_unit_test(test_philox),
-        cmocka_unit_test(test_shuffle),
+        cmocka_unit_test(test_shuffle), cmocka_unit_test(test_hash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -61,7 +61,7 @@ static cpa_status open_feed(bench *t, cpa_tier tier, int64_t memory, const char 
                          out);
 }
 
-// `memory` 0: as little as streaming needs.
+// `memory` 0: as little as streaming needs; no lanes: for a list alone.
 static bench open_bench(const char *path, const char *layer, int lanes, int batch_size, int block, int64_t window,
                         int64_t memory)
 {
@@ -82,7 +82,8 @@ static bench open_bench(const char *path, const char *layer, int lanes, int batc
                                 .condition_of = zeros,
                                 .max_comb_len = 1,
                                 .category_of = zeros};
-    assert_int_equal(cpa_sampler_create(training, n, lanes, batch_size, block, window, 3, &t.sampler), CPA_OK);
+    assert_true(lanes == 0 ||
+                cpa_sampler_create(training, n, lanes, batch_size, block, window, 3, &t.sampler) == CPA_OK);
     if (open_feed(&t, CPA_TIER_RESIDENT, 0, layer, &t.resident) != CPA_OK) {
         fail_msg("%s, resident: %s", path, cpa_message());
     }
@@ -98,7 +99,8 @@ static bench open_bench(const char *path, const char *layer, int lanes, int batc
     if (open_feed(&t, CPA_TIER_STREAMED, enough, layer, &t.streamed) != CPA_OK) {
         fail_msg("%s, streamed: %s", path, cpa_message());
     }
-    assert_int_equal(cpa_feed_max_nnz(t.resident, batch_size + 2, &nnz), CPA_OK);
+    assert_int_equal(cpa_feed_max_nnz(t.resident, 1, &nnz), CPA_OK);
+    nnz *= batch_size + 2; // one cell may come many times
     assert_int_equal(cpa_batch_create(batch_size + 2, nnz, t.registry.n_genes, 0, 1, &t.a), CPA_OK);
     assert_int_equal(cpa_batch_create(batch_size + 2, nnz, t.registry.n_genes, 0, 1, &t.b), CPA_OK);
     return t;
@@ -198,7 +200,7 @@ static void the_same_batches_of_some_genes(void **state)
 {
     (void)state;
     char *names[] = {"gene7", "gene2", "gene4"};
-    static const char *const files[] = {"csr_gzip.h5ad", "csr_zstd.h5ad", "csr_unsorted.h5ad", "duplicates.h5ad",
+    static const char *const files[] = {"csr_gzip.h5ad",   "csr_zstd.h5ad",   "csr_unsorted.h5ad",  "duplicates.h5ad",
                                         "dense_gzip.h5ad", "normalised.h5ad", "beyond_16_bits.h5ad"};
     genes = &(const cpa_strings){3, names};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
@@ -230,6 +232,31 @@ static void the_same_batches_in_every_order(void **state)
         assert_int_equal(check_epoch(what, &t, 1, 0), MAX_CELLS);
         check_epoch(what, &t, 2, cpa_sampler_steps(t.sampler) / 2);
         check_epoch(what, &t, 0, 3);
+        close_bench(&t);
+    }
+}
+
+// Without an order of training, as predictions visit cells: repeats, also of one cell for more than a window, and a last batch of any size.
+static void lists_alone(void **state)
+{
+    (void)state;
+    static int64_t list[1500];
+    for (int i = 0; i < 1500; i++) {
+        list[i] = i < 500 ? (i * 37) % 4999 : i < 900 ? 1234 : i < 1200 ? 4 * i : 2 * (i % 40);
+    }
+    static const struct {
+        int64_t n, memory;
+    } cases[] = {{1500, 0}, {1500, 300000}, {1500, PLENTY}, {1473, 0}, {1474, 0}, {33, 0}, {32, 0}, {1, 0}, {0, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bench t = open_bench(sample_file(), NULL, 0, 32, 0, 0, cases[i].memory);
+        assert_int_equal(cpa_feed_list(t.resident, list, cases[i].n), CPA_OK);
+        assert_int_equal(cpa_feed_list(t.streamed, list, cases[i].n), CPA_OK);
+        for (int64_t at = 0; at < cases[i].n; at += t.b->n_cells) {
+            int n = cases[i].n - at < t.batch_size ? (int)(cases[i].n - at) : t.batch_size;
+            assert_int_equal(cpa_feed_fill_listed(t.resident, &t.registry, at, n, t.a), CPA_OK);
+            assert_int_equal(cpa_feed_fill_listed(t.streamed, &t.registry, at, n, t.b), CPA_OK);
+            check_batch("a list alone", t.a, t.b);
+        }
         close_bench(&t);
     }
 }
@@ -309,7 +336,7 @@ static void faults_are_found_before_training(void **state)
 
 static void copy_sample(const char *to)
 {
-    char command[2048];
+    char command[2560];
     snprintf(command, sizeof command, "cp '%s' '%s'", sample_file(), to);
     assert_int_equal(system(command), 0);
 }
@@ -364,6 +391,7 @@ int main(void)
         cmocka_unit_test(the_same_batches_of_some_genes),
         cmocka_unit_test(the_same_batches_in_every_order),
         cmocka_unit_test(lists_are_kept_or_read_again),
+        cmocka_unit_test(lists_alone),
         cmocka_unit_test(a_chunk_is_read_once_for_a_window),
         cmocka_unit_test(steps_allocate_nothing),
         cmocka_unit_test(faults_are_found_before_training),

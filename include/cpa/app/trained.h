@@ -5,7 +5,7 @@
 
 #include "cpa/app/options.h"
 #include "cpa/app/profile.h"
-#include "cpa/data/loader.h"
+#include "cpa/data/feed.h"
 #include "cpa/train/modelfile.h"
 
 enum { CPA_BLOCK = 256 }; // cells that go through the model at once
@@ -32,8 +32,12 @@ typedef struct cpa_trained {
     cpa_model_meta meta; // knows also the perturbations that have external vectors without having been trained
     cpa_pert_table *vectors, *more; // the model's and those of --pert-embeddings, NULL: none
     cpa_h5ad *file;
+    uint64_t genes; // a digest of the names of the file's genes
     cpa_registry *registry;
-    cpa_cells *cells;
+    cpa_feed *feed;         // of cells that come in the order of a list, NULL: all are in memory
+    const cpa_cells *cells; // all, NULL when they are streamed
+    cpa_cells *loaded;      // owned, without a feed
+    int64_t n_listed, at;   // cells of the list, and which of them come next
     cpa_backend *be;
     cpa_model *model;
     cpa_batch *batch;
@@ -60,6 +64,7 @@ const cpa_latent_kind *cpa_latent_find(const char *name);
 // What of the data file must be there.
 typedef struct cpa_trained_needs {
     bool splits, degs; // the run's split column, its lists of genes
+    bool listed;       // cells come in the order of cpa_trained_list alone, so that those that do not fit into memory can be streamed
 } cpa_trained_needs;
 
 /** Puts into a spec what command line or --config say of the data. Strings are replaced by copies. */
@@ -102,6 +107,10 @@ cpa_status cpa_target_set(const cpa_trained *t, cpa_target *target, const char *
 
 /** Frees it; safe on a zeroed one. */
 void cpa_target_fini(cpa_target *target);
+
+/** Says which cells this rank encodes or predicts from now on, in which order: blocks of CPA_BLOCK, of which the last may be smaller,
+ *  repeats allowed. Only of what was opened as `listed`, and once. `cell` [n] is borrowed. CONFIG, IO. Collective. */
+cpa_status cpa_trained_list(cpa_trained *t, const int64_t *cell, int64_t n);
 
 /** Predicts at most CPA_BLOCK cells, each as its own target, into t->means [n, n_genes]: means of counts at the target's
  *  library size; of draws of a variational latent their average, and into t->spread their variances (unbiased).

@@ -1,5 +1,5 @@
-// Owns: where training takes its cells from: resident in the memory of the node, or streamed in windows. The budget decides, and
-// the batches are the same.
+// Owns: where training and predictions take their cells from: resident in the memory of the node, or streamed in windows. The budget
+// decides, and the batches are the same.
 // Never knows what a cell means.
 #ifndef CPA_DATA_FEED_H
 #define CPA_DATA_FEED_H
@@ -16,8 +16,8 @@ typedef struct cpa_feed_plan {
     cpa_comm *comm;
     cpa_h5ad *file;
     const char *layer; // NULL: X
-    cpa_sampler *sampler;
-    bool in_blocks; // the order has windows, so it can be streamed
+    cpa_sampler *sampler; // NULL, with no lanes: cells come in the order of a list alone
+    bool in_blocks;       // the order has windows, so it can be streamed; so can a list
     int n_lanes, batch_size;
     int64_t n_epochs;
     int64_t memory; // bytes that a rank may hold of cells; 0: half of what the node has free
@@ -51,7 +51,7 @@ double cpa_feed_max_count(const cpa_feed *f);
 uint64_t cpa_feed_totals(const cpa_feed *f);
 cpa_status cpa_feed_max_nnz(const cpa_feed *f, int n, int64_t *out);
 
-/** The cells of this rank's validation batches in their order (see cpa_streamer_list). Collective. */
+/** The cells of this rank's validation batches, or of a list alone, in their order (see cpa_streamer_list). Collective. */
 cpa_status cpa_feed_list(cpa_feed *f, const int64_t *cell, int64_t n);
 
 /** Has the cells of this rank's lanes in a step at hand. Collective; see cpa_streamer_step. */
@@ -60,9 +60,12 @@ cpa_status cpa_feed_step(cpa_feed *f, int64_t epoch, int64_t step);
 /** Fills the batch of one of this rank's lanes in the step that is at hand. Rank-local; allocates nothing. */
 cpa_status cpa_feed_fill(cpa_feed *f, const cpa_registry *registry, int lane, int64_t step, cpa_batch *batch);
 
-/** Fills the validation batch of the n cells of the list from `at` on, waiting for them where need be. Fails as cpa_streamer_listed.
+/** Fills the batch of the n cells of the list from `at` on, waiting for them where need be. Fails as cpa_streamer_listed.
  *  Rank-local; allocates nothing. */
 cpa_status cpa_feed_fill_listed(cpa_feed *f, const cpa_registry *registry, int64_t at, int n, cpa_batch *batch);
+
+/** All cells, NULL when they are streamed. Borrowed. */
+const cpa_cells *cpa_feed_cells(const cpa_feed *f);
 
 /** The streamer, NULL when cells are resident. Borrowed. */
 cpa_streamer *cpa_feed_streamer(const cpa_feed *f);

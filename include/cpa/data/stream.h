@@ -13,7 +13,7 @@ typedef struct cpa_streamer cpa_streamer;
 typedef struct cpa_streamer_plan {
     cpa_comm *comm;
     cpa_matrix *matrix; // judged, with m->raw
-    cpa_sampler *sampler;
+    cpa_sampler *sampler; // NULL, with no lanes: for a list alone
     int n_lanes, first_lane, end_lane; // all; this rank's
     int max_batch;                     // cells of any batch, of training or of the list
     int64_t n_epochs;                  // nothing is read ahead beyond the last one
@@ -37,7 +37,7 @@ cpa_status cpa_streamer_create(const cpa_streamer_plan *plan, cpa_streamer **out
 void cpa_streamer_destroy(cpa_streamer **s);
 
 /** A list of cells that are visited in this order, again and again (validation), beside the training order, in batches of `batch` (a
- *  last one of fewer than 3 joins the one before): kept in memory when `room` bytes are enough, else read window by window. At most
+ *  last one of fewer than 3 may join the one before), repeats allowed: kept in memory when `room` bytes are enough, else read window by window. At most
  *  once. `cell` [n] borrowed. Rank-local. */
 cpa_status cpa_streamer_list(cpa_streamer *s, const int64_t *cell, int64_t n, int batch, size_t room);
 
