@@ -24,6 +24,7 @@ static cpa_status set_up(loader_bench *b)
     const cpa_train_config *c = &b->options->train;
     int64_t *cell = NULL, n = 0, block = c->shuffle_block;
     CPA_TRY(cpa_h5ad_open(b->options->path, &b->file));
+    CPA_TRY(cpa_h5ad_select(b->file, b->options->data.layer, b->options->data.genes));
     CPA_TRY(cpa_registry_create(b->file, &b->options->data, true, &b->registry));
     CPA_TRY(cpa_alloc((size_t)b->registry->n_train, sizeof *cell, &cell));
     for (int64_t i = 0; i < b->registry->n_cells; i++) {

@@ -77,6 +77,9 @@ static cpa_status describe(const cpa_options *o, cJSON *doc)
     if (S_ISDIR(info.st_mode)) {
         return add_run(o, doc);
     }
+    if (cpa_h5ad_is_list(o->path)) {
+        return cpa_inspect_h5ad(o->path, doc);
+    }
     CPA_TRY(cpa_h5_open(o->path, &f));
     bool is_anndata = cpa_h5_kind_of(f, "obs") != CPA_H5_NOTHING && cpa_h5_kind_of(f, "var") != CPA_H5_NOTHING;
     if (is_anndata) {

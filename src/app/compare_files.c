@@ -103,8 +103,8 @@ cleanup:
 static cpa_status add_block(void *ctx, const cpa_h5ad_block *block)
 {
     side *s = ctx;
-    for (int64_t i = 0; i < block->n; i++) { // dense: cells are the rows
-        s->mean[s->condition_of[block->major[i]] * s->n_genes + block->minor[i]] += block->value[i];
+    for (int64_t i = 0; i < block->n; i++) {
+        s->mean[s->condition_of[block->cell[i]] * s->n_genes + block->gene[i]] += block->value[i];
         s->negative = s->negative || block->value[i] < 0;
     }
     return CPA_OK;

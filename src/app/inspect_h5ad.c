@@ -1,7 +1,8 @@
 // Owns: what an AnnData file holds, as JSON. Never prints; says what is wrong with a part and goes on with the others.
 #include "inspect_impl.h"
 
-static const char *const layouts[] = {[CPA_LAYOUT_CSR] = "CSR", [CPA_LAYOUT_CSC] = "CSC", [CPA_LAYOUT_DENSE] = "dense"};
+static const char *const layouts[] = {
+    [CPA_LAYOUT_CSR] = "CSR", [CPA_LAYOUT_CSC] = "CSC", [CPA_LAYOUT_DENSE] = "dense", [CPA_LAYOUT_MIXED] = "mixed"};
 
 // A part that is bad is described by what is bad about it; other failures end the command.
 static cpa_status add_part(cJSON *object, const char *name, cJSON *part, cpa_status st)
@@ -95,13 +96,25 @@ cleanup:
     return st;
 }
 
+static void add_files(const cpa_h5ad *f, cJSON *doc)
+{
+    cJSON *list = cJSON_AddArrayToObject(doc, "files");
+    for (int k = 0; k < cpa_h5ad_n_files(f); k++) {
+        cJSON_AddItemToArray(list, cJSON_CreateString(cpa_h5ad_file(f, k)));
+    }
+}
+
 cpa_status cpa_inspect_h5ad(const char *path, cJSON *doc)
 {
     cpa_status st;
     cpa_h5ad *f = NULL;
     CPA_TRY(cpa_h5ad_open(path, &f));
+    CPA_TRY(cpa_h5ad_select(f, NULL, NULL));
     cJSON_AddStringToObject(doc, "path", path);
     cJSON_AddStringToObject(doc, "kind", "AnnData");
+    if (cpa_h5ad_n_files(f) > 1) {
+        add_files(f, doc);
+    }
     cJSON_AddNumberToObject(doc, "cells", (double)cpa_h5ad_n_cells(f));
     cJSON_AddNumberToObject(doc, "genes", (double)cpa_h5ad_n_genes(f));
     CPA_TRY(add_matrix(f, NULL, "X", doc));

@@ -24,13 +24,11 @@ typedef struct loading {
 static cpa_status take_block(void *ctx, const cpa_h5ad_block *b)
 {
     loading *l = ctx;
-    bool csc = l->m->info.layout == CPA_LAYOUT_CSC;
-    const int64_t *cell = csc ? b->minor : b->major, *gene = csc ? b->major : b->minor;
     for (int64_t i = 0; i < b->n; i++) {
-        int64_t p = l->cursor[cell[i] - l->m->first]++;
-        cpa_rows_put_gene(&l->rows, p, (uint32_t)gene[i]);
+        int64_t p = l->cursor[b->cell[i] - l->m->first]++;
+        cpa_rows_put_gene(&l->rows, p, (uint32_t)b->gene[i]);
         if (cpa_rows_put_counts(&l->rows, p, 1, &b->value[i], NULL, &l->stats) >= 0) {
-            return cpa_bad_count(l->m->file, l->m->path, cell[i], gene[i], b->value[i]);
+            return cpa_bad_count(l->m->file, l->m->path, b->cell[i], b->gene[i], b->value[i]);
         }
         if (l->stats.wide && l->rows.count16 != NULL) { // the caller looks at `wide`, not at the status
             return cpa_fail(CPA_INTERNAL, "a count does not fit into 16 bits");
@@ -82,7 +80,7 @@ static cpa_status decode_slice(loading *l)
     slice.library += m->first;
     cpa_decoder_plan plan = {.file = m->file,
                              .raw = m->raw,
-                             .indptr = m->info.layout == CPA_LAYOUT_CSR ? m->indptr : NULL,
+                             .indptr = m->indptr,
                              .max_cells = m->last - m->first,
                              .max_values = m->indptr[m->last] - m->indptr[m->first],
                              .longest = m->longest};
@@ -155,9 +153,7 @@ static cpa_status fill(loading *l)
         l->rows.count16 = is_wide ? NULL : l->cells->shared[COUNTS];
         l->rows.count32 = is_wide ? l->cells->shared[COUNTS] : NULL;
         l->stats = (cpa_row_stats){0};
-        st = l->m->raw == NULL      ? scan_slice(l)
-             : l->m->stored != NULL ? decode_selected(l)
-                                    : decode_slice(l);
+        st = l->m->raw == NULL ? scan_slice(l) : l->m->stored != NULL ? decode_selected(l) : decode_slice(l);
         wide = !is_wide && l->stats.wide ? 1 : 0;
         CPA_TRY(cpa_comm_agree(l->m->comm, wide > 0 ? CPA_OK : st));
         CPA_TRY(cpa_comm_max_f64(l->m->comm, &wide, 1));

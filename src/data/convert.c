@@ -17,7 +17,7 @@ static cpa_status convert_layers(const cpa_conversion *c)
     cpa_strings layers = {0};
     char *path = NULL;
     CPA_TRY(cpa_h5ad_write_dict(c->out, "layers"));
-    CPA_TRY(cpa_h5ad_layers(c->in, &layers));
+    CPA_TRY(cpa_part_layers(c->in, &layers));
     for (int64_t k = 0; k < layers.n; k++) {
         CPA_TRY(cpa_sprintf(&path, "layers/%s", layers.s[k]));
         CPA_TRY(cpa_convert_matrix(c, layers.s[k], path));
@@ -35,7 +35,7 @@ static cpa_status convert_raw(const cpa_conversion *c)
     cpa_status st;
     bool old = has(c, "raw.X");
     const char *varm = old ? "raw.varm" : "raw/varm";
-    CPA_TRY(cpa_h5ad_use(c->in, true));
+    CPA_TRY(cpa_part_use(c->in, true));
     CPA_TRY(cpa_h5_write_group(c->out, "raw"));
     CPA_TRY(cpa_h5ad_encode(c->out, "raw", "raw", "0.1.0"));
     CPA_TRY(cpa_convert_frame(c, c->in->var, "raw/var"));
@@ -43,7 +43,7 @@ static cpa_status convert_raw(const cpa_conversion *c)
     if (has(c, varm)) {
         CPA_TRY(cpa_h5_copy(c->in->h5, varm, c->out, "raw/varm"));
     }
-    CPA_TRY(cpa_h5ad_use(c->in, false));
+    CPA_TRY(cpa_part_use(c->in, false));
 cleanup:
     return st;
 }
@@ -76,7 +76,7 @@ static bool is_old_categories(const cpa_conversion *c, const char *name)
     char *column = NULL;
     bool is = n > t && strcmp(name + n - t, tail) == 0 && cpa_h5_kind_of(c->in->h5, "obs") == CPA_H5_DATASET &&
               cpa_sprintf(&column, "%.*s", (int)(n - t), name) == CPA_OK &&
-              (cpa_h5ad_has_column(c->in, "obs", column) || cpa_h5ad_has_column(c->in, "var", column));
+              (cpa_part_has_column(c->in, "obs", column) || cpa_part_has_column(c->in, "var", column));
     cpa_free(&column);
     return is;
 }
@@ -131,9 +131,12 @@ static cpa_status convert_member(const cpa_conversion *c, const char *name)
 cpa_status cpa_convert(const char *in, const char *out, int gzip)
 {
     cpa_status st;
-    cpa_conversion c = {.gzip = gzip};
+    cpa_part file = {0};
+    cpa_conversion c = {.in = &file, .gzip = gzip};
     cpa_strings members = {0};
-    CPA_TRY(cpa_h5ad_open(in, &c.in));
+    CPA_REQUIRE(!cpa_h5ad_is_list(in), CPA_BAD_DATA,
+                "%s: a list of files is read as it is; convert the files that it names, each by itself", in);
+    CPA_TRY(cpa_part_open(in, &file));
     CPA_TRY(cpa_h5_list(c.in->h5, "/", &members));
     CPA_TRY(cpa_h5_create(out, &c.out));
     CPA_TRY(cpa_h5ad_write_root(c.out));
@@ -143,7 +146,7 @@ cpa_status cpa_convert(const char *in, const char *out, int gzip)
     CPA_TRY(cpa_h5_finish(&c.out));
 cleanup:
     cpa_h5_close(&c.out);
-    cpa_h5ad_close(&c.in);
+    cpa_part_fini(&file);
     cpa_strings_fini(&members);
     return st;
 }

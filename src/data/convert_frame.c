@@ -91,7 +91,7 @@ static cpa_status rewrite_frame(const cpa_conversion *c, const char *from, const
     cpa_strings columns = {0};
     char *index = NULL, *path = NULL, *target = NULL;
     const char *field;
-    CPA_TRY(cpa_h5ad_columns(c->in, from, &columns));
+    CPA_TRY(cpa_part_columns(c->in, from, &columns));
     CPA_TRY(cpa_h5ad_index_name(h5, from, &index));
     CPA_TRY(cpa_h5ad_locate(h5, from, index, &path, &field));
     CPA_TRY(cpa_h5ad_begin_frame(c->out, to, &columns));

@@ -6,7 +6,7 @@
 #include "h5ad_impl.h"
 
 typedef struct cpa_conversion {
-    cpa_h5ad *in;
+    cpa_part *in;
     cpa_h5 *out;
     int gzip;
 } cpa_conversion;

@@ -13,11 +13,11 @@ enum {
 
 static cpa_status take_values(void *ctx, const cpa_h5ad_block *from)
 {
-    return cpa_rowsort_take(ctx, from->n, from->major, from->minor, from->value);
+    return cpa_rowsort_take(ctx, from->n, from->cell, from->gene, from->value);
 }
 
 // Reads the cells of CSR and dense storage in runs that hold at most BLOCK entries or one cell.
-static cpa_status rewrite_rows(cpa_h5ad *f, cpa_rowsort *b, const char *layer, const cpa_matrix_info *info,
+static cpa_status rewrite_rows(cpa_part *f, cpa_rowsort *b, const char *layer, const cpa_matrix_info *info,
                                cpa_h5ad_sparse *to)
 {
     cpa_status st = CPA_OK;
@@ -30,7 +30,7 @@ static cpa_status rewrite_rows(cpa_h5ad *f, cpa_rowsort *b, const char *layer, c
             count[k] = info->n_genes;
         }
         if (info->layout == CPA_LAYOUT_CSR) {
-            CPA_TRY(cpa_h5ad_count(f, layer, at, at + n, count));
+            CPA_TRY(cpa_part_count(f, layer, at, at + n, count));
         }
         for (int64_t k = 0, next; k < n; k = next) {
             int64_t sum = count[k];
@@ -38,7 +38,7 @@ static cpa_status rewrite_rows(cpa_h5ad *f, cpa_rowsort *b, const char *layer, c
                 sum += count[next];
             }
             cpa_rowsort_begin(b, at + k, next - k);
-            CPA_TRY(cpa_h5ad_scan(f, layer, at + k, at + next, take_values, b));
+            CPA_TRY(cpa_part_scan(f, layer, at + k, at + next, take_values, b));
             CPA_TRY(cpa_rowsort_write(b, to));
         }
     }
@@ -59,8 +59,7 @@ static cpa_status look_at_values(void *ctx, const cpa_h5ad_block *from)
     for (int64_t i = 0; i < from->n; i++) {
         w->wide |= from->value[i] > (double)(float)from->value[i] || from->value[i] < (double)(float)from->value[i];
     }
-    // CSC: major is the gene.
-    return w->buckets != NULL ? cpa_buckets_add(w->buckets, from->n, from->minor, from->major, from->value) : CPA_OK;
+    return w->buckets != NULL ? cpa_buckets_add(w->buckets, from->n, from->cell, from->gene, from->value) : CPA_OK;
 }
 
 static bool always_narrow(const char *dtype)
@@ -91,15 +90,15 @@ cpa_status cpa_convert_matrix(const cpa_conversion *c, const char *layer, const 
     cpa_rowsort *b = NULL;
     width w = {0};
     cpa_h5ad_sparse *to = NULL;
-    CPA_TRY(cpa_h5ad_matrix_info(c->in, layer, &info));
-    CPA_REQUIRE(info.n_cells <= UINT32_MAX, CPA_BAD_DATA, "%s: %lld cells are more than can be converted",
-                cpa_h5ad_path(c->in), (long long)info.n_cells);
+    CPA_TRY(cpa_part_matrix_info(c->in, layer, &info));
+    CPA_REQUIRE(info.n_cells <= UINT32_MAX, CPA_BAD_DATA, "%s: %lld cells are more than can be converted", c->in->path,
+                (long long)info.n_cells);
     bool csc = info.layout == CPA_LAYOUT_CSC;
     if (csc) {
         CPA_TRY(cpa_buckets_create(cpa_h5_path(c->out), info.n_cells, info.nnz, BLOCK, &w.buckets));
     }
     if (csc || !always_narrow(info.dtype)) {
-        CPA_TRY(cpa_h5ad_scan(c->in, layer, 0, info.n_cells, look_at_values, &w));
+        CPA_TRY(cpa_part_scan(c->in, layer, 0, info.n_cells, look_at_values, &w));
     }
     CPA_TRY(cpa_rowsort_create(w.wide, &b));
     CPA_TRY(cpa_h5ad_sparse_open(c->out, path, CPA_LAYOUT_CSR, info.n_cells, info.n_genes,

@@ -11,61 +11,82 @@ enum {
     AHEAD = 32,  // chunks that the system is told of in advance
 };
 
-static bool is_dense(const cpa_decoder *d)
+// What the files of the cells have.
+typedef struct extent {
+    bool has_csr, has_dense;
+    int64_t n_indices, n_data, n_bands; // chunks of all CSR matrices, bands of chunks of all dense ones
+    int64_t indices, data;              // elements of the smallest chunk
+    cpa_chunk_room room;
+} extent;
+
+static int64_t smaller(int64_t a, int64_t b)
 {
-    return d->plan.raw->info.layout == CPA_LAYOUT_DENSE;
+    return a < b ? a : b;
 }
 
-// Most pieces of one array: the chunks there are, or those that the cells can lie in.
-static int64_t most_pieces(const cpa_decoder_plan *plan, const cpa_chunks *c)
+static extent look_at(const cpa_h5ad_raw *raw)
 {
-    if (plan->raw->info.layout == CPA_LAYOUT_DENSE) {
-        return c->grid[0] < plan->max_cells ? c->grid[0] : plan->max_cells;
+    extent e = {.indices = INT64_MAX, .data = INT64_MAX};
+    for (int k = 0; k < raw->n_parts; k++) {
+        const cpa_h5ad_raw_part *p = &raw->part[k];
+        cpa_chunk_room_add(&e.room, p->data);
+        if (p->dense) {
+            e.has_dense = true;
+            e.n_bands += p->data->grid[0];
+            continue;
+        }
+        e.has_csr = true;
+        cpa_chunk_room_add(&e.room, p->indices);
+        e.n_indices += p->indices->n;
+        e.n_data += p->data->n;
+        e.indices = smaller(e.indices, p->indices->chunk[0]);
+        e.data = smaller(e.data, p->data->chunk[0]);
     }
-    int64_t touched = plan->max_values / c->chunk[0] + 2 * plan->max_cells;
-    return c->n < touched ? c->n : touched;
+    return e;
 }
 
-static void size_up(const cpa_decoder_plan *plan, int *n_threads, int64_t *n_runs, int64_t *n_pieces)
+// Most pieces at a time: the chunks there are, or those that the cells can lie in.
+static int64_t most_pieces(const cpa_decoder_plan *plan, const extent *e)
 {
-    bool dense = plan->raw->info.layout == CPA_LAYOUT_DENSE;
-    *n_threads = plan->n_threads > 0 ? plan->n_threads : omp_get_max_threads();
-    *n_runs = dense ? 0 : plan->max_cells;
-    *n_pieces = most_pieces(plan, plan->raw->data) + (dense ? 0 : most_pieces(plan, plan->raw->indices));
+    int64_t ends = 2 * plan->max_cells;
+    int64_t n = smaller(e->n_bands, plan->max_cells);
+    n += e->has_csr ? smaller(e->n_indices, plan->max_values / e->indices + ends) : 0;
+    return n + (e->has_csr ? smaller(e->n_data, plan->max_values / e->data + ends) : 0);
+}
+
+static int n_threads(const cpa_decoder_plan *plan)
+{
+    return plan->n_threads > 0 ? plan->n_threads : omp_get_max_threads();
 }
 
 size_t cpa_decoder_bytes(const cpa_decoder_plan *plan)
 {
-    int n_threads;
-    int64_t n_runs, n_pieces;
-    size_up(plan, &n_threads, &n_runs, &n_pieces);
-    size_t reader = cpa_chunk_reader_bytes(plan->raw->data, plan->raw->indices);
-    return (size_t)n_threads * (reader + 2 * (size_t)plan->longest * sizeof(uint64_t)) +
-           (size_t)n_runs * sizeof(cpa_run) + (size_t)n_pieces * sizeof(cpa_piece) +
-           (n_runs == 0 ? (size_t)plan->max_cells * (sizeof(int64_t) + sizeof(double)) : 0);
+    extent e = look_at(plan->raw);
+    size_t cells = (size_t)plan->max_cells;
+    return (size_t)n_threads(plan) * (cpa_chunk_reader_bytes(&e.room) + 2 * (size_t)plan->longest * sizeof(uint64_t)) +
+           (size_t)most_pieces(plan, &e) * sizeof(cpa_piece) + (e.has_csr ? cells * sizeof(cpa_run) : 0) +
+           (e.has_dense ? cells * (sizeof(int64_t) + sizeof(double)) : 0);
 }
 
 cpa_status cpa_decoder_create(const cpa_decoder_plan *plan, cpa_decoder **out)
 {
     cpa_status st;
     cpa_decoder *d = NULL;
-    int n;
+    extent e = look_at(plan->raw);
+    int n = n_threads(plan);
     CPA_TRY(cpa_alloc(1, sizeof *d, &d));
     d->plan = *plan;
     pthread_mutex_init(&d->lock, NULL);
-    size_up(plan, &n, &d->max_runs, &d->max_pieces);
-    CPA_TRY(cpa_alloc((size_t)d->max_runs, sizeof *d->run, &d->run));
-    CPA_TRY(cpa_alloc((size_t)d->max_pieces, sizeof *d->piece, &d->piece));
-    if (is_dense(d)) {
-        CPA_TRY(cpa_alloc((size_t)plan->max_cells, sizeof *d->cursor, &d->cursor));
-        CPA_TRY(cpa_alloc((size_t)plan->max_cells, sizeof *d->sum, &d->sum));
-    }
+    CPA_TRY(cpa_alloc(e.has_csr ? (size_t)plan->max_cells : 0, sizeof *d->run, &d->run));
+    CPA_TRY(cpa_alloc((size_t)most_pieces(plan, &e), sizeof *d->piece, &d->piece));
+    CPA_TRY(cpa_alloc(e.has_dense ? (size_t)plan->max_cells : 0, sizeof *d->cursor, &d->cursor));
+    CPA_TRY(cpa_alloc(e.has_dense ? (size_t)plan->max_cells : 0, sizeof *d->sum, &d->sum));
     CPA_TRY(cpa_team_create(n, &d->team));
     CPA_TRY(cpa_alloc((size_t)n, sizeof *d->stats, &d->stats));
     CPA_TRY(cpa_alloc((size_t)n, sizeof *d->reader, &d->reader));
     CPA_TRY(cpa_alloc((size_t)n, sizeof *d->room, &d->room));
     for (int i = 0; i < n; i++) {
-        CPA_TRY(cpa_chunk_reader_create(plan->raw->data, plan->raw->indices, &d->reader[i]));
+        CPA_TRY(cpa_chunk_reader_create(&e.room, &d->reader[i]));
         CPA_TRY(cpa_alloc(2 * (size_t)plan->longest, sizeof **d->room, &d->room[i]));
     }
     *out = d;
@@ -107,7 +128,8 @@ void cpa_decoder_destroy(cpa_decoder **out)
 bool cpa_decoder_fail(cpa_decoder *d, const cpa_fault *fault)
 {
     pthread_mutex_lock(&d->lock);
-    if (d->fault.kind == CPA_FAULT_NONE || fault->at < d->fault.at) {
+    if (d->fault.kind == CPA_FAULT_NONE || fault->part < d->fault.part ||
+        (fault->part == d->fault.part && fault->at < d->fault.at)) {
         d->fault = *fault;
     }
     pthread_mutex_unlock(&d->lock);
@@ -116,11 +138,25 @@ bool cpa_decoder_fail(cpa_decoder *d, const cpa_fault *fault)
 
 static bool run_piece(cpa_decoder *d, int64_t i, int thread)
 {
+    const cpa_piece *piece = &d->piece[i];
     if (i + AHEAD < d->n_pieces) {
         const cpa_piece *later = &d->piece[i + AHEAD];
-        cpa_chunk_announce(later->counts ? d->plan.raw->data : d->plan.raw->indices, later->chunk);
+        const cpa_h5ad_raw_part *part = cpa_part_of(d, later->part);
+        cpa_chunk_announce(later->counts ? part->data : part->indices, later->chunk);
     }
-    return is_dense(d) ? cpa_decoder_run_dense(d, &d->piece[i], thread) : cpa_decoder_run_csr(d, &d->piece[i], thread);
+    return cpa_part_of(d, piece->part)->dense ? cpa_decoder_run_dense(d, piece, thread)
+                                              : cpa_decoder_run_csr(d, piece, thread);
+}
+
+// The sum of a cell's counts of a gene is too large; only cells stored as CSR can name a gene twice.
+static bool too_large(cpa_decoder *d, int64_t cell, int64_t gene)
+{
+    int part = cpa_h5ad_raw_find(d->plan.raw, cell);
+    return cpa_decoder_fail(d, &(cpa_fault){.kind = CPA_FAULT_COUNT,
+                                            .part = part,
+                                            .at = d->plan.indptr[cell] - d->plan.indptr[cpa_part_of(d, part)->first],
+                                            .gene = gene,
+                                            .value = (double)INFINITY});
 }
 
 // Genes, then counts (which are judged where the gene is used), then the rows, GROUP at a time.
@@ -134,24 +170,44 @@ static bool run_item(void *ctx, int phase, int64_t item, int thread)
         int64_t gene = cpa_rows_finish(&d->to, i, d->room[thread], &d->stats[thread]);
         cpa_row_stats_total(&d->stats[thread], cpa_wanted(d, i), d->to.library[i]);
         if (gene >= 0) {
-            int64_t cell = cpa_wanted(d, i);
-            return cpa_decoder_fail(
-                d, &(cpa_fault){
-                       .kind = CPA_FAULT_COUNT, .at = d->plan.indptr[cell], .gene = gene, .value = (double)INFINITY});
+            return too_large(d, cpa_wanted(d, i), gene);
         }
     }
     return d->to.count16 == NULL || !d->stats[thread].wide;
+}
+
+// The end of the wanted cells from the i-th on that are in this file.
+static int64_t end_of_part(const cpa_decoder *d, int part, int64_t i)
+{
+    const cpa_h5ad_raw_part *p = cpa_part_of(d, part);
+    while (i < d->n && cpa_wanted(d, i) < p->first + p->n_cells) {
+        i++;
+    }
+    return i;
+}
+
+static void make_pieces(cpa_decoder *d)
+{
+    d->n_runs = d->n_pieces = 0;
+    for (int64_t i = 0, end; i < d->n; i = end) {
+        int part = cpa_h5ad_raw_find(d->plan.raw, cpa_wanted(d, i));
+        end = end_of_part(d, part, i);
+        if (cpa_part_of(d, part)->dense) {
+            cpa_decoder_plan_dense(d, part, i, end);
+        } else {
+            cpa_decoder_find_runs(d, part, i, end);
+        }
+    }
+    cpa_decoder_plan_csr(d, false);
+    d->n_first = d->n_pieces;
+    cpa_decoder_plan_csr(d, true);
 }
 
 static void begin(cpa_decoder *d)
 {
     memset(d->stats, 0, (size_t)cpa_team_size(d->team) * sizeof *d->stats);
     d->fault = (cpa_fault){.kind = CPA_FAULT_NONE};
-    if (is_dense(d)) {
-        cpa_decoder_plan_dense(d);
-    } else {
-        cpa_decoder_plan_csr(d);
-    }
+    make_pieces(d);
     int64_t groups = d->count != NULL || d->unpacks ? 0 : (d->n + GROUP - 1) / GROUP;
     cpa_team_start(d->team, &(cpa_work){d, {d->n_first, d->n_pieces - d->n_first, groups}, run_item});
 }
@@ -192,22 +248,26 @@ cpa_status cpa_bad_count(cpa_h5ad *f, const char *path, int64_t cell, int64_t ge
                                                      : "negative";
     cpa_status st = cpa_h5ad_index(f, "var", &names);
     if (st == CPA_OK) {
+        int64_t row;
+        const char *file = cpa_h5ad_cell(f, cell, &row);
         st = cpa_fail(
             CPA_BAD_DATA,
-            "%s: %s: cell row %lld, gene '%s' (column %lld): the count %g is %s; counts must be finite and >= 0",
-            cpa_h5ad_path(f), path, (long long)cell, names.s[gene], (long long)gene, value, fault);
+            "%s: %s: cell row %lld, gene '%s' (column %lld): the count %g is %s; counts must be finite and >= 0", file,
+            path, (long long)row, names.s[gene], (long long)gene, value, fault);
     }
     cpa_strings_fini(&names);
     return st;
 }
 
-// The cell that element `at` of the arrays belongs to.
-static int64_t cell_of(const cpa_decoder *d, int64_t at)
+// The cell that element `at` of a file's arrays belongs to.
+static int64_t cell_of(const cpa_decoder *d, const cpa_h5ad_raw_part *p, int64_t at)
 {
-    int64_t low = 0, high = d->plan.raw->info.n_cells; // indptr[low] <= at < indptr[high]
+    const int64_t *indptr = d->plan.indptr;
+    int64_t low = p->first, high = p->first + p->n_cells; // indptr[low] <= its place < indptr[high]
+    at += indptr[low];
     while (high - low > 1) {
         int64_t middle = low + (high - low) / 2;
-        if (d->plan.indptr[middle] <= at) {
+        if (indptr[middle] <= at) {
             low = middle;
         } else {
             high = middle;
@@ -217,9 +277,9 @@ static int64_t cell_of(const cpa_decoder *d, int64_t at)
 }
 
 // The stored gene of element `at`.
-static cpa_status gene_of(cpa_decoder *d, int64_t at, int64_t *gene)
+static cpa_status gene_of(cpa_decoder *d, const cpa_h5ad_raw_part *p, int64_t at, int64_t *gene)
 {
-    const cpa_chunks *c = d->plan.raw->indices;
+    const cpa_chunks *c = p->indices;
     int64_t chunk = at / c->chunk[0], inside = at % c->chunk[0], n_read = 0;
     const void *element;
     const char *reason = cpa_chunk_read(d->reader[0], c, chunk, inside, inside + 1, &element, &n_read);
@@ -230,48 +290,57 @@ static cpa_status gene_of(cpa_decoder *d, int64_t at, int64_t *gene)
     return CPA_OK;
 }
 
-static cpa_status bad_gene(const cpa_decoder *d, int64_t cell, int64_t gene)
+static cpa_status bad_gene(const cpa_h5ad_raw_part *p, int64_t cell, int64_t gene)
 {
-    const cpa_h5ad_raw *raw = d->plan.raw;
-    return cpa_fail(
-        CPA_BAD_DATA, "%s: %s/indices: cell row %lld has the gene index %lld, but indices go from 0 to %lld",
-        cpa_h5ad_path(d->plan.file), raw->path, (long long)cell, (long long)gene, (long long)raw->n_stored - 1);
+    return cpa_fail(CPA_BAD_DATA,
+                    "%s: %s/indices: cell row %lld has the gene index %lld, but indices go from 0 to %lld", p->file,
+                    p->path, (long long)(cell - p->first), (long long)gene, (long long)p->n_stored - 1);
 }
 
 // `gene` as it is stored.
-static cpa_status bad_count(const cpa_decoder *d, int64_t cell, int64_t gene, double value)
+static cpa_status bad_count(const cpa_decoder *d, const cpa_h5ad_raw_part *p, int64_t cell, int64_t gene, double value)
 {
-    const cpa_h5ad_raw *raw = d->plan.raw;
-    return cpa_bad_count(d->plan.file, raw->path, cell, raw->place != NULL ? raw->place[gene] : gene, value);
+    return cpa_bad_count(d->plan.file, p->path, cell, p->place != NULL ? p->place[gene] : gene, value);
 }
 
-// The message of the fault that comes first in the file.
+// The message of the fault that comes first in the files.
 static cpa_status tell(cpa_decoder *d)
 {
     cpa_status st = CPA_OK;
     const cpa_fault *f = &d->fault;
-    const cpa_h5ad_raw *raw = d->plan.raw;
+    const cpa_h5ad_raw_part *p = cpa_part_of(d, f->part);
     int64_t gene = f->gene;
     switch (f->kind) {
     case CPA_FAULT_CHUNK:
-        return cpa_chunks_unreadable(f->counts ? raw->data : raw->indices, f->chunk, f->reason, f->error);
+        return cpa_chunks_unreadable(f->counts ? p->data : p->indices, f->chunk, f->reason, f->error);
     case CPA_FAULT_GENE:
-        return bad_gene(d, cell_of(d, f->at), gene);
+        return bad_gene(p, cell_of(d, p, f->at), gene);
     case CPA_FAULT_COUNT:
-        if (is_dense(d)) {
-            return bad_count(d, f->at / raw->n_stored, f->at % raw->n_stored, f->value);
+        if (p->dense) {
+            return bad_count(d, p, p->first + f->at / p->n_stored, f->at % p->n_stored, f->value);
         }
         if (gene >= 0) {
-            return cpa_bad_count(d->plan.file, raw->path, cell_of(d, f->at), gene, f->value);
+            return cpa_bad_count(d->plan.file, p->path, cell_of(d, p, f->at), gene, f->value);
         }
-        CPA_TRY(gene_of(d, f->at, &gene));
-        st = gene >= 0 && gene < raw->n_stored ? bad_count(d, cell_of(d, f->at), gene, f->value)
-                                               : bad_gene(d, cell_of(d, f->at), gene);
+        CPA_TRY(gene_of(d, p, f->at, &gene));
+        st = gene >= 0 && gene < p->n_stored ? bad_count(d, p, cell_of(d, p, f->at), gene, f->value)
+                                             : bad_gene(p, cell_of(d, p, f->at), gene);
         break;
     case CPA_FAULT_NONE:
         break;
     }
 cleanup:
+    return st;
+}
+
+cpa_status cpa_decoder_same(const cpa_decoder *d)
+{
+    cpa_status st = CPA_OK;
+    for (int64_t i = 0; i < d->n && st == CPA_OK;) {
+        int part = cpa_h5ad_raw_find(d->plan.raw, cpa_wanted(d, i));
+        st = cpa_chunks_same(cpa_part_of(d, part)->data);
+        i = end_of_part(d, part, i);
+    }
     return st;
 }
 

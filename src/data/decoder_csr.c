@@ -2,54 +2,47 @@
 // Must never look at `data` and `indices` together: each chunk stands for itself, so any thread can take any.
 #include "decoder_impl.h"
 
-// The runs of elements of the wanted cells; neighbours are one run.
-static void find_runs(cpa_decoder *d)
+void cpa_decoder_find_runs(cpa_decoder *d, int part, int64_t i, int64_t end)
 {
-    const int64_t *indptr = d->plan.indptr;
-    d->n_runs = 0;
-    for (int64_t i = 0; i < d->n; i++) {
-        int64_t cell = cpa_wanted(d, i), begin = indptr[cell], end = indptr[cell + 1];
+    const int64_t *indptr = d->plan.indptr, origin = indptr[cpa_part_of(d, part)->first];
+    for (; i < end; i++) {
+        int64_t cell = cpa_wanted(d, i), begin = indptr[cell] - origin, until = indptr[cell + 1] - origin;
         cpa_run *last = d->n_runs > 0 ? &d->run[d->n_runs - 1] : NULL;
-        if (begin == end) {
+        if (begin == until) {
             continue;
         }
-        if (last != NULL && last->end == begin) {
-            last->end = end;
+        if (last != NULL && last->part == part && last->end == begin) { // neighbours are one run
+            last->end = until;
         } else {
-            d->run[d->n_runs++] = (cpa_run){begin, end, d->unpacks ? 0 : d->to.indptr[i]};
+            d->run[d->n_runs++] = (cpa_run){begin, until, d->unpacks ? 0 : d->to.indptr[i], part};
         }
     }
 }
 
-// Adds the chunks of one array that the runs lie in.
-static void add_pieces(cpa_decoder *d, const cpa_chunks *c, bool counts)
+void cpa_decoder_plan_csr(cpa_decoder *d, bool counts)
 {
-    int64_t next = 0, size = c->chunk[0]; // chunks below `next` are there
+    int64_t next = 0; // chunks of the file below it are there
     for (int64_t r = 0; r < d->n_runs; r++) {
-        int64_t first = d->run[r].begin / size, last = (d->run[r].end - 1) / size;
+        const cpa_run *run = &d->run[r];
+        const cpa_h5ad_raw_part *part = cpa_part_of(d, run->part);
+        int64_t size = counts ? part->data->chunk[0] : part->indices->chunk[0];
+        int64_t first = run->begin / size, last = (run->end - 1) / size;
+        next = r > 0 && run[-1].part == run->part ? next : 0;
         for (int64_t k = first > next ? first : next; k <= last; k++) {
-            int64_t begin = k * size > d->run[r].begin ? k * size : d->run[r].begin;
-            d->piece[d->n_pieces++] = (cpa_piece){.begin = begin, .chunk = k, .first = r, .counts = counts};
+            int64_t begin = k * size > run->begin ? k * size : run->begin;
+            d->piece[d->n_pieces++] =
+                (cpa_piece){.begin = begin, .chunk = k, .first = r, .part = run->part, .counts = counts};
         }
         next = last + 1;
     }
 }
 
-void cpa_decoder_plan_csr(cpa_decoder *d)
-{
-    d->n_pieces = 0;
-    find_runs(d);
-    add_pieces(d, d->plan.raw->indices, false);
-    d->n_first = d->n_pieces;
-    add_pieces(d, d->plan.raw->data, true);
-}
-
 // Puts up to CPA_TILE genes in place; -1 or the first that is out of range.
-static int64_t put_genes(const cpa_decoder *d, const void *from, int64_t at, int64_t n)
+static int64_t put_genes(const cpa_decoder *d, const cpa_h5ad_raw_part *part, const void *from, int64_t at, int64_t n)
 {
-    uint32_t gene[CPA_TILE], limit = (uint32_t)d->plan.raw->n_stored, most = 0;
-    const int32_t *place = d->plan.raw->place;
-    cpa_elements_as_index(d->plan.raw->indices, from, n, gene);
+    uint32_t gene[CPA_TILE], limit = (uint32_t)part->n_stored, most = 0;
+    const int32_t *place = part->place;
+    cpa_elements_as_index(part->indices, from, n, gene);
     for (int64_t i = 0; i < n; i++) {
         most = gene[i] > most ? gene[i] : most;
     }
@@ -73,14 +66,15 @@ static int64_t put_genes(const cpa_decoder *d, const void *from, int64_t at, int
     return -1;
 }
 
-static int64_t put_counts(cpa_decoder *d, const void *from, int64_t at, int64_t n, int thread)
+static int64_t put_counts(cpa_decoder *d, const cpa_h5ad_raw_part *part, const void *from, int64_t at, int64_t n,
+                          int thread)
 {
     double value[CPA_TILE];
-    bool all = d->plan.raw->place == NULL;
-    if (all && cpa_elements_are_floats(d->plan.raw->data)) {
+    bool all = part->place == NULL;
+    if (all && cpa_elements_are_floats(part->data)) {
         return cpa_rows_put_counts(&d->to, at, n, NULL, from, &d->stats[thread]);
     }
-    cpa_elements_as_double(d->plan.raw->data, from, n, value);
+    cpa_elements_as_double(part->data, from, n, value);
     for (int64_t i = 0; !all && i < n; i++) {
         value[i] = cpa_rows_is_dropped(&d->to, at + i) ? 0 : value[i];
     }
@@ -88,9 +82,10 @@ static int64_t put_counts(cpa_decoder *d, const void *from, int64_t at, int64_t 
 }
 
 // A gene or count that cannot be right: element `at` of the file, stored at `from`.
-static bool bad_element(cpa_decoder *d, const cpa_chunks *c, bool counts, const void *from, int64_t at)
+static bool bad_element(cpa_decoder *d, int part, bool counts, const void *from, int64_t at)
 {
-    cpa_fault fault = {.at = at};
+    const cpa_chunks *c = counts ? cpa_part_of(d, part)->data : cpa_part_of(d, part)->indices;
+    cpa_fault fault = {.part = part, .at = at};
     if (counts) {
         fault.kind = CPA_FAULT_COUNT;
         fault.gene = -1;
@@ -103,14 +98,16 @@ static bool bad_element(cpa_decoder *d, const cpa_chunks *c, bool counts, const 
 }
 
 // Elements [begin, end) of the file, which lie at `from`, go to `to` and on.
-static bool put(cpa_decoder *d, const cpa_chunks *c, bool counts, const uint8_t *from, const cpa_run *part, int thread)
+static bool put(cpa_decoder *d, bool counts, const uint8_t *from, const cpa_run *run, int thread)
 {
-    for (int64_t at = part->begin, n; at < part->end; at += n, from += (size_t)n * c->element_bytes) {
-        n = part->end - at < CPA_TILE ? part->end - at : CPA_TILE;
-        int64_t to = part->to + at - part->begin;
-        int64_t bad = counts ? put_counts(d, from, to, n, thread) : put_genes(d, from, to, n);
+    const cpa_h5ad_raw_part *part = cpa_part_of(d, run->part);
+    size_t bytes = counts ? part->data->element_bytes : part->indices->element_bytes;
+    for (int64_t at = run->begin, n; at < run->end; at += n, from += (size_t)n * bytes) {
+        n = run->end - at < CPA_TILE ? run->end - at : CPA_TILE;
+        int64_t to = run->to + at - run->begin;
+        int64_t bad = counts ? put_counts(d, part, from, to, n, thread) : put_genes(d, part, from, to, n);
         if (bad >= 0) {
-            return bad_element(d, c, counts, from + (size_t)bad * c->element_bytes, at + bad);
+            return bad_element(d, run->part, counts, from + (size_t)bad * bytes, at + bad);
         }
         if (counts && d->to.count16 != NULL && d->stats[thread].wide) {
             return false;
@@ -121,9 +118,9 @@ static bool put(cpa_decoder *d, const cpa_chunks *c, bool counts, const uint8_t 
 
 bool cpa_decoder_run_csr(cpa_decoder *d, const cpa_piece *piece, int thread)
 {
-    const cpa_chunks *c = piece->counts ? d->plan.raw->data : d->plan.raw->indices;
+    const cpa_chunks *c = piece->counts ? cpa_part_of(d, piece->part)->data : cpa_part_of(d, piece->part)->indices;
     int64_t begin = piece->chunk * c->chunk[0], end = begin + c->chunk[0], last = piece->first, until = piece->begin;
-    while (last < d->n_runs && d->run[last].begin < end) {
+    while (last < d->n_runs && d->run[last].part == piece->part && d->run[last].begin < end) {
         until = d->run[last].end < end ? d->run[last].end : end;
         last++;
     }
@@ -132,6 +129,7 @@ bool cpa_decoder_run_csr(cpa_decoder *d, const cpa_piece *piece, int thread)
                                         &elements, &d->stats[thread].n_read);
     if (reason != NULL) {
         return cpa_decoder_fail(d, &(cpa_fault){.kind = CPA_FAULT_CHUNK,
+                                                .part = piece->part,
                                                 .at = piece->begin,
                                                 .counts = piece->counts,
                                                 .chunk = piece->chunk,
@@ -139,12 +137,12 @@ bool cpa_decoder_run_csr(cpa_decoder *d, const cpa_piece *piece, int thread)
                                                 .error = cpa_chunk_error(d->reader[thread])});
     }
     for (int64_t r = piece->first; r < last && !d->unpacks; r++) {
-        cpa_run part = d->run[r];
-        part.to += part.begin < begin ? begin - part.begin : 0;
-        part.begin = part.begin < begin ? begin : part.begin;
-        part.end = part.end < end ? part.end : end;
-        const uint8_t *from = (const uint8_t *)elements + (size_t)(part.begin - piece->begin) * c->element_bytes;
-        if (!put(d, c, piece->counts, from, &part, thread)) {
+        cpa_run run = d->run[r];
+        run.to += run.begin < begin ? begin - run.begin : 0;
+        run.begin = run.begin < begin ? begin : run.begin;
+        run.end = run.end < end ? run.end : end;
+        const uint8_t *from = (const uint8_t *)elements + (size_t)(run.begin - piece->begin) * c->element_bytes;
+        if (!put(d, piece->counts, from, &run, thread)) {
             return false;
         }
     }

@@ -2,38 +2,37 @@
 // Never takes apart a band: the chunks of a row follow each other, so that its genes ascend.
 #include "decoder_impl.h"
 
-void cpa_decoder_plan_dense(cpa_decoder *d)
+void cpa_decoder_plan_dense(cpa_decoder *d, int part, int64_t i, int64_t end)
 {
-    const cpa_chunks *c = d->plan.raw->data;
+    const cpa_h5ad_raw_part *p = cpa_part_of(d, part);
+    const cpa_chunks *c = p->data;
     int64_t band = -1;
-    d->n_pieces = 0; // all of them are of the first phase
-    for (int64_t i = 0; i < d->n; i++) {
-        int64_t cell = cpa_wanted(d, i);
-        if (cell / c->chunk[0] != band) {
-            band = cell / c->chunk[0];
+    for (; i < end; i++) {
+        int64_t row = cpa_wanted(d, i) - p->first;
+        if (row / c->chunk[0] != band) {
+            band = row / c->chunk[0];
             d->piece[d->n_pieces++] =
-                (cpa_piece){.begin = cell, .chunk = band * c->grid[1], .first = i, .counts = true};
+                (cpa_piece){.begin = row, .chunk = band * c->grid[1], .first = i, .part = part, .counts = true};
         }
         d->cursor[i] = d->to.indptr != NULL ? d->to.indptr[i] : 0;
         d->sum[i] = 0;
     }
-    d->n_first = d->n_pieces;
 }
 
 // Whether a value is one of the matrix: not 0, of a gene that is used.
-static inline bool is_used(const cpa_decoder *d, int64_t gene, double value)
+static inline bool is_used(const int32_t *place, int64_t gene, double value)
 {
-    return value != 0 && (d->plan.raw->place == NULL || d->plan.raw->place[gene] >= 0);
+    return value != 0 && (place == NULL || place[gene] >= 0);
 }
 
 // The values [first gene, first gene + n) of the i-th wanted cell; -1 or the first that is no count.
-static int64_t put_values(cpa_decoder *d, int64_t i, int64_t first, int64_t n, const double *value, int thread)
+static int64_t put_values(cpa_decoder *d, const int32_t *place, int64_t i, int64_t first, int64_t n,
+                          const double *value, int thread)
 {
     double kept[CPA_TILE];
     int64_t n_kept = 0, at = d->cursor[i];
-    const int32_t *place = d->plan.raw->place;
     for (int64_t k = 0; k < n; k++) {
-        if (!is_used(d, first + k, value[k])) {
+        if (!is_used(place, first + k, value[k])) {
             continue;
         }
         if (d->count == NULL) {
@@ -55,7 +54,7 @@ static int64_t put_values(cpa_decoder *d, int64_t i, int64_t first, int64_t n, c
         return -1;
     }
     for (int64_t k = 0; k < n; k++) { // which of all values was it
-        bad -= is_used(d, first + k, value[k]);
+        bad -= is_used(place, first + k, value[k]);
         if (bad < 0) {
             return k;
         }
@@ -64,17 +63,19 @@ static int64_t put_values(cpa_decoder *d, int64_t i, int64_t first, int64_t n, c
 }
 
 // A stretch of the row of the i-th wanted cell, from gene `gene` on.
-static bool put_row(cpa_decoder *d, int64_t i, int64_t gene, int64_t n, const uint8_t *from, int thread)
+static bool put_row(cpa_decoder *d, int part, int64_t i, int64_t gene, int64_t n, const uint8_t *from, int thread)
 {
-    const cpa_chunks *c = d->plan.raw->data;
+    const cpa_h5ad_raw_part *p = cpa_part_of(d, part);
+    const cpa_chunks *c = p->data;
     double value[CPA_TILE];
     for (int64_t at = 0, k; at < n; at += k) {
         k = n - at < CPA_TILE ? n - at : CPA_TILE;
         cpa_elements_as_double(c, from + (size_t)at * c->element_bytes, k, value);
-        int64_t bad = put_values(d, i, gene + at, k, value, thread);
+        int64_t bad = put_values(d, p->place, i, gene + at, k, value, thread);
         if (bad >= 0) {
             return cpa_decoder_fail(d, &(cpa_fault){.kind = CPA_FAULT_COUNT,
-                                                    .at = cpa_wanted(d, i) * c->shape[1] + gene + at + bad,
+                                                    .part = part,
+                                                    .at = (cpa_wanted(d, i) - p->first) * c->shape[1] + gene + at + bad,
                                                     .value = value[bad]});
         }
         if (d->to.count16 != NULL && d->stats[thread].wide) {
@@ -87,9 +88,11 @@ static bool put_row(cpa_decoder *d, int64_t i, int64_t gene, int64_t n, const ui
 bool cpa_decoder_run_dense(cpa_decoder *d, const cpa_piece *piece, int thread)
 {
     bool good = true; // a fault further down may come earlier in the matrix
-    const cpa_chunks *c = d->plan.raw->data;
-    int64_t band = piece->chunk / c->grid[1], top = band * c->chunk[0], last = piece->first;
-    while (last < d->n && cpa_wanted(d, last) < top + c->chunk[0]) {
+    const cpa_h5ad_raw_part *part = cpa_part_of(d, piece->part);
+    const cpa_chunks *c = part->data;
+    int64_t band = piece->chunk / c->grid[1], top = part->first + band * c->chunk[0], last = piece->first;
+    int64_t below = part->n_cells < (band + 1) * c->chunk[0] ? part->first + part->n_cells : top + c->chunk[0];
+    while (last < d->n && cpa_wanted(d, last) < below) {
         last++;
     }
     int64_t low = (cpa_wanted(d, piece->first) - top) * c->chunk[1],
@@ -100,6 +103,7 @@ bool cpa_decoder_run_dense(cpa_decoder *d, const cpa_piece *piece, int thread)
             cpa_chunk_read(d->reader[thread], c, piece->chunk + k, low, high, &elements, &d->stats[thread].n_read);
         if (reason != NULL) {
             return cpa_decoder_fail(d, &(cpa_fault){.kind = CPA_FAULT_CHUNK,
+                                                    .part = piece->part,
                                                     .at = piece->begin * c->shape[1] + k * c->chunk[1],
                                                     .counts = true,
                                                     .chunk = piece->chunk + k,
@@ -109,7 +113,8 @@ bool cpa_decoder_run_dense(cpa_decoder *d, const cpa_piece *piece, int thread)
         int64_t gene = k * c->chunk[1], width = c->shape[1] - gene < c->chunk[1] ? c->shape[1] - gene : c->chunk[1];
         for (int64_t i = piece->first; i < last && !d->unpacks; i++) {
             int64_t inside = (cpa_wanted(d, i) - top) * c->chunk[1] - low;
-            good &= put_row(d, i, gene, width, (const uint8_t *)elements + (size_t)inside * c->element_bytes, thread);
+            good &= put_row(d, piece->part, i, gene, width,
+                            (const uint8_t *)elements + (size_t)inside * c->element_bytes, thread);
         }
     }
     for (int64_t i = piece->first; d->count != NULL && i < last; i++) {

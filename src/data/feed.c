@@ -89,9 +89,10 @@ static cpa_status check_streamable(const cpa_feed *f)
                       "order with --shuffle block");
     }
     if (m->raw == NULL) {
-        char why[256];
-        snprintf(why, sizeof why, "%s; allow more with --memory, or rewrite it with: cpa-hpc convert %s OUT.h5ad",
-                 m->why, cpa_h5ad_path(m->file));
+        char why[1024];
+        bool one = cpa_h5ad_n_files(m->file) == 1;
+        snprintf(why, sizeof why, "%s%s%s; allow more with --memory, or rewrite it with: cpa-hpc convert %s OUT.h5ad",
+                 one ? "" : m->which, one ? "" : ": ", m->why, m->which);
         return refuse(f, why);
     }
     return CPA_OK;

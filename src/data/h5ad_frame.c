@@ -13,7 +13,7 @@ enum { PATH_BYTES = 1 << 16 }; // a longer path leads nowhere
 // ---- Where an element lies
 
 // "var" stands for the genes of the counts that were selected.
-static const char *selected(const cpa_h5ad *f, const char *frame)
+static const char *selected(const cpa_part *f, const char *frame)
 {
     return strcmp(frame, "var") == 0 ? f->var : frame;
 }
@@ -404,19 +404,19 @@ cleanup:
     return st;
 }
 
-static cpa_status missing_column(cpa_h5ad *f, const char *frame, const char *column, const cpa_strings *columns)
+static cpa_status missing_column(cpa_part *f, const char *frame, const char *column, const cpa_strings *columns)
 {
     cpa_text names = {0};
     cpa_status st = cpa_h5ad_add_names(&names, columns, column);
     if (st == CPA_OK) {
-        st = cpa_fail(CPA_BAD_DATA, "%s: %s has no column '%s'; its columns are %s", cpa_h5ad_path(f), frame, column,
+        st = cpa_fail(CPA_BAD_DATA, "%s: %s has no column '%s'; its columns are %s", f->path, frame, column,
                       cpa_text_str(&names));
     }
     cpa_text_fini(&names);
     return st;
 }
 
-cpa_status cpa_h5ad_factor(cpa_h5ad *f, const char *frame, const char *column, cpa_factor *out)
+cpa_status cpa_part_factor(cpa_part *f, const char *frame, const char *column, cpa_factor *out)
 {
     cpa_status st;
     char *path = NULL, *labels = NULL;
@@ -424,7 +424,7 @@ cpa_status cpa_h5ad_factor(cpa_h5ad *f, const char *frame, const char *column, c
     cpa_strings columns = {0};
     *out = (cpa_factor){0};
     frame = selected(f, frame);
-    CPA_TRY(cpa_h5ad_columns(f, frame, &columns));
+    CPA_TRY(cpa_part_columns(f, frame, &columns));
     if (cpa_strings_find(&columns, column) < 0) {
         st = missing_column(f, frame, column, &columns);
         goto cleanup;
@@ -439,8 +439,8 @@ cpa_status cpa_h5ad_factor(cpa_h5ad *f, const char *frame, const char *column, c
         CPA_TRY(factor_of_array(f->h5, path, field, NULL, out));
     }
     int64_t n = strcmp(frame, "obs") == 0 ? f->n_cells : f->n_stored;
-    CPA_REQUIRE(out->n == n, CPA_BAD_DATA, "%s: column '%s' of %s has %lld rows, but %s has %lld", cpa_h5ad_path(f),
-                column, frame, (long long)out->n, frame, (long long)n);
+    CPA_REQUIRE(out->n == n, CPA_BAD_DATA, "%s: column '%s' of %s has %lld rows, but %s has %lld", f->path, column,
+                frame, (long long)out->n, frame, (long long)n);
 cleanup:
     cpa_free(&path);
     cpa_free(&labels);
@@ -453,7 +453,7 @@ cleanup:
 
 // ---- Names of columns and rows
 
-cpa_status cpa_h5ad_columns(cpa_h5ad *f, const char *frame, cpa_strings *out)
+cpa_status cpa_part_columns(cpa_part *f, const char *frame, cpa_strings *out)
 {
     cpa_status st;
     char *index = NULL;
@@ -476,12 +476,12 @@ cleanup:
 }
 
 // Of the names of all genes those that are selected, in their order.
-static cpa_status keep_chosen(const cpa_h5ad *f, cpa_strings *names)
+static cpa_status keep_chosen(const cpa_part *f, cpa_strings *names)
 {
     cpa_status st = CPA_OK;
     cpa_strings kept = {0};
     for (int64_t g = 0; g < f->n_genes; g++) {
-        CPA_TRY(cpa_strings_add(&kept, names->s[f->chosen[g]]));
+        CPA_TRY(cpa_strings_add(&kept, names->s[f->genes->chosen[g]]));
     }
     cpa_strings_fini(names);
     *names = kept;
@@ -491,7 +491,7 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_h5ad_index(cpa_h5ad *f, const char *frame, cpa_strings *out)
+cpa_status cpa_part_index(cpa_part *f, const char *frame, cpa_strings *out)
 {
     cpa_status st;
     char *name = NULL, *path = NULL;
@@ -500,7 +500,7 @@ cpa_status cpa_h5ad_index(cpa_h5ad *f, const char *frame, cpa_strings *out)
     CPA_TRY(cpa_h5ad_index_name(f->h5, frame, &name));
     CPA_TRY(cpa_h5ad_locate(f->h5, frame, name, &path, &field));
     CPA_TRY(cpa_h5ad_texts(f->h5, path, field, out));
-    if (frame == f->var && f->chosen != NULL) {
+    if (frame == f->var && f->genes != NULL) {
         CPA_TRY(keep_chosen(f, out));
     }
 cleanup:
@@ -509,10 +509,10 @@ cleanup:
     return st;
 }
 
-bool cpa_h5ad_has_column(cpa_h5ad *f, const char *frame, const char *column)
+bool cpa_part_has_column(cpa_part *f, const char *frame, const char *column)
 {
     cpa_strings columns = {0};
-    bool there = cpa_h5ad_columns(f, frame, &columns) == CPA_OK && cpa_strings_find(&columns, column) >= 0;
+    bool there = cpa_part_columns(f, frame, &columns) == CPA_OK && cpa_strings_find(&columns, column) >= 0;
     cpa_strings_fini(&columns);
     return there;
 }

@@ -24,39 +24,61 @@ static int is_name(const void *key, const void *gene)
     return strcmp(key, ((const named_gene *)gene)->name);
 }
 
-void cpa_h5ad_choose_all(cpa_h5ad *f)
+void cpa_part_choose_all(cpa_part *f)
 {
-    cpa_free(&f->chosen);
-    cpa_free(&f->place);
+    if (f->genes != NULL && --f->genes->n_users == 0) {
+        cpa_free(&f->genes->chosen);
+        cpa_free(&f->genes->place);
+        cpa_free(&f->genes);
+    }
+    f->genes = NULL;
     f->n_genes = f->n_stored;
 }
 
-// Takes over `chosen`.
-static cpa_status choose(cpa_h5ad *f, int32_t **chosen, int64_t n)
+cpa_status cpa_part_choose(cpa_part *f, int32_t **chosen, int64_t n, const char *whose)
 {
     cpa_status st;
-    CPA_TRY(cpa_alloc((size_t)f->n_stored, sizeof *f->place, &f->place));
+    cpa_part_choose_all(f);
+    CPA_TRY(cpa_alloc(1, sizeof *f->genes, &f->genes));
+    cpa_gene_map *map = f->genes;
+    map->n_users = 1;
+    CPA_TRY(cpa_alloc((size_t)f->n_stored, sizeof *map->place, &map->place));
     for (int64_t g = 0; g < f->n_stored; g++) {
-        f->place[g] = -1;
+        map->place[g] = -1;
     }
     for (int64_t k = 0; k < n; k++) {
-        f->place[(*chosen)[k]] = (int32_t)k;
+        CPA_REQUIRE(map->place[(*chosen)[k]] < 0, CPA_BAD_DATA, "%s: names a gene twice (gene %d of %s); name it once",
+                    whose, (*chosen)[k], f->path);
+        map->place[(*chosen)[k]] = (int32_t)k;
     }
-    f->chosen = *chosen;
-    f->n_genes = n;
+    map->chosen = *chosen;
+    map->n_genes = f->n_genes = n;
     *chosen = NULL;
 cleanup:
+    if (st != CPA_OK) {
+        cpa_part_choose_all(f);
+    }
     return st;
 }
 
+void cpa_part_select_as(cpa_part *f, const cpa_part *other)
+{
+    cpa_part_choose_all(f);
+    f->genes = other->genes;
+    f->n_genes = other->n_genes;
+    if (f->genes != NULL) {
+        f->genes->n_users++;
+    }
+}
+
 // Where each name is among the genes. `list` says where the names come from.
-static cpa_status find_names(cpa_h5ad *f, const cpa_strings *names, const char *list, int32_t *chosen)
+static cpa_status find_names(cpa_part *f, const cpa_strings *names, const char *list, int32_t *chosen)
 {
     cpa_status st;
     cpa_strings all = {0};
     named_gene *gene = NULL;
     int64_t n_missing = 0, first = 0;
-    CPA_TRY(cpa_h5ad_index(f, "var", &all));
+    CPA_TRY(cpa_part_index(f, "var", &all));
     CPA_TRY(cpa_alloc((size_t)all.n, sizeof *gene, &gene));
     for (int64_t g = 0; g < all.n; g++) {
         gene[g] = (named_gene){all.s[g], (int32_t)g};
@@ -72,12 +94,11 @@ static cpa_status find_names(cpa_h5ad *f, const cpa_strings *names, const char *
         bool twice = (found > gene && strcmp(found[-1].name, found->name) == 0) ||
                      (found < gene + all.n - 1 && strcmp(found[1].name, found->name) == 0);
         CPA_REQUIRE(!twice, CPA_BAD_DATA, "%s: %s has the gene '%s' more than once, so it cannot be chosen by name",
-                    cpa_h5ad_path(f), f->var, found->name);
+                    f->path, f->var, found->name);
         chosen[k] = found->at;
     }
-    CPA_REQUIRE(n_missing == 0, CPA_BAD_DATA, "%s: %s lacks %lld of the %lld genes of %s, the first is '%s'",
-                cpa_h5ad_path(f), f->var, (long long)n_missing, (long long)names->n, list,
-                n_missing > 0 ? names->s[first] : "");
+    CPA_REQUIRE(n_missing == 0, CPA_BAD_DATA, "%s: %s lacks %lld of the %lld genes of %s, the first is '%s'", f->path,
+                f->var, (long long)n_missing, (long long)names->n, list, n_missing > 0 ? names->s[first] : "");
 cleanup:
     cpa_free(&gene);
     cpa_strings_fini(&all);
@@ -90,39 +111,39 @@ static int ascending(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static cpa_status choose_by_column(cpa_h5ad *f, const char *column)
+static cpa_status choose_by_column(cpa_part *f, const char *column)
 {
     cpa_status st;
     cpa_factor factor = {0};
     int32_t *chosen = NULL;
     int64_t n = 0;
-    CPA_TRY(cpa_h5ad_factor(f, "var", column, &factor));
+    CPA_TRY(cpa_part_factor(f, "var", column, &factor));
     CPA_TRY(cpa_alloc((size_t)f->n_stored, sizeof *chosen, &chosen));
     for (int64_t l = 0; l < factor.level.n; l++) {
         const char *level = factor.level.s[l];
         CPA_REQUIRE(strcmp(level, "True") == 0 || strcmp(level, "False") == 0, CPA_BAD_DATA,
                     "%s: %s/%s holds '%s'; --genes needs a column of booleans, or a file with a gene on each line",
-                    cpa_h5ad_path(f), f->var, column, level);
+                    f->path, f->var, column, level);
     }
     for (int64_t g = 0; g < factor.n; g++) {
         chosen[n] = (int32_t)g;
         n += factor.code[g] >= 0 && strcmp(factor.level.s[factor.code[g]], "True") == 0;
     }
-    CPA_REQUIRE(n > 0, CPA_BAD_DATA, "%s: %s/%s is true for no gene", cpa_h5ad_path(f), f->var, column);
-    CPA_TRY(choose(f, &chosen, n));
+    CPA_REQUIRE(n > 0, CPA_BAD_DATA, "%s: %s/%s is true for no gene", f->path, f->var, column);
+    CPA_TRY(cpa_part_choose(f, &chosen, n, f->path));
 cleanup:
     cpa_free(&chosen);
     cpa_factor_fini(&factor);
     return st;
 }
 
-// The lines of a file without surrounding blanks; empty ones do not count.
-static cpa_status read_lines(const char *path, cpa_strings *out)
+cpa_status cpa_h5ad_read_lines(const char *path, cpa_strings *out)
 {
     cpa_status st = CPA_OK;
     char *line = NULL;
     size_t room = 0;
     FILE *file = fopen(path, "r");
+    CPA_REQUIRE(file != NULL || errno != ENOENT, CPA_NO_INPUT, "%s: no such file", path);
     CPA_REQUIRE(file != NULL, CPA_IO, "%s: cannot be read: %s", path, strerror(errno));
     while (getline(&line, &room, file) >= 0) {
         char *begin = line + strspn(line, " \t\r\n"), *end = begin + strlen(begin);
@@ -142,71 +163,60 @@ cleanup:
     return st;
 }
 
-static cpa_status choose_by_file(cpa_h5ad *f, const char *path)
+static cpa_status choose_by_file(cpa_part *f, const char *path)
 {
     cpa_status st;
     cpa_strings names = {0};
     int32_t *chosen = NULL;
-    CPA_TRY(read_lines(path, &names));
+    CPA_TRY(cpa_h5ad_read_lines(path, &names));
     CPA_REQUIRE(names.n > 0, CPA_BAD_DATA, "%s: names no gene; write one on each line", path);
     CPA_TRY(cpa_alloc((size_t)names.n, sizeof *chosen, &chosen));
     CPA_TRY(find_names(f, &names, path, chosen));
     qsort(chosen, (size_t)names.n, sizeof *chosen, ascending);
-    for (int64_t k = 1; k < names.n; k++) {
-        CPA_REQUIRE(chosen[k] != chosen[k - 1], CPA_BAD_DATA, "%s: names a gene twice (gene %d of %s); name it once",
-                    path, chosen[k], cpa_h5ad_path(f));
-    }
-    CPA_TRY(choose(f, &chosen, names.n));
+    CPA_TRY(cpa_part_choose(f, &chosen, names.n, path));
 cleanup:
     cpa_free(&chosen);
     cpa_strings_fini(&names);
     return st;
 }
 
-static cpa_status choose_nothing(cpa_h5ad *f, const char *genes)
+static cpa_status choose_nothing(cpa_part *f, const char *genes)
 {
     cpa_strings columns = {0};
     cpa_text names = {0};
     cpa_status st;
-    CPA_TRY(cpa_h5ad_columns(f, "var", &columns));
+    CPA_TRY(cpa_part_columns(f, "var", &columns));
     CPA_TRY(cpa_h5ad_add_names(&names, &columns, genes));
-    st = cpa_fail(CPA_BAD_DATA, "%s: --genes '%s' is neither a file nor a column of %s, whose columns are %s",
-                  cpa_h5ad_path(f), genes, f->var, cpa_text_str(&names));
+    st = cpa_fail(CPA_BAD_DATA, "%s: --genes '%s' is neither a file nor a column of %s, whose columns are %s", f->path,
+                  genes, f->var, cpa_text_str(&names));
 cleanup:
     cpa_text_fini(&names);
     cpa_strings_fini(&columns);
     return st;
 }
 
-static cpa_status use_layer(cpa_h5ad *f, const char *layer)
+cpa_status cpa_part_select(cpa_part *f, const char *genes)
 {
-    bool raw = layer != NULL && strcmp(layer, "raw") == 0 && cpa_h5_kind_of(f->h5, "layers/raw") == CPA_H5_NOTHING;
-    return cpa_h5ad_use(f, raw);
-}
-
-cpa_status cpa_h5ad_select(cpa_h5ad *f, const char *layer, const char *genes)
-{
-    cpa_status st;
+    cpa_status st = CPA_OK;
     struct stat info;
-    CPA_TRY(use_layer(f, layer));
     if (genes == NULL) {
         goto cleanup;
     }
-    CPA_TRY(cpa_h5ad_has_column(f, "var", genes) ? choose_by_column(f, genes)
+    CPA_TRY(cpa_part_has_column(f, "var", genes) ? choose_by_column(f, genes)
             : stat(genes, &info) == 0            ? choose_by_file(f, genes)
                                                  : choose_nothing(f, genes));
 cleanup:
     return st;
 }
 
-cpa_status cpa_h5ad_select_names(cpa_h5ad *f, const char *layer, const cpa_strings *names, const char *whose)
+cpa_status cpa_part_select_names(cpa_part *f, const cpa_strings *names, const char *whose)
 {
     cpa_status st;
     int32_t *chosen = NULL;
-    CPA_TRY(use_layer(f, layer));
+    cpa_part_choose_all(f);
     CPA_TRY(cpa_alloc((size_t)names->n, sizeof *chosen, &chosen));
     CPA_TRY(find_names(f, names, whose, chosen));
-    CPA_TRY(choose(f, &chosen, names->n));
+    CPA_TRY(cpa_part_choose(f, &chosen, names->n, whose));
 cleanup:
     cpa_free(&chosen);
     return st;

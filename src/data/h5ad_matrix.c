@@ -11,7 +11,7 @@ enum {
 
 // A matrix opened for reading. Major is the cell (CSR, dense) or the gene (CSC).
 typedef struct matrix {
-    cpa_h5ad *f;
+    cpa_part *f;
     char *path; // "X" or "layers/counts"
     cpa_matrix_info info;
     cpa_h5_data *data, *indices, *indptr; // dense: data alone
@@ -48,20 +48,19 @@ static void buffers_fini(buffers *b)
 
 // ---- Opening
 
-static cpa_status missing_matrix(cpa_h5ad *f, const char *layer)
+static cpa_status missing_matrix(cpa_part *f, const char *layer)
 {
     cpa_strings layers = {0};
     cpa_text names = {0};
     cpa_status st;
-    CPA_TRY(cpa_h5ad_layers(f, &layers));
+    CPA_TRY(cpa_part_layers(f, &layers));
     if (cpa_h5_kind_of(f->h5, "raw/X") != CPA_H5_NOTHING && cpa_strings_find(&layers, "raw") < 0) {
         CPA_TRY(cpa_strings_add(&layers, "raw"));
     }
     CPA_TRY(cpa_h5ad_add_names(&names, &layers, layer));
-    st = layer != NULL
-             ? cpa_fail(CPA_BAD_DATA, "%s: there is no layer '%s'; the layers are: %s", cpa_h5ad_path(f), layer,
-                        cpa_text_str(&names))
-             : cpa_fail(CPA_BAD_DATA, "%s: there is no X; choose a layer: %s", cpa_h5ad_path(f), cpa_text_str(&names));
+    st = layer != NULL ? cpa_fail(CPA_BAD_DATA, "%s: there is no layer '%s'; the layers are: %s", f->path, layer,
+                                  cpa_text_str(&names))
+                       : cpa_fail(CPA_BAD_DATA, "%s: there is no X; choose a layer: %s", f->path, cpa_text_str(&names));
 cleanup:
     cpa_text_fini(&names);
     cpa_strings_fini(&layers);
@@ -85,8 +84,8 @@ static cpa_status find_layout(matrix *m)
         m->info.layout = CPA_LAYOUT_DENSE;
     } else {
         st = cpa_fail(CPA_BAD_DATA,
-                      "%s: %s has the encoding '%s'; a csr_matrix, a csc_matrix or a dense array is needed",
-                      cpa_h5ad_path(m->f), m->path, name);
+                      "%s: %s has the encoding '%s'; a csr_matrix, a csc_matrix or a dense array is needed", m->f->path,
+                      m->path, name);
     }
 cleanup:
     cpa_free(&name);
@@ -99,8 +98,7 @@ static cpa_status stated_shape(const matrix *m, int64_t shape[2])
     if (m->info.layout == CPA_LAYOUT_DENSE) {
         const cpa_h5_info *info = cpa_h5_data_info(m->data);
         if (info->rank != 2) {
-            return cpa_fail(CPA_BAD_DATA, "%s: %s has %d dimensions, two are needed", cpa_h5ad_path(m->f), m->path,
-                            info->rank);
+            return cpa_fail(CPA_BAD_DATA, "%s: %s has %d dimensions, two are needed", m->f->path, m->path, info->rank);
         }
         memcpy(shape, info->shape, 2 * sizeof *shape);
         return CPA_OK;
@@ -109,8 +107,8 @@ static cpa_status stated_shape(const matrix *m, int64_t shape[2])
     const char *name = cpa_h5_has_attr(m->f->h5, m->path, "h5sparse_shape") ? "h5sparse_shape" : "shape";
     cpa_status st = cpa_h5_attr_numbers(m->f->h5, m->path, name, CPA_H5_I64, 2, shape, &n);
     if (st == CPA_OK && n != 2) {
-        st = cpa_fail(CPA_BAD_DATA, "%s: attribute '%s' of %s has %d elements instead of two", cpa_h5ad_path(m->f),
-                      name, m->path, n);
+        st = cpa_fail(CPA_BAD_DATA, "%s: attribute '%s' of %s has %d elements instead of two", m->f->path, name,
+                      m->path, n);
     }
     return st;
 }
@@ -125,7 +123,7 @@ static cpa_status open_part(const matrix *m, const char *name, bool integers, cp
     bool good = info->class == CPA_H5_CLASS_INT ||
                 (!integers && (info->class == CPA_H5_CLASS_FLOAT || info->class == CPA_H5_CLASS_BOOL));
     CPA_REQUIRE(good && (name == NULL || info->rank == 1), CPA_BAD_DATA,
-                "%s: %s should hold %s, but has type %s and rank %d", cpa_h5ad_path(m->f), path,
+                "%s: %s should hold %s, but has type %s and rank %d", m->f->path, path,
                 integers ? "integers" : "numbers", info->dtype, info->rank);
 cleanup:
     cpa_free(&path);
@@ -137,13 +135,13 @@ static cpa_status check_lengths(const matrix *m)
     int64_t n_data = cpa_h5_data_info(m->data)->n, n_indices = cpa_h5_data_info(m->indices)->n;
     int64_t n_pointers = cpa_h5_data_info(m->indptr)->n;
     if (n_data != n_indices) {
-        return cpa_fail(CPA_BAD_DATA, "%s: %s/data has %lld elements, but %s/indices has %lld", cpa_h5ad_path(m->f),
-                        m->path, (long long)n_data, m->path, (long long)n_indices);
+        return cpa_fail(CPA_BAD_DATA, "%s: %s/data has %lld elements, but %s/indices has %lld", m->f->path, m->path,
+                        (long long)n_data, m->path, (long long)n_indices);
     }
     if (n_pointers != m->n_major + 1) {
-        return cpa_fail(CPA_BAD_DATA, "%s: %s/indptr has %lld elements, %lld are needed for %lld %s",
-                        cpa_h5ad_path(m->f), m->path, (long long)n_pointers, (long long)m->n_major + 1,
-                        (long long)m->n_major, m->info.layout == CPA_LAYOUT_CSR ? "cells" : "genes");
+        return cpa_fail(CPA_BAD_DATA, "%s: %s/indptr has %lld elements, %lld are needed for %lld %s", m->f->path,
+                        m->path, (long long)n_pointers, (long long)m->n_major + 1, (long long)m->n_major,
+                        m->info.layout == CPA_LAYOUT_CSR ? "cells" : "genes");
     }
     return CPA_OK;
 }
@@ -156,19 +154,19 @@ static void close_matrix(matrix *m)
     cpa_free(&m->path);
 }
 
-cpa_status cpa_h5ad_matrix_path(const cpa_h5ad *f, const char *layer, char **out)
+cpa_status cpa_part_matrix_path(const cpa_part *f, const char *layer, char **out)
 {
     bool in_layer = layer != NULL && strcmp(f->x, "X") == 0;
     return in_layer ? cpa_sprintf(out, "layers/%s", layer) : cpa_strdup(f->x, out);
 }
 
 // Opens and checks all that can be told without reading values. The caller closes it also on failure.
-static cpa_status open_matrix(cpa_h5ad *f, const char *layer, matrix *m)
+static cpa_status open_matrix(cpa_part *f, const char *layer, matrix *m)
 {
     cpa_status st;
     int64_t shape[2];
     *m = (matrix){.f = f};
-    CPA_TRY(cpa_h5ad_matrix_path(f, layer, &m->path));
+    CPA_TRY(cpa_part_matrix_path(f, layer, &m->path));
     if (cpa_h5_kind_of(f->h5, m->path) == CPA_H5_NOTHING) {
         return missing_matrix(f, layer);
     }
@@ -177,7 +175,7 @@ static cpa_status open_matrix(cpa_h5ad *f, const char *layer, matrix *m)
     CPA_TRY(open_part(m, sparse ? "data" : NULL, false, &m->data));
     CPA_TRY(stated_shape(m, shape));
     CPA_REQUIRE(shape[0] == f->n_cells && shape[1] == f->n_stored, CPA_BAD_DATA,
-                "%s: %s is %lld x %lld, but obs and %s make it %lld cells x %lld genes", cpa_h5ad_path(f), m->path,
+                "%s: %s is %lld x %lld, but obs and %s make it %lld cells x %lld genes", f->path, m->path,
                 (long long)shape[0], (long long)shape[1], f->var, (long long)f->n_cells, (long long)f->n_stored);
     m->n_major = m->info.layout == CPA_LAYOUT_CSC ? f->n_stored : f->n_cells;
     m->n_minor = m->info.layout == CPA_LAYOUT_CSC ? f->n_cells : f->n_stored;
@@ -197,7 +195,7 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_h5ad_matrix_info(cpa_h5ad *f, const char *layer, cpa_matrix_info *out)
+cpa_status cpa_part_matrix_info(cpa_part *f, const char *layer, cpa_matrix_info *out)
 {
     matrix m;
     cpa_status st = open_matrix(f, layer, &m);
@@ -220,7 +218,7 @@ static cpa_status read_pointers(const matrix *m, int64_t row, int64_t n, int64_t
 {
     cpa_status st;
     int64_t count = n + 1;
-    const char *file = cpa_h5ad_path(m->f), *what = m->info.layout == CPA_LAYOUT_CSR ? "cell row" : "gene column";
+    const char *file = m->f->path, *what = m->info.layout == CPA_LAYOUT_CSR ? "cell row" : "gene column";
     CPA_TRY(cpa_h5_data_read(m->indptr, CPA_H5_I64, &row, &count, out));
     CPA_REQUIRE(row > 0 || out[0] == 0, CPA_BAD_DATA, "%s: %s/indptr begins with %lld instead of 0", file, m->path,
                 (long long)out[0]);
@@ -250,9 +248,9 @@ static cpa_status check_minors(const matrix *m, int64_t n, const int64_t *major,
         if ((uint64_t)minor[i] >= limit) {
             bool csr = m->info.layout == CPA_LAYOUT_CSR;
             return cpa_fail(CPA_BAD_DATA,
-                            "%s: %s/indices: %s %lld has the %s index %lld, but indices go from 0 to %lld",
-                            cpa_h5ad_path(m->f), m->path, csr ? "cell row" : "gene column", (long long)major[i],
-                            csr ? "gene" : "cell", (long long)minor[i], (long long)m->n_minor - 1);
+                            "%s: %s/indices: %s %lld has the %s index %lld, but indices go from 0 to %lld", m->f->path,
+                            m->path, csr ? "cell row" : "gene column", (long long)major[i], csr ? "gene" : "cell",
+                            (long long)minor[i], (long long)m->n_minor - 1);
         }
     }
     return CPA_OK;
@@ -275,7 +273,7 @@ static int64_t keep_cells(int64_t n, buffers *b, int64_t first, int64_t last)
 // Keeps the values of selected genes, under their places in the selection; their number.
 static int64_t keep_genes(const matrix *m, int64_t n, buffers *b)
 {
-    const int32_t *place = m->f->place;
+    const int32_t *place = m->f->genes != NULL ? m->f->genes->place : NULL;
     int64_t *gene = m->info.layout == CPA_LAYOUT_CSC ? b->major : b->minor, kept = 0;
     for (int64_t i = 0; place != NULL && i < n; i++) {
         int64_t at = place[gene[i]], major = b->major[i], minor = b->minor[i];
@@ -302,9 +300,19 @@ static void fill_majors(buffers *b, int64_t row, int64_t at, int64_t n, int64_t 
     }
 }
 
-typedef cpa_status (*use_block)(void *ctx, const cpa_h5ad_block *block);
+// Hands on what is used of n values, with cells as the data set counts them.
+static cpa_status hand_on(const matrix *m, buffers *b, int64_t n, cpa_use_block use, void *ctx)
+{
+    bool csc = m->info.layout == CPA_LAYOUT_CSC;
+    int64_t *cell = csc ? b->minor : b->major, *gene = csc ? b->major : b->minor;
+    n = keep_genes(m, n, b);
+    for (int64_t i = 0; m->f->first > 0 && i < n; i++) {
+        cell[i] += m->f->first;
+    }
+    return use(ctx, &(cpa_h5ad_block){n, cell, gene, b->value});
+}
 
-static cpa_status scan_sparse(const matrix *m, buffers *b, int64_t first, int64_t last, use_block use, void *ctx)
+static cpa_status scan_sparse(const matrix *m, buffers *b, int64_t first, int64_t last, cpa_use_block use, void *ctx)
 {
     cpa_status st = CPA_OK;
     bool csr = m->info.layout == CPA_LAYOUT_CSR;
@@ -318,8 +326,7 @@ static cpa_status scan_sparse(const matrix *m, buffers *b, int64_t first, int64_
             CPA_TRY(cpa_h5_data_read(m->data, CPA_H5_F64, &at, &n, b->value));
             fill_majors(b, row, at, n, &r);
             CPA_TRY(check_minors(m, n, b->major, b->minor));
-            int64_t kept = keep_genes(m, csr ? n : keep_cells(n, b, first, last), b);
-            CPA_TRY(use(ctx, &(cpa_h5ad_block){kept, b->major, b->minor, b->value}));
+            CPA_TRY(hand_on(m, b, csr ? n : keep_cells(n, b, first, last), use, ctx));
         }
     }
 cleanup:
@@ -329,8 +336,8 @@ cleanup:
 // ---- Dense
 
 // Hands on the nonzero values of a rectangle, at most BLOCK elements at a time.
-static cpa_status scan_rectangle(const matrix *m, buffers *b, const int64_t from[2], const int64_t to[2], use_block use,
-                                 void *ctx)
+static cpa_status scan_rectangle(const matrix *m, buffers *b, const int64_t from[2], const int64_t to[2],
+                                 cpa_use_block use, void *ctx)
 {
     cpa_status st = CPA_OK;
     int64_t width = to[1] - from[1] < BLOCK ? to[1] - from[1] : BLOCK, height = BLOCK / width;
@@ -348,8 +355,7 @@ static cpa_status scan_rectangle(const matrix *m, buffers *b, const int64_t from
                     n += v[j] != 0;
                 }
             }
-            n = keep_genes(m, n, b);
-            CPA_TRY(use(ctx, &(cpa_h5ad_block){n, b->major, b->minor, b->value}));
+            CPA_TRY(hand_on(m, b, n, use, ctx));
         }
     }
 cleanup:
@@ -357,7 +363,7 @@ cleanup:
 }
 
 // Goes through the matrix in bands of whole chunks, so that no chunk is unpacked twice.
-static cpa_status scan_dense(const matrix *m, buffers *b, int64_t first, int64_t last, use_block use, void *ctx)
+static cpa_status scan_dense(const matrix *m, buffers *b, int64_t first, int64_t last, cpa_use_block use, void *ctx)
 {
     cpa_status st = CPA_OK;
     const cpa_h5_info *info = cpa_h5_data_info(m->data);
@@ -376,7 +382,7 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_h5ad_scan(cpa_h5ad *f, const char *layer, int64_t first, int64_t last, use_block use, void *ctx)
+cpa_status cpa_part_scan(cpa_part *f, const char *layer, int64_t first, int64_t last, cpa_use_block use, void *ctx)
 {
     matrix m;
     buffers b = {0};
@@ -385,7 +391,7 @@ cpa_status cpa_h5ad_scan(cpa_h5ad *f, const char *layer, int64_t first, int64_t 
         goto cleanup;
     }
     CPA_REQUIRE(first >= 0 && first <= last && last <= f->n_cells, CPA_INTERNAL, "%s: cells %lld to %lld of %lld",
-                cpa_h5ad_path(f), (long long)first, (long long)last, (long long)f->n_cells);
+                f->path, (long long)first, (long long)last, (long long)f->n_cells);
     CPA_TRY(buffers_init(&b));
     CPA_TRY(m.info.layout == CPA_LAYOUT_DENSE ? scan_dense(&m, &b, first, last, use, ctx)
                                               : scan_sparse(&m, &b, first, last, use, ctx));
@@ -399,15 +405,13 @@ cleanup:
 
 typedef struct counter {
     int64_t first, *count;
-    bool csc;
 } counter;
 
 static cpa_status count_block(void *ctx, const cpa_h5ad_block *block)
 {
     const counter *c = ctx;
-    const int64_t *cell = c->csc ? block->minor : block->major;
     for (int64_t i = 0; i < block->n; i++) {
-        c->count[cell[i] - c->first]++;
+        c->count[block->cell[i] - c->first]++;
     }
     return CPA_OK;
 }
@@ -429,22 +433,22 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_h5ad_count(cpa_h5ad *f, const char *layer, int64_t first, int64_t last, int64_t *count)
+cpa_status cpa_part_count(cpa_part *f, const char *layer, int64_t first, int64_t last, int64_t *count)
 {
     matrix m;
     cpa_status st = open_matrix(f, layer, &m);
-    if (st == CPA_OK && m.info.layout == CPA_LAYOUT_CSR && f->place == NULL) {
+    if (st == CPA_OK && m.info.layout == CPA_LAYOUT_CSR && f->genes == NULL) {
         st = count_pointers(&m, first, last, count);
     } else if (st == CPA_OK) {
-        counter c = {first, count, m.info.layout == CPA_LAYOUT_CSC};
+        counter c = {f->first + first, count};
         memset(count, 0, (size_t)(last - first) * sizeof *count);
-        st = cpa_h5ad_scan(f, layer, first, last, count_block, &c);
+        st = cpa_part_scan(f, layer, first, last, count_block, &c);
     }
     close_matrix(&m);
     return st;
 }
 
-cpa_status cpa_h5ad_count_stored(cpa_h5ad *f, const char *layer, int64_t first, int64_t last, int64_t *count)
+cpa_status cpa_part_count_stored(cpa_part *f, const char *layer, int64_t first, int64_t last, int64_t *count)
 {
     matrix m;
     cpa_status st = open_matrix(f, layer, &m);
@@ -457,44 +461,38 @@ cpa_status cpa_h5ad_count_stored(cpa_h5ad *f, const char *layer, int64_t first, 
 
 // ---- Raw
 
-cpa_status cpa_h5ad_raw_open(cpa_h5ad *f, const char *layer, cpa_h5ad_raw **out, const char **why)
+cpa_status cpa_part_raw_open(cpa_part *f, const char *layer, cpa_matrix_info *info, cpa_h5ad_raw_part *out,
+                             const char **why)
 {
     matrix m;
-    cpa_h5ad_raw *raw = NULL;
     cpa_status st = open_matrix(f, layer, &m);
-    *out = NULL;
+    *out = (cpa_h5ad_raw_part){.file = f->path, .first = f->first, .n_cells = f->n_cells, .n_stored = f->n_stored};
     if (st != CPA_OK) {
         goto cleanup;
     }
+    *info = m.info;
     *why = "it is stored gene by gene (CSC)";
     if (m.info.layout == CPA_LAYOUT_CSC) {
         goto cleanup;
     }
-    CPA_TRY(cpa_alloc(1, sizeof *raw, &raw));
-    raw->info = m.info;
-    raw->n_stored = f->n_stored;
-    raw->place = f->place;
-    CPA_TRY(cpa_strdup(m.path, &raw->path));
-    CPA_TRY(cpa_chunks_open(m.data, &raw->data, why));
-    if (raw->data != NULL && m.indices != NULL) {
-        CPA_TRY(cpa_chunks_open(m.indices, &raw->indices, why));
-    }
-    if (raw->data != NULL && (m.indices == NULL || raw->indices != NULL)) {
-        *out = raw;
-        raw = NULL;
+    out->dense = m.info.layout == CPA_LAYOUT_DENSE;
+    out->place = f->genes != NULL ? f->genes->place : NULL;
+    CPA_TRY(cpa_strdup(m.path, &out->path));
+    CPA_TRY(cpa_chunks_open(m.data, &out->data, why));
+    if (out->data != NULL && !out->dense) {
+        CPA_TRY(cpa_chunks_open(m.indices, &out->indices, why));
+        if (out->indices == NULL) {
+            cpa_chunks_close(&out->data);
+        }
     }
 cleanup:
-    cpa_h5ad_raw_close(&raw);
     close_matrix(&m);
     return st;
 }
 
-void cpa_h5ad_raw_close(cpa_h5ad_raw **raw)
+void cpa_part_raw_fini(cpa_h5ad_raw_part *raw)
 {
-    if (*raw != NULL) {
-        cpa_chunks_close(&(*raw)->data);
-        cpa_chunks_close(&(*raw)->indices);
-        cpa_free(&(*raw)->path);
-        cpa_free(raw);
-    }
+    cpa_chunks_close(&raw->data);
+    cpa_chunks_close(&raw->indices);
+    cpa_free(&raw->path);
 }

@@ -13,9 +13,8 @@ enum {
 static cpa_status open_parts(cpa_matrix *m)
 {
     cpa_status st;
-    CPA_TRY(cpa_h5ad_matrix_info(m->file, m->layer, &m->info));
     CPA_TRY(cpa_h5ad_matrix_path(m->file, m->layer, &m->path));
-    CPA_TRY(cpa_h5ad_raw_open(m->file, m->layer, &m->raw, &m->why));
+    CPA_TRY(cpa_h5ad_raw_open(m->file, m->layer, &m->info, &m->raw, &m->why, &m->which));
     m->first = m->info.n_cells * cpa_comm_node_rank(m->comm) / cpa_comm_node_size(m->comm);
     m->last = m->info.n_cells * (cpa_comm_node_rank(m->comm) + 1) / cpa_comm_node_size(m->comm);
 cleanup:
@@ -44,19 +43,48 @@ cleanup:
     return st;
 }
 
-// Counts the values of each cell of a dense matrix and judges them on the way.
-static cpa_status count_dense(const cpa_matrix *m, int64_t *count, cpa_row_stats *stats)
+// Counts the values of each of the dense cells [first, last) and judges them on the way.
+static cpa_status count_dense(const cpa_matrix *m, int64_t first, int64_t last, int64_t *count, cpa_row_stats *stats)
 {
     cpa_status st;
     cpa_decoder *decoder = NULL;
-    CPA_TRY(cpa_decoder_create(&(cpa_decoder_plan){.file = m->file, .raw = m->raw, .max_cells = m->last - m->first},
-                               &decoder));
-    CPA_TRY(cpa_decoder_count(decoder, m->first, m->last - m->first, count, stats));
-    for (int64_t i = 0; i < m->last - m->first; i++) {
-        stats->n_empty += count[i] == 0;
+    cpa_row_stats met;
+    CPA_TRY(
+        cpa_decoder_create(&(cpa_decoder_plan){.file = m->file, .raw = m->raw, .max_cells = last - first}, &decoder));
+    CPA_TRY(cpa_decoder_count(decoder, first, last - first, count, &met));
+    for (int64_t i = 0; i < last - first; i++) {
+        met.n_empty += count[i] == 0;
     }
+    cpa_row_stats_add(stats, &met);
 cleanup:
     cpa_decoder_destroy(&decoder);
+    return st;
+}
+
+// The end of the cells from `at` on that are stored in the same way: all dense, or all as CSR.
+static int64_t end_of_kind(const cpa_matrix *m, int64_t at)
+{
+    const cpa_h5ad_raw *raw = m->raw;
+    int k = cpa_h5ad_raw_find(raw, at);
+    while (k + 1 < raw->n_parts && raw->part[k + 1].dense == raw->part[k].dense) {
+        k++;
+    }
+    int64_t end = raw->part[k].first + raw->part[k].n_cells;
+    return end < m->last ? end : m->last;
+}
+
+// The values of each cell of this rank's slice, as threads read them; those of dense cells are judged.
+static cpa_status count_stored(const cpa_matrix *m, int64_t *count, cpa_row_stats *stats)
+{
+    cpa_status st = CPA_OK;
+    for (int64_t at = m->first, end; at < m->last; at = end) {
+        end = end_of_kind(m, at);
+        int64_t *to = count + at - m->first;
+        CPA_TRY(m->raw->part[cpa_h5ad_raw_find(m->raw, at)].dense
+                    ? count_dense(m, at, end, to, stats)
+                    : cpa_h5ad_count_stored(m->file, m->layer, at, end, to));
+    }
+cleanup:
     return st;
 }
 
@@ -72,13 +100,32 @@ static void find_longest(cpa_matrix *m)
 
 static cpa_status judge_cells(const cpa_matrix *m, int64_t first, int64_t last, int64_t *count, cpa_row_stats *stats);
 
-// Of a CSR matrix of which only some genes are used: where its cells begin as they are stored. Collective.
+// Whether some cells are stored as CSR with genes that are not used, or under other numbers.
+static bool is_selected(const cpa_h5ad_raw *raw)
+{
+    bool selected = false;
+    for (int k = 0; raw != NULL && k < raw->n_parts; k++) {
+        selected = selected || (!raw->part[k].dense && raw->part[k].place != NULL);
+    }
+    return selected;
+}
+
+static bool is_dense(const cpa_h5ad_raw *raw)
+{
+    bool dense = raw != NULL;
+    for (int k = 0; dense && k < raw->n_parts; k++) {
+        dense = raw->part[k].dense;
+    }
+    return dense;
+}
+
+// Where the cells begin as they are read, where that is not what becomes of them. Collective.
 static cpa_status build_stored(cpa_matrix *m)
 {
     cpa_status st;
+    cpa_row_stats stats = {0}; // all cells are judged later
     CPA_TRY(take_pointers(m, &m->stored));
-    CPA_TRY(cpa_comm_agree(
-        m->comm, cpa_h5ad_count_stored(m->file, m->layer, m->first, m->last, m->stored + m->first + 1)));
+    CPA_TRY(cpa_comm_agree(m->comm, count_stored(m, m->stored + m->first + 1, &stats)));
     CPA_TRY(accumulate(m, m->stored));
     find_longest(m);
 cleanup:
@@ -89,17 +136,15 @@ cleanup:
 static cpa_status count_slice(cpa_matrix *m, int64_t *count, cpa_row_stats *stats)
 {
     return m->stored != NULL ? judge_cells(m, m->first, m->last, count, stats)
-           : m->raw != NULL && m->info.layout == CPA_LAYOUT_DENSE
-               ? count_dense(m, count, stats)
-               : cpa_h5ad_count(m->file, m->layer, m->first, m->last, count);
+           : m->raw != NULL  ? count_stored(m, count, stats)
+                             : cpa_h5ad_count(m->file, m->layer, m->first, m->last, count);
 }
 
 static cpa_status build_indptr(cpa_matrix *m)
 {
     cpa_status st;
     cpa_row_stats stats = {0};
-    bool dense = m->info.layout == CPA_LAYOUT_DENSE;
-    if (m->raw != NULL && !dense && m->raw->place != NULL) {
+    if (is_selected(m->raw)) {
         CPA_TRY(build_stored(m));
     }
     CPA_TRY(take_pointers(m, &m->indptr));
@@ -107,7 +152,7 @@ static cpa_status build_indptr(cpa_matrix *m)
     CPA_TRY(accumulate(m, m->indptr));
     m->nnz = m->indptr[m->info.n_cells];
     find_longest(m);
-    if (m->stored != NULL || (m->raw != NULL && dense)) {
+    if (m->stored != NULL || is_dense(m->raw)) {
         CPA_TRY(cpa_matrix_take_stats(m, &stats, m->is_first_node));
     }
 cleanup:
@@ -161,11 +206,24 @@ void cpa_matrix_close(cpa_matrix **m)
 
 // ---- Judging
 
+// Elements of the largest chunk.
+static int64_t largest_chunk(const cpa_h5ad_raw *raw)
+{
+    int64_t most = 0;
+    for (int k = 0; k < raw->n_parts; k++) {
+        const cpa_chunks *both[] = {raw->part[k].data, raw->part[k].indices};
+        for (int i = 0; i < 2 && both[i] != NULL; i++) {
+            int64_t n = both[i]->chunk[0] * both[i]->chunk[1];
+            most = n > most ? n : most;
+        }
+    }
+    return most;
+}
+
 cpa_status cpa_slab_init(cpa_slab *s, const cpa_matrix *m, bool wide)
 {
     cpa_status st;
-    const cpa_h5ad_raw *raw = m->raw;
-    int64_t chunk = raw->data->chunk[0] > raw->indices->chunk[0] ? raw->data->chunk[0] : raw->indices->chunk[0];
+    int64_t chunk = largest_chunk(m->raw);
     int64_t all = cpa_matrix_extent(m)[m->info.n_cells], most = SLAB_VALUES;
     most = m->longest > most ? m->longest : most;
     most = 4 * chunk > most ? 4 * chunk : most; // or chunks would be unpacked again and again
@@ -182,7 +240,7 @@ cpa_status cpa_slab_init(cpa_slab *s, const cpa_matrix *m, bool wide)
     }
     s->rows.indptr = s->indptr;
     CPA_TRY(cpa_decoder_create(&(cpa_decoder_plan){.file = m->file,
-                                                   .raw = raw,
+                                                   .raw = m->raw,
                                                    .indptr = cpa_matrix_extent(m),
                                                    .max_cells = SLAB_CELLS,
                                                    .max_values = s->max_values,

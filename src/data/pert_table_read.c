@@ -151,21 +151,15 @@ cleanup:
     return st;
 }
 
-typedef struct h5ad_fill {
-    cpa_pert_table *t;
-    bool by_column;
-} h5ad_fill;
-
 static cpa_status take_block(void *ctx, const cpa_h5ad_block *b)
 {
     cpa_status st = CPA_OK;
-    const h5ad_fill *fill = ctx;
-    float *to = fill->t->memory;
+    cpa_pert_table *t = ctx;
+    float *to = t->memory;
     for (int64_t i = 0; i < b->n; i++) {
-        int64_t row = fill->by_column ? b->minor[i] : b->major[i], column = fill->by_column ? b->major[i] : b->minor[i];
-        float *x = &to[row * fill->t->n_features + column];
+        float *x = &to[b->cell[i] * t->n_features + b->gene[i]];
         *x += (float)b->value[i]; // an entry that is there twice is a sum, as everywhere
-        CPA_TRY(cpa_pert_table_check(fill->t, row, column, *x));
+        CPA_TRY(cpa_pert_table_check(t, b->cell[i], b->gene[i], *x));
     }
 cleanup:
     return st;
@@ -176,10 +170,8 @@ static cpa_status fill_h5ad(cpa_pert_table *t, const char *group)
     (void)group;
     cpa_status st = CPA_OK;
     cpa_h5ad *f = NULL;
-    cpa_matrix_info info;
     CPA_TRY(cpa_h5ad_open(t->path, &f));
-    CPA_TRY(cpa_h5ad_matrix_info(f, NULL, &info));
-    CPA_TRY(cpa_h5ad_scan(f, NULL, 0, t->name.n, take_block, &(h5ad_fill){t, info.layout == CPA_LAYOUT_CSC}));
+    CPA_TRY(cpa_h5ad_scan(f, NULL, 0, t->name.n, take_block, t));
 cleanup:
     cpa_h5ad_close(&f);
     return st;

@@ -33,11 +33,12 @@ cpa_status cpa_registry_column(cpa_registry_build *b, const char *column, bool m
         }
     }
     if (n_missing > 0 && !may_miss) {
+        const char *file = cpa_h5ad_cell(b->f, first, &first);
         CPA_TRY(cpa_problems_add(
             &b->problems,
             "%s: obs/%s: %lld of %lld cells have no value, the first in row %lld; fill them in or leave "
             "those cells out of the file",
-            b->path, column, (long long)n_missing, (long long)out->n, (long long)first));
+            file, column, (long long)n_missing, (long long)out->n, (long long)first));
     }
 cleanup:
     return st;

@@ -227,8 +227,10 @@ cpa_status cpa_registry_conditions(cpa_registry_build *b)
         }
         CPA_TRY(fill_condition(b, &pairs, k, &r->condition[k], &parsed));
         if (!parsed && ++n_bad <= MAX_EXAMPLES) {
-            CPA_TRY(cpa_problems_add(&b->problems, "%s: obs: %s (%lld cells, the first in row %lld)", b->path,
-                                     cpa_message(), (long long)pairs.count[k], (long long)pairs.first[k]));
+            int64_t row;
+            const char *file = cpa_h5ad_cell(b->f, pairs.first[k], &row);
+            CPA_TRY(cpa_problems_add(&b->problems, "%s: obs: %s (%lld cells, the first in row %lld)", file,
+                                     cpa_message(), (long long)pairs.count[k], (long long)row));
         }
         CPA_TRY(settle_dose_order(r, &r->condition[k]));
     }

@@ -103,11 +103,22 @@ static cpa_decoder_plan decoder_plan(const cpa_streamer_plan *plan, int64_t max_
     const cpa_matrix *m = plan->matrix;
     return (cpa_decoder_plan){.file = m->file,
                               .raw = m->raw,
-                              .indptr = m->info.layout == CPA_LAYOUT_CSR ? cpa_matrix_extent(m) : NULL,
+                              .indptr = cpa_matrix_extent(m),
                               .n_threads = plan->n_threads,
                               .max_cells = max_cells,
                               .max_values = max_values,
                               .longest = m->longest};
+}
+
+// Bytes of the tables that say where the chunks are.
+static size_t table_bytes(const cpa_h5ad_raw *raw)
+{
+    int64_t n = 0;
+    for (int k = 0; k < raw->n_parts; k++) {
+        const cpa_h5ad_raw_part *p = &raw->part[k];
+        n += p->data->n + (p->indices != NULL ? p->indices->n : 0);
+    }
+    return 16 * (size_t)n;
 }
 
 cpa_status cpa_streamer_bytes(const cpa_streamer_plan *plan, size_t *bytes, size_t *one)
@@ -115,11 +126,9 @@ cpa_status cpa_streamer_bytes(const cpa_streamer_plan *plan, size_t *bytes, size
     int64_t cells, values;
     cpa_status st = size_up(plan, &cells, &values);
     if (st == CPA_OK) {
-        const cpa_h5ad_raw *raw = plan->matrix->raw;
         cpa_decoder_plan decoder = decoder_plan(plan, cells, values);
         size_t window = cpa_window_bytes(plan->matrix, cells, values);
-        *bytes = (size_t)windows_at_once(plan) * window + cpa_decoder_bytes(&decoder) +
-                 16 * (size_t)(raw->data->n + (raw->indices != NULL ? raw->indices->n : 0));
+        *bytes = (size_t)windows_at_once(plan) * window + cpa_decoder_bytes(&decoder) + table_bytes(plan->matrix->raw);
         if (one != NULL) {
             *one = window;
         }
@@ -247,7 +256,7 @@ static cpa_status finish_reading(cpa_streamer *s)
     s->reading = NULL;
     w->state = CPA_WINDOW_EMPTY;
     CPA_TRY(st);
-    CPA_TRY(cpa_chunks_same(s->plan.matrix->raw->data));
+    CPA_TRY(cpa_decoder_same(s->decoder));
     CPA_REQUIRE(w->rows.count16 == NULL || !stats.wide, CPA_IO,
                 "%s: %s: counts have become larger since they were checked: the file was written to while it is read",
                 cpa_h5ad_path(s->plan.matrix->file), s->plan.matrix->path);

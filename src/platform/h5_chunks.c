@@ -11,6 +11,7 @@
 
 #include <hdf5.h>
 
+#include "cpa/platform/source.h"
 #include "h5_impl.h"
 
 enum {
@@ -21,7 +22,7 @@ enum {
 
 struct cpa_chunk_store {
     char *file, *path; // of the file, of the dataset in it
-    int fd;
+    cpa_source *source;
     struct stat was;     // the file when it was opened
     cpa_h5_place *place; // [n] of chunked storage, or NULL and
     uint64_t at;         // where contiguous storage begins (0: it was never written)
@@ -31,7 +32,6 @@ struct cpa_chunk_store {
 struct cpa_chunk_reader {
     int error;       // of the system, when the last failure was its; else 0
     uint8_t *stored; // bytes as they are in the file
-    size_t room;
     cpa_unpacker *unpacker;
 };
 
@@ -178,15 +178,6 @@ cleanup:
     return st;
 }
 
-static cpa_status open_again(struct cpa_chunk_store *s)
-{
-    s->fd = open(s->file, O_RDONLY | O_CLOEXEC);
-    if (s->fd < 0 || fstat(s->fd, &s->was) != 0) {
-        return cpa_fail(CPA_IO, "%s: cannot be read: %s", s->file, strerror(errno));
-    }
-    return CPA_OK;
-}
-
 // NULL, or why only HDF5 can read it.
 static const char *look_at(const cpa_h5_data *d, hid_t created, cpa_chunks *c)
 {
@@ -212,14 +203,13 @@ cpa_status cpa_chunks_open(const cpa_h5_data *d, cpa_chunks **out, const char **
     *out = NULL;
     CPA_TRY(cpa_alloc(1, sizeof *c, &c));
     CPA_TRY(cpa_alloc(1, sizeof *c->store, &c->store));
-    c->store->fd = -1;
     CPA_TRY(cpa_strdup(d->file->path, &c->store->file));
     CPA_TRY(cpa_strdup(d->path, &c->store->path));
     *why = look_at(d, created, c);
     if (*why != NULL) {
         goto cleanup;
     }
-    CPA_TRY(open_again(c->store));
+    CPA_TRY(cpa_source_open(c->store->file, &c->store->source, &c->store->was));
     if (d->info.chunked) {
         CPA_TRY(find_chunks(d, c));
     } else {
@@ -241,9 +231,7 @@ void cpa_chunks_close(cpa_chunks **c)
     }
     struct cpa_chunk_store *s = (*c)->store;
     if (s != NULL) {
-        if (s->fd >= 0) {
-            close(s->fd);
-        }
+        cpa_source_close(&s->source);
         cpa_free(&s->file);
         cpa_free(&s->path);
         cpa_free(&s->place);
@@ -254,36 +242,25 @@ void cpa_chunks_close(cpa_chunks **c)
 
 // ---- Reading, by any thread
 
-static size_t larger(size_t a, size_t b)
+void cpa_chunk_room_add(cpa_chunk_room *room, const cpa_chunks *c)
 {
-    return a > b ? a : b;
+    size_t stored = c->most_stored > c->chunk_bytes ? c->most_stored : c->chunk_bytes;
+    room->stored = stored > room->stored ? stored : room->stored;
+    room->unpacked = c->packed && c->chunk_bytes > room->unpacked ? c->chunk_bytes : room->unpacked;
 }
 
-static size_t stored_room(const cpa_chunks *a, const cpa_chunks *b)
+size_t cpa_chunk_reader_bytes(const cpa_chunk_room *room)
 {
-    size_t of_a = a != NULL ? larger(a->most_stored, a->chunk_bytes) : 0;
-    return larger(of_a, b != NULL ? larger(b->most_stored, b->chunk_bytes) : 0);
+    return room->stored + 2 * room->unpacked;
 }
 
-static size_t unpacked_room(const cpa_chunks *a, const cpa_chunks *b)
-{
-    size_t of_a = a != NULL && a->packed ? a->chunk_bytes : 0;
-    return larger(of_a, b != NULL && b->packed ? b->chunk_bytes : 0);
-}
-
-size_t cpa_chunk_reader_bytes(const cpa_chunks *a, const cpa_chunks *b)
-{
-    return stored_room(a, b) + 2 * unpacked_room(a, b);
-}
-
-cpa_status cpa_chunk_reader_create(const cpa_chunks *a, const cpa_chunks *b, cpa_chunk_reader **out)
+cpa_status cpa_chunk_reader_create(const cpa_chunk_room *room, cpa_chunk_reader **out)
 {
     cpa_status st;
     cpa_chunk_reader *r = NULL;
     CPA_TRY(cpa_alloc(1, sizeof *r, &r));
-    r->room = stored_room(a, b);
-    CPA_TRY(cpa_alloc(r->room, 1, &r->stored));
-    CPA_TRY(cpa_unpacker_create(unpacked_room(a, b), &r->unpacker));
+    CPA_TRY(cpa_alloc(room->stored, 1, &r->stored));
+    CPA_TRY(cpa_unpacker_create(room->unpacked, &r->unpacker));
     *out = r;
     r = NULL;
 cleanup:
@@ -301,7 +278,7 @@ void cpa_chunk_reader_destroy(cpa_chunk_reader **r)
 }
 
 // Reads exactly `n` bytes; NULL or what went wrong.
-static const char *read_bytes(cpa_chunk_reader *r, int fd, uint64_t at, size_t n)
+static const char *read_from(cpa_chunk_reader *r, int fd, uint64_t at, size_t n)
 {
     for (uint8_t *to = r->stored; n > 0;) {
         ssize_t got = pread(fd, to, n < MAX_READ ? n : MAX_READ, (off_t)at);
@@ -319,6 +296,19 @@ static const char *read_bytes(cpa_chunk_reader *r, int fd, uint64_t at, size_t n
         }
     }
     return NULL;
+}
+
+// The same, with a descriptor for the time being.
+static const char *read_bytes(cpa_chunk_reader *r, cpa_source *source, uint64_t at, size_t n)
+{
+    int fd = cpa_source_hold(source);
+    if (fd < 0) {
+        r->error = errno == ESTALE ? 0 : errno;
+        return errno == ESTALE ? "the file was replaced" : "the system cannot read it";
+    }
+    const char *fault = read_from(r, fd, at, n);
+    cpa_source_let_go(source);
+    return fault;
 }
 
 // Where the chunk lies; bytes 0: never written. Contiguous chunks follow each other.
@@ -346,11 +336,11 @@ const char *cpa_chunk_read(cpa_chunk_reader *r, const cpa_chunks *c, int64_t chu
     }
     if (!c->packed) {
         *n_read += (int64_t)n;
-        return begin + n <= place.bytes ? read_bytes(r, c->store->fd, place.at + begin, n)
+        return begin + n <= place.bytes ? read_bytes(r, c->store->source, place.at + begin, n)
                                         : "it is shorter than a chunk";
     }
     *n_read += (int64_t)place.bytes;
-    const char *fault = read_bytes(r, c->store->fd, place.at, place.bytes);
+    const char *fault = read_bytes(r, c->store->source, place.at, place.bytes);
     if (fault == NULL) {
         fault = cpa_unpack(r->unpacker, &c->store->packing, place.mask, r->stored, place.bytes, &whole);
     }
@@ -363,7 +353,11 @@ const char *cpa_chunk_read(cpa_chunk_reader *r, const cpa_chunks *c, int64_t chu
 void cpa_chunk_announce(const cpa_chunks *c, int64_t chunk)
 {
     cpa_h5_place place = place_of(c, chunk);
-    posix_fadvise(c->store->fd, (off_t)place.at, (off_t)place.bytes, POSIX_FADV_WILLNEED);
+    int fd = cpa_source_hold(c->store->source);
+    if (fd >= 0) {
+        posix_fadvise(fd, (off_t)place.at, (off_t)place.bytes, POSIX_FADV_WILLNEED);
+        cpa_source_let_go(c->store->source);
+    }
 }
 
 cpa_status cpa_chunks_same(const cpa_chunks *c)

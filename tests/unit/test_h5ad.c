@@ -352,8 +352,8 @@ static cpa_status add(void *ctx, const cpa_h5ad_block *b)
 {
     sums *s = ctx;
     for (int64_t i = 0; i < b->n; i++) {
-        assert_true(b->value[i] == odd_count(b->major[i], b->minor[i]));
-        s->rows[b->major[i]]++;
+        assert_true(b->value[i] == odd_count(b->cell[i], b->gene[i]));
+        s->rows[b->cell[i]]++;
         s->n++;
     }
     return --s->stop_after == 0 ? cpa_fail(CPA_AGAIN, "enough") : CPA_OK;
@@ -388,6 +388,99 @@ static void parts_of_a_matrix(void **state)
     }
 }
 
+// A list of these files beside the odd ones.
+static cpa_h5ad *open_list(const char *lines)
+{
+    FILE *list = fopen(odd("list.txt"), "w");
+    fputs(lines, list);
+    fclose(list);
+    return open_odd("list.txt");
+}
+
+static cpa_status add_of_any_file(void *ctx, const cpa_h5ad_block *b)
+{
+    sums *s = ctx;
+    for (int64_t i = 0; i < b->n; i++) {
+        assert_true(b->value[i] == odd_count(b->cell[i] % ODD_CELLS, b->gene[i]));
+        s->rows[b->cell[i] / ODD_CELLS]++;
+        s->n++;
+    }
+    return CPA_OK;
+}
+
+static void cells_of_several_files(void **state)
+{
+    (void)state;
+    cpa_h5ad *f = open_list("csr_f4.h5ad\n\n  csc_gzip.h5ad \r\ndense_gzip.h5ad\n");
+    assert_int_equal(cpa_h5ad_scan(f, NULL, 0, 1, add_of_any_file, NULL), CPA_BAD_DATA);
+    assert_says("list.txt: one file is needed here, not a list of 3");
+    assert_int_equal(cpa_h5ad_select(f, NULL, NULL), CPA_OK);
+    enum { ALL = 3 * ODD_CELLS };
+    assert_int_equal(cpa_h5ad_n_cells(f), ALL);
+    assert_int_equal(cpa_h5ad_n_genes(f), ODD_GENES);
+    cpa_matrix_info info;
+    assert_int_equal(cpa_h5ad_matrix_info(f, NULL, &info), CPA_OK);
+    assert_int_equal(info.layout, CPA_LAYOUT_MIXED);
+    assert_int_equal(info.n_cells, ALL);
+    assert_string_equal(info.dtype, "float32");
+    assert_string_equal(info.filters, "mixed");
+    for (int64_t first = 0; first <= ALL; first += 5) {
+        for (int64_t last = first; last <= ALL; last += 7) {
+            sums s = {0};
+            int64_t count[ALL] = {0}, n = 0;
+            assert_int_equal(cpa_h5ad_scan(f, NULL, first, last, add_of_any_file, &s), CPA_OK);
+            assert_int_equal(cpa_h5ad_count(f, NULL, first, last, count), CPA_OK);
+            for (int64_t i = 0; i < last - first; i++) {
+                n += count[i];
+            }
+            assert_int_equal(s.n, n);
+        }
+    }
+    int64_t row;
+    assert_string_equal(cpa_h5ad_cell(f, ODD_CELLS - 1, &row), odd("csr_f4.h5ad"));
+    assert_int_equal(row, ODD_CELLS - 1);
+    assert_string_equal(cpa_h5ad_cell(f, ODD_CELLS, &row), odd("csc_gzip.h5ad"));
+    assert_int_equal(row, 0);
+    cpa_h5ad_raw *raw;
+    const char *why, *which;
+    assert_int_equal(cpa_h5ad_raw_open(f, NULL, &info, &raw, &why, &which), CPA_OK);
+    assert_null(raw);
+    assert_int_equal(info.n_cells, ALL);
+    assert_string_equal(which, odd("csc_gzip.h5ad"));
+    cpa_h5ad_close(&f);
+}
+
+static void columns_of_several_files(void **state)
+{
+    (void)state;
+    cpa_strings columns = {0};
+    cpa_h5ad *f = open_list("columns.h5ad\ncolumns06.h5ad\n");
+    assert_int_equal(cpa_h5ad_select(f, NULL, NULL), CPA_OK);
+    cpa_factor x, one, other;
+    assert_int_equal(cpa_h5ad_factor(f, "obs", "category", &x), CPA_OK);
+    cpa_h5ad *a = open_odd("columns.h5ad"), *b = open_odd("columns06.h5ad");
+    assert_int_equal(cpa_h5ad_factor(a, "obs", "category", &one), CPA_OK);
+    assert_int_equal(cpa_h5ad_factor(b, "obs", "category", &other), CPA_OK);
+    assert_int_equal(x.n, one.n + other.n);
+    for (int64_t i = 0; i < x.n; i++) {
+        const cpa_factor *of = i < one.n ? &one : &other;
+        int32_t code = of->code[i < one.n ? i : i - one.n];
+        assert_true((x.code[i] < 0) == (code < 0));
+        assert_true(code < 0 || strcmp(x.level.s[x.code[i]], of->level.s[code]) == 0);
+    }
+    cpa_factor_fini(&x);
+    cpa_factor_fini(&one);
+    cpa_factor_fini(&other);
+    assert_int_equal(cpa_h5ad_columns(f, "obs", &columns), CPA_OK);
+    assert_true(cpa_strings_find(&columns, "truth") >= 0);
+    assert_int_equal(cpa_h5ad_factor(f, "obs", "truth", &x), CPA_BAD_DATA);
+    assert_says("columns06.h5ad: obs has no column 'truth'");
+    cpa_strings_fini(&columns);
+    cpa_h5ad_close(&a);
+    cpa_h5ad_close(&b);
+    cpa_h5ad_close(&f);
+}
+
 static void nothing_is_left_behind(void **state)
 {
     (void)state;
@@ -407,6 +500,8 @@ int main(void)
         cmocka_unit_test(matrices_that_are_refused),
         cmocka_unit_test(columns_that_are_refused),
         cmocka_unit_test(parts_of_a_matrix),
+        cmocka_unit_test(cells_of_several_files),
+        cmocka_unit_test(columns_of_several_files),
         cmocka_unit_test(nothing_is_left_behind),
     };
     return cmocka_run_group_tests_name("h5ad", tests, make_odd_files, remove_odd_files);

@@ -10,10 +10,10 @@ typedef struct cpa_decoder cpa_decoder;
 
 // What a decoder is made for.
 typedef struct cpa_decoder_plan {
-    cpa_h5ad *file;                         // borrowed: names in messages
-    const cpa_h5ad_raw *raw;                // borrowed
-    const int64_t *indptr;                  // [n_cells+1] of the file, checked, borrowed; NULL when dense
-    int n_threads;                          // 0: as many as OpenMP has
+    cpa_h5ad *file;          // borrowed: names in messages
+    const cpa_h5ad_raw *raw; // borrowed
+    const int64_t *indptr;   // [n_cells+1] of all files, checked, borrowed; may be NULL when all are dense
+    int n_threads;           // 0: as many as OpenMP has
     int64_t max_cells, max_values, longest; // of one call: cells, their stored values; values of one cell
 } cpa_decoder_plan;
 
@@ -42,10 +42,14 @@ bool cpa_decoder_is_busy(cpa_decoder *d);
  *  are of no use. */
 cpa_status cpa_decoder_finish(cpa_decoder *d, cpa_row_stats *stats);
 
-/** Dense: counts the values other than 0 of the cells [first, first + n) and judges them. Fails as cpa_decoder_finish. */
+/** IO when a file of the cells that were read last was replaced, cut or changed since it was opened; says how. */
+cpa_status cpa_decoder_same(const cpa_decoder *d);
+
+/** Of cells that are stored dense: counts the values other than 0 of [first, first + n) and judges them. Fails as
+ *  cpa_decoder_finish. */
 cpa_status cpa_decoder_count(cpa_decoder *d, int64_t first, int64_t n, int64_t *count, cpa_row_stats *stats);
 
-/** BAD_DATA that names the cell, the gene and what is wrong with the count. */
+/** BAD_DATA that names the file, the cell in it, the gene and what is wrong with the count. */
 cpa_status cpa_bad_count(cpa_h5ad *f, const char *path, int64_t cell, int64_t gene, double value);
 
 #endif

@@ -11,21 +11,24 @@ typedef struct cpa_matrix {
     cpa_h5ad *file;    // borrowed
     const char *layer; // borrowed; NULL: X
     const char *name;  // of the layer, "X" for X
-    char *path;        // in the file
+    char *path;        // in the file, of several in the first
     cpa_matrix_info info;
-    cpa_h5ad_raw *raw;    // NULL: only HDF5 itself can read it, because
-    const char *why;      // of this
-    bool is_first_node;    // rank 0 runs here
-    int64_t first, last;  // cells that this rank reads of those that its node reads
-    int64_t *indptr;      // [n_cells+1] where each cell begins, one copy per node
-    int64_t *stored;      // the same of what is stored, when only some genes are used of a CSR matrix; NULL when that is indptr
-    int64_t nnz, longest; // stored values altogether (dense: other than 0; of used genes) and of the largest cell (of all genes)
-    int64_t n_read;       // bytes that this rank has read of it so far
-    bool judged;          // every count has been looked at, and
-    cpa_row_stats stats;  // this was met, over all cells
+    cpa_h5ad_raw *raw;   // NULL: only HDF5 itself can read it, because
+    const char *why;     // of this
+    const char *which;   // in this file; borrowed
+    bool is_first_node;  // rank 0 runs here
+    int64_t first, last; // cells that this rank reads of those that its node reads
+    int64_t *indptr;     // [n_cells+1] where each cell begins, one copy per node
+    int64_t *
+        stored; // the same of what is read, when not all genes that are stored as CSR are used; NULL when that is indptr
+    int64_t nnz,
+        longest; // stored values altogether (dense: other than 0; of used genes) and of the largest cell (of all genes)
+    int64_t n_read;      // bytes that this rank has read of it so far
+    bool judged;         // every count has been looked at, and
+    cpa_row_stats stats; // this was met, over all cells
 } cpa_matrix;
 
-/** Where the cells begin in what is read of a CSR matrix that threads can read; of a dense one, in what becomes of it. */
+/** Where the cells begin in what threads read: as they are stored, of a dense matrix as what becomes of it. */
 static inline const int64_t *cpa_matrix_extent(const cpa_matrix *m)
 {
     return m->stored != NULL ? m->stored : m->indptr;

@@ -44,14 +44,22 @@ void cpa_chunks_close(cpa_chunks **c);
 
 typedef struct cpa_chunk_reader cpa_chunk_reader; // the memory of one thread
 
-/** Room for the chunks of both (either may be NULL). */
-cpa_status cpa_chunk_reader_create(const cpa_chunks *a, const cpa_chunks *b, cpa_chunk_reader **out);
+// What a reader needs: bytes of the largest chunk as it is stored, and as it is unpacked.
+typedef struct cpa_chunk_room {
+    size_t stored, unpacked;
+} cpa_chunk_room;
+
+/** Makes the room enough for these chunks, too. */
+void cpa_chunk_room_add(cpa_chunk_room *room, const cpa_chunks *c);
+
+/** A reader for all chunks that were added to `room`. */
+cpa_status cpa_chunk_reader_create(const cpa_chunk_room *room, cpa_chunk_reader **out);
 
 /** Frees it and sets *r to NULL; NULL-safe. */
 void cpa_chunk_reader_destroy(cpa_chunk_reader **r);
 
-/** Bytes that a reader of both takes. */
-size_t cpa_chunk_reader_bytes(const cpa_chunks *a, const cpa_chunks *b);
+/** Bytes that a reader takes. */
+size_t cpa_chunk_reader_bytes(const cpa_chunk_room *room);
 
 /** The elements [first, last) of a chunk, as they are stored, at *out; borrowed until the reader's next use. Adds the
  *  bytes read from the file to *n_read. Returns NULL, or what is wrong (static). Any thread, a reader each. */
