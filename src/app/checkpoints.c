@@ -9,7 +9,7 @@
 #include "cpa/base/log.h"
 #include "cpa/base/signals.h"
 
-static const double LAYING = 0.02; // seconds of a pause in which the file is laid out, in good time
+static const double LAYING = 0.01; // seconds of a pause in which the file is laid out, in good time
 
 struct cpa_checkpoints {
     cpa_checkpoints_plan plan;
@@ -19,7 +19,10 @@ struct cpa_checkpoints {
     double last_time;     // when the last one was due
     int64_t last_steps;   // steps taken then
     int64_t best_written; // epoch of best.h5
-    double pause;         // seconds that the last one took of training
+    void *best;           // the next one as bytes, NULL until one is made
+    size_t n_best;
+    int64_t best_made;      // its epoch
+    double longest, paused; // seconds of training that the next one takes, at most in one pause and in all
 };
 
 static int64_t steps_of(const cpa_train_state *s)
@@ -53,6 +56,7 @@ void cpa_checkpoints_close(cpa_checkpoints **c)
     if (*c != NULL) {
         cpa_writer_stop(&(*c)->writer);
         cpa_checkpoint_destroy(&(*c)->file);
+        cpa_free(&(*c)->best);
         cpa_free(c);
     }
 }
@@ -64,17 +68,20 @@ static void collect(cpa_checkpoints *c, bool wait, cpa_status *st)
     if (!cpa_writer_take(c->writer, wait, &r)) {
         return;
     }
-    const cpa_runlog_field fields[] = {
-        {.name = "epoch", .number = (double)r.job.epoch}, {.name = "step", .number = (double)r.job.step},
-        {.name = "bytes", .number = (double)r.n},         {.name = "pause_ms", .number = 1e3 * c->pause},
-        {.name = "write_ms", .number = 1e3 * r.seconds},  {.name = "error", .text = r.error}};
+    const cpa_runlog_field fields[] = {{.name = "epoch", .number = (double)r.job.epoch},
+                                       {.name = "step", .number = (double)r.job.step},
+                                       {.name = "bytes", .number = (double)r.n},
+                                       {.name = "pause_ms", .number = 1e3 * r.job.longest},
+                                       {.name = "paused_ms", .number = 1e3 * r.job.paused},
+                                       {.name = "write_ms", .number = 1e3 * r.seconds},
+                                       {.name = "error", .text = r.error}};
     if (r.error[0] == '\0') {
         cpa_rundir_settle(c->plan.dir);
-        cpa_runlog_note(c->plan.log, "checkpoint", fields, 5);
+        cpa_runlog_note(c->plan.log, "checkpoint", fields, 6);
         return;
     }
     c->best_written = -1;
-    cpa_runlog_note(c->plan.log, "checkpoint_failed", fields, 6);
+    cpa_runlog_note(c->plan.log, "checkpoint_failed", fields, 7);
     if (st != NULL) {
         *st = cpa_fail(CPA_IO, "the checkpoint on which to stop was not written: %s", r.error);
     } else {
@@ -100,6 +107,27 @@ cleanup:
     return st;
 }
 
+// Makes best.h5 of the best state, unless it is there.
+static cpa_status make_best(cpa_checkpoints *c, const cpa_train_state *s)
+{
+    cpa_status st = CPA_OK;
+    if (c->best != NULL && c->best_made == s->at.best_epoch) {
+        return CPA_OK;
+    }
+    cpa_free(&c->best);
+    CPA_TRY(cpa_modelfile_image(s->params, s->best, c->plan.meta, &c->best, &c->n_best));
+    c->best_made = s->at.best_epoch;
+cleanup:
+    return st;
+}
+
+static void note_pause(cpa_checkpoints *c, double since)
+{
+    double seconds = cpa_seconds() - since;
+    c->longest = seconds > c->longest ? seconds : c->longest;
+    c->paused += seconds;
+}
+
 // Copies the state and hands it to the writer, which must be idle.
 static cpa_status begin_write(cpa_checkpoints *c, const cpa_train_state *s)
 {
@@ -111,13 +139,19 @@ static cpa_status begin_write(cpa_checkpoints *c, const cpa_train_state *s)
     CPA_TRY(lay(c, s, INFINITY));
     CPA_TRY(cpa_checkpoint_take(c->file, s));
     if (s->at.best_epoch != c->best_written) {
-        CPA_TRY(cpa_modelfile_image(s->params, s->best, c->plan.meta, &job.best, &job.n_best));
+        CPA_TRY(make_best(c, s));
+        job.best = c->best;
+        job.n_best = c->n_best;
+        c->best = NULL;
         c->best_written = s->at.best_epoch;
     }
+    note_pause(c, start);
+    job.longest = c->longest;
+    job.paused = c->paused;
+    c->longest = c->paused = 0;
     job.file = c->file;
     cpa_checkpoint_name(job.epoch, job.step, job.name);
     cpa_writer_submit(c->writer, &job);
-    c->pause = cpa_seconds() - start;
 cleanup:
     return st;
 }
@@ -129,6 +163,21 @@ static bool is_due(const cpa_checkpoints *c, const cpa_train_state *s, double sh
            (c->plan.every_seconds > 0 && cpa_seconds() - c->last_time >= share * c->plan.every_seconds);
 }
 
+// What can be done before a checkpoint is due, a little in each pause.
+static cpa_status prepare(cpa_checkpoints *c, const cpa_train_state *s)
+{
+    cpa_status st = CPA_OK;
+    double start = cpa_seconds();
+    if (!c->is_laid) {
+        CPA_TRY(lay(c, s, LAYING));
+    } else if (s->at.best_epoch != c->best_written) {
+        CPA_TRY(make_best(c, s));
+    }
+    note_pause(c, start);
+cleanup:
+    return st;
+}
+
 // Rank 0's work when training goes on.
 static void write_if_due(cpa_checkpoints *c, const cpa_train_state *s)
 {
@@ -136,8 +185,8 @@ static void write_if_due(cpa_checkpoints *c, const cpa_train_state *s)
     collect(c, false, NULL);
     if (is_due(c, s, 1)) {
         st = cpa_writer_is_idle(c->writer) ? begin_write(c, s) : CPA_OK;
-    } else if (!c->is_laid && is_due(c, s, 0.5)) {
-        st = lay(c, s, LAYING);
+    } else if (is_due(c, s, 0.5)) {
+        st = prepare(c, s);
     }
     if (st != CPA_OK) {
         cpa_warn("a checkpoint was not written: %s; training goes on, and older ones stay", cpa_message());

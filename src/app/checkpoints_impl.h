@@ -23,6 +23,7 @@ typedef struct cpa_write_job {
     int64_t epoch, step;
     void *best; // becomes best.h5; NULL: the one that is there stays
     size_t n_best;
+    double longest, paused; // seconds that training stood still for it, at most at a time and in all
 } cpa_write_job;
 
 // What became of it.

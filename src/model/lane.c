@@ -9,10 +9,13 @@ cpa_status cpa_model_autoencoder_grad(cpa_model *m, const cpa_lane_plan *plan)
     cpa_mat dz = cpa_mat_head(m->dz, m->n), dh = cpa_mlp_dhidden(&m->decoder, m->n);
     CPA_TRY(cpa_likelihood_loss(m, (cpa_real)(1.0 / (double)plan->n_cells)));
     CPA_TRY(cpa_likelihood_head_grad(m, dh));
+    CPA_TRY(cpa_model_reached(plan, 1));
     CPA_TRY(cpa_mlp_grad(&m->decoder, (cpa_input){.x = cpa_mat_head(m->z, m->n)}, dh, true, false, false, dz));
+    CPA_TRY(cpa_model_reached(plan, 2));
     CPA_TRY(cpa_latent_embedding_grad(m, dz));
     CPA_TRY(cpa_op_axpby(m->be, cpa_mat_head(m->dz_basal, m->n), 1, dz, 1));
     CPA_TRY(cpa_latent_encoder_grad(m, plan));
+    CPA_TRY(cpa_model_reached(plan, 3));
 cleanup:
     return st;
 }
@@ -43,6 +46,16 @@ static cpa_status accuracies(cpa_model *m, const cpa_batch *batch, double *sums)
     }
 cleanup:
     return st;
+}
+
+void cpa_model_pieces(const cpa_model *m, cpa_range piece[CPA_MODEL_PIECES])
+{
+    int64_t heads = m->t.p[m->decoder.out_weight].at, encoder = m->t.p[m->encoder.layer[0].weight].at,
+            adversaries = m->t.begin[CPA_GROUP_ADVERSARY];
+    piece[0] = (cpa_range){heads, encoder - heads};
+    piece[1] = (cpa_range){0, heads};
+    piece[2] = (cpa_range){encoder, adversaries - encoder};
+    piece[3] = (cpa_range){adversaries, m->t.n_grad - adversaries};
 }
 
 cpa_status cpa_model_no_lane(cpa_model *m, double *sums)

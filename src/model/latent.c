@@ -192,6 +192,7 @@ cpa_status cpa_latent_encoder_grad(cpa_model *m, const cpa_lane_plan *plan)
     } else {
         CPA_TRY(cpa_mlp_output_grad(&m->encoder, dh, rows(m, m->dz_basal), true, false));
     }
+    CPA_TRY(cpa_model_reached(plan, 2));
     CPA_TRY(cpa_mlp_grad(&m->encoder, (cpa_input){.csr = &m->batch.x}, dh, true, false, false, CPA_NO_MAT));
 cleanup:
     return st;

@@ -84,6 +84,12 @@ static inline int cpa_first_perturbation(const cpa_model *m)
     return m->config.control_zero ? 2 : 1;
 }
 
+/** Says that pieces of the gradient arena are final, to whom it concerns. */
+static inline cpa_status cpa_model_reached(const cpa_lane_plan *plan, int n_pieces)
+{
+    return plan->final ? plan->final(plan->final_ctx, n_pieces) : CPA_OK;
+}
+
 /** Uploads a batch. */
 cpa_status cpa_model_load(cpa_model *m, const cpa_batch *batch);
 

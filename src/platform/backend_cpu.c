@@ -43,6 +43,7 @@ cpa_status cpa_backend_create_cpu(cpa_backend **out)
     cpa_status st = cpa_alloc(1, sizeof *cpu, &cpu);
     if (st == CPA_OK) {
         cpa_cpu_init(cpu, "cpu", &cpa_cpu_ops, destroy);
+        cpu->base.is_host = true;
         *out = &cpu->base;
     }
     return st;

@@ -1,5 +1,6 @@
 // Owns: the choice between the communicators, and what holds for all of them: checks, and a deadline for every wait.
 // Must never call MPI: a program that was not launched by mpirun or srun does not touch it.
+#include <limits.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -174,6 +175,18 @@ cpa_status cpa_comm_allgather(cpa_comm *comm, const void *mine, void *out, size_
     return waited(comm->ops->allgather(comm, mine, out, bytes));
 }
 
+cpa_status cpa_comm_add_reals(cpa_comm *comm, cpa_real *v, int64_t n)
+{
+    cpa_watch_begin("sum", -1);
+    return waited(comm->ops->add_reals(comm, v, n));
+}
+
+cpa_status cpa_comm_add_f64(cpa_comm *comm, double *v, int64_t n)
+{
+    cpa_watch_begin("sum", -1);
+    return waited(comm->ops->add_f64(comm, v, n));
+}
+
 static cpa_status check_peer(const cpa_comm *comm, const char *act, int peer)
 {
     if (peer < 0 || peer >= comm->size || peer == comm->rank) {
@@ -183,16 +196,71 @@ static cpa_status check_peer(const cpa_comm *comm, const char *act, int peer)
     return CPA_OK;
 }
 
-cpa_status cpa_comm_exchange(cpa_comm *comm, int to, const cpa_parcel *send, int n_send, int from,
-                             const cpa_parcel *recv, int n_recv)
+cpa_status cpa_flight_create(cpa_comm *comm, int64_t n_messages, size_t bytes, cpa_flight **out)
 {
-    cpa_status st = check_peer(comm, "send to", to);
-    st = st == CPA_OK ? check_peer(comm, "receive from", from) : st;
-    if (st != CPA_OK) {
-        return st;
+    cpa_status st = CPA_OK;
+    int64_t room = n_messages * (int64_t)(1 + bytes / comm->piece);
+    CPA_REQUIRE(room >= 0 && room <= INT_MAX, CPA_INTERNAL, "%lld messages under way at once", (long long)room);
+    CPA_TRY(comm->ops->flight_create(comm, (int)room, out));
+cleanup:
+    return st;
+}
+
+void cpa_flight_destroy(cpa_flight **flight)
+{
+    if (*flight != NULL) {
+        (*flight)->comm->ops->flight_destroy(*flight);
+        *flight = NULL;
     }
-    cpa_watch_begin("exchanging", from);
-    return waited(comm->ops->exchange(comm, to, send, n_send, from, recv, n_recv));
+}
+
+// Starts the pieces of a message.
+static cpa_status start(cpa_flight *f, bool sends, int peer, int tag, void *buf, size_t bytes)
+{
+    cpa_status st;
+    const cpa_comm *comm = f->comm;
+    CPA_TRY(check_peer(comm, sends ? "send to" : "receive from", peer));
+    for (size_t done = 0, n; done < bytes; done += n) {
+        n = bytes - done < comm->piece ? bytes - done : comm->piece;
+        CPA_REQUIRE(f->n < f->room, CPA_INTERNAL, "rank %d has room for %d messages at once, not for more", comm->rank,
+                    f->room);
+        CPA_TRY(comm->ops->flight_start(f, sends, peer, tag, (char *)buf + done, n));
+        f->peer[f->n++] = peer;
+    }
+cleanup:
+    return st;
+}
+
+cpa_status cpa_flight_send(cpa_flight *flight, int peer, int tag, const void *buf, size_t bytes)
+{
+    return start(flight, true, peer, tag, (void *)(uintptr_t)buf, bytes);
+}
+
+cpa_status cpa_flight_receive(cpa_flight *flight, int peer, int tag, void *buf, size_t bytes)
+{
+    return start(flight, false, peer, tag, buf, bytes);
+}
+
+cpa_status cpa_flight_test(cpa_flight *flight, bool *over)
+{
+    cpa_status st = CPA_OK;
+    *over = flight->n == 0;
+    if (!*over) {
+        st = flight->comm->ops->flight_test(flight, over);
+        flight->n = *over ? 0 : flight->n;
+    }
+    return st;
+}
+
+cpa_status cpa_flight_wait(cpa_flight *flight)
+{
+    cpa_status st = CPA_OK;
+    for (int i = 0; i < flight->n && st == CPA_OK; i++) {
+        cpa_watch_begin("exchanging", flight->peer[i]);
+        st = waited(flight->comm->ops->flight_wait(flight, i));
+    }
+    flight->n = 0;
+    return st;
 }
 
 cpa_status cpa_comm_agree(cpa_comm *comm, cpa_status mine)

@@ -7,7 +7,7 @@
 
 #include "cpa/platform/comm.h"
 
-// Arguments are checked by comm.c before a slot is called; every slot is required.
+// Arguments are checked by comm.c before a slot is called; every slot is required, but where flight_create always fails.
 typedef struct cpa_comm_ops {
     const char *name;
     void (*destroy)(cpa_comm *comm);
@@ -19,8 +19,13 @@ typedef struct cpa_comm_ops {
     cpa_status (*sum_i64)(cpa_comm *comm, int64_t *v, int n);
     cpa_status (*max_f64)(cpa_comm *comm, double *v, int n);
     cpa_status (*allgather)(cpa_comm *comm, const void *mine, void *out, size_t bytes);
-    cpa_status (*exchange)(cpa_comm *comm, int to, const cpa_parcel *send, int n_send, int from, const cpa_parcel *recv,
-                           int n_recv);
+    cpa_status (*add_reals)(cpa_comm *comm, cpa_real *v, int64_t n);
+    cpa_status (*add_f64)(cpa_comm *comm, double *v, int64_t n);
+    cpa_status (*flight_create)(cpa_comm *comm, int room, cpa_flight **out);
+    void (*flight_destroy)(cpa_flight *flight);
+    cpa_status (*flight_start)(cpa_flight *flight, bool sends, int peer, int tag, void *buf, size_t bytes);
+    cpa_status (*flight_test)(cpa_flight *flight, bool *over);
+    cpa_status (*flight_wait)(cpa_flight *flight, int i);
     cpa_status (*agree)(cpa_comm *comm, cpa_status mine);
     cpa_status (*shared_alloc)(cpa_comm *comm, size_t bytes, void **out);
     void (*shared_free)(cpa_comm *comm, void *ptr);
@@ -33,6 +38,13 @@ struct cpa_comm {
     int rank, size, node_rank, node_size;
     bool is_part; // of another one
     size_t piece; // largest message in bytes; longer ones are cut, because MPI counts are ints
+};
+
+// First member of what an implementation has under way.
+struct cpa_flight {
+    cpa_comm *comm;
+    int n, room; // messages, pieces of longer ones counting
+    int *peer;   // [room] of each
 };
 
 /** One process without MPI. */

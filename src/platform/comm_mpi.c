@@ -17,9 +17,7 @@
 enum {
     MESSAGE_BYTES = 64 * 1024, // longest message that cpa_comm_agree carries, longer ones are cut
     PIECE_BYTES = 1024 * 1024 * 1024,
-    REST_NS = 5000000,    // between two looks of a rank that rests
-    EXCHANGE_TAG = 32767, // of cpa_comm_exchange; no other message uses it
-    MAX_REQUESTS = 1024,
+    REST_NS = 5000000, // between two looks of a rank that rests
 };
 
 // Memory of the node; a list, because a window has to be found by its address.
@@ -131,52 +129,123 @@ cleanup:
     return st;
 }
 
-// What is under way between two ranks.
-typedef struct transfer {
-    MPI_Request request[MAX_REQUESTS];
-    size_t bytes[MAX_REQUESTS];
-    int n;
-} transfer;
-
-// Starts the pieces of a message, which goes to the peer or comes from it.
-static cpa_status start_message(cpa_comm *comm, const cpa_parcel *message, bool sends, int peer, transfer *t)
+// Adds n numbers in place, in pieces whose counts MPI can take.
+static cpa_status add(cpa_comm *comm, void *v, int64_t n, MPI_Datatype type, size_t size)
 {
     cpa_status st = CPA_OK;
-    for (size_t done = 0; done < message->bytes; done += t->bytes[t->n++]) {
-        CPA_REQUIRE(t->n < MAX_REQUESTS, CPA_INTERNAL, "rank %d exchanges more than %d messages at once", comm->rank,
-                    MAX_REQUESTS);
-        char *at = (char *)message->buf + done;
-        size_t bytes = t->bytes[t->n] = piece_at(comm, done, message->bytes);
-        MPI_Request *request = &t->request[t->n];
-        int rc = sends ? MPI_Isend(at, (int)bytes, MPI_BYTE, peer, EXCHANGE_TAG, self_of(comm)->world, request)
-                       : MPI_Irecv(at, (int)bytes, MPI_BYTE, peer, EXCHANGE_TAG, self_of(comm)->world, request);
-        CPA_TRY(mpi_status(rc, sends ? "MPI_Isend" : "MPI_Irecv"));
+    int64_t most = (int64_t)(comm->piece / size);
+    for (int64_t done = 0, k; done < n; done += k) {
+        k = n - done < most ? n - done : most;
+        CPA_TRY(mpi_status(
+            MPI_Allreduce(MPI_IN_PLACE, (char *)v + (size_t)done * size, (int)k, type, MPI_SUM, self_of(comm)->world),
+            "MPI_Allreduce"));
     }
 cleanup:
     return st;
 }
 
-static cpa_status mpi_exchange(cpa_comm *comm, int to, const cpa_parcel *send, int n_send, int from,
-                               const cpa_parcel *recv, int n_recv)
+static cpa_status mpi_add_reals(cpa_comm *comm, cpa_real *v, int64_t n)
+{
+    return add(comm, v, n, sizeof *v == sizeof(float) ? MPI_FLOAT : MPI_DOUBLE, sizeof *v);
+}
+
+static cpa_status mpi_add_f64(cpa_comm *comm, double *v, int64_t n)
+{
+    return add(comm, v, n, MPI_DOUBLE, sizeof *v);
+}
+
+typedef struct mpi_flight {
+    cpa_flight base;
+    MPI_Request *request; // [room]
+    MPI_Status *status;   // [room]
+    size_t *bytes;        // [room] that are received, SENT: none
+} mpi_flight;
+
+static const size_t SENT = SIZE_MAX;
+
+static mpi_flight *under_way(cpa_flight *flight)
+{
+    return (mpi_flight *)(void *)flight;
+}
+
+static void mpi_flight_destroy(cpa_flight *flight)
+{
+    mpi_flight *f = under_way(flight);
+    cpa_free(&f->base.peer);
+    cpa_free(&f->request);
+    cpa_free(&f->status);
+    cpa_free(&f->bytes);
+    cpa_free(&f);
+}
+
+static cpa_status mpi_flight_create(cpa_comm *comm, int room, cpa_flight **out)
 {
     cpa_status st = CPA_OK;
-    transfer t;
-    t.n = 0;
-    for (int i = 0; i < n_recv; i++) {
-        CPA_TRY(start_message(comm, &recv[i], false, from, &t));
+    mpi_flight *f = NULL;
+    CPA_TRY(cpa_alloc(1, sizeof *f, &f));
+    f->base = (cpa_flight){.comm = comm, .room = room};
+    CPA_TRY(cpa_alloc((size_t)room, sizeof *f->base.peer, &f->base.peer));
+    CPA_TRY(cpa_alloc((size_t)room, sizeof *f->request, &f->request));
+    CPA_TRY(cpa_alloc((size_t)room, sizeof *f->status, &f->status));
+    CPA_TRY(cpa_alloc((size_t)room, sizeof *f->bytes, &f->bytes));
+    *out = &f->base;
+    f = NULL;
+cleanup:
+    if (f != NULL) {
+        mpi_flight_destroy(&f->base);
     }
-    int received = t.n;
-    for (int i = 0; i < n_send; i++) {
-        CPA_TRY(start_message(comm, &send[i], true, to, &t));
+    return st;
+}
+
+static cpa_status mpi_flight_start(cpa_flight *flight, bool sends, int peer, int tag, void *buf, size_t bytes)
+{
+    mpi_flight *f = under_way(flight);
+    MPI_Comm world = self_of(flight->comm)->world;
+    MPI_Request *request = &f->request[flight->n];
+    f->bytes[flight->n] = sends ? SENT : bytes;
+    return sends ? mpi_status(MPI_Isend(buf, (int)bytes, MPI_BYTE, peer, tag, world, request), "MPI_Isend")
+                 : mpi_status(MPI_Irecv(buf, (int)bytes, MPI_BYTE, peer, tag, world, request), "MPI_Irecv");
+}
+
+// Whether as much has arrived as was expected.
+static cpa_status check_length(const mpi_flight *f, int i, const MPI_Status *done)
+{
+    cpa_status st = CPA_OK;
+    int count = 0;
+    if (f->bytes[i] == SENT) {
+        return CPA_OK;
     }
-    for (int i = 0; i < t.n; i++) {
-        MPI_Status done;
-        int count = 0;
-        CPA_TRY(mpi_status(MPI_Wait(&t.request[i], &done), "MPI_Wait"));
-        CPA_TRY(mpi_status(i < received ? MPI_Get_count(&done, MPI_BYTE, &count) : MPI_SUCCESS, "MPI_Get_count"));
-        CPA_REQUIRE(i >= received || (size_t)count == t.bytes[i], CPA_INTERNAL,
-                    "rank %d expected %zu bytes from rank %d and got %d", comm->rank, t.bytes[i], from, count);
+    CPA_TRY(mpi_status(MPI_Get_count(done, MPI_BYTE, &count), "MPI_Get_count"));
+    CPA_REQUIRE((size_t)count == f->bytes[i], CPA_INTERNAL, "rank %d expected %zu bytes from rank %d and got %d",
+                f->base.comm->rank, f->bytes[i], f->base.peer[i], count);
+cleanup:
+    return st;
+}
+
+static cpa_status mpi_flight_test(cpa_flight *flight, bool *over)
+{
+    cpa_status st = CPA_OK;
+    mpi_flight *f = under_way(flight);
+    int all = 0, rc = MPI_Testall(flight->n, f->request, &all, f->status);
+    for (int i = 0; rc == MPI_ERR_IN_STATUS && i < flight->n; i++) {
+        int own = f->status[i].MPI_ERROR;
+        rc = own != MPI_SUCCESS && own != MPI_ERR_PENDING ? own : rc;
     }
+    CPA_TRY(mpi_status(rc, "MPI_Testall"));
+    for (int i = 0; all && i < flight->n; i++) {
+        CPA_TRY(check_length(f, i, &f->status[i]));
+    }
+    *over = all != 0;
+cleanup:
+    return st;
+}
+
+static cpa_status mpi_flight_wait(cpa_flight *flight, int i)
+{
+    cpa_status st = CPA_OK;
+    mpi_flight *f = under_way(flight);
+    CPA_TRY(mpi_status(MPI_Wait(&f->request[i], &f->status[i]), "MPI_Wait"));
+    CPA_TRY(check_length(f, i, &f->status[i]));
 cleanup:
     return st;
 }
@@ -337,7 +406,13 @@ static const cpa_comm_ops mpi_ops = {
     .sum_i64 = mpi_sum_i64,
     .max_f64 = mpi_max_f64,
     .allgather = mpi_allgather,
-    .exchange = mpi_exchange,
+    .add_reals = mpi_add_reals,
+    .add_f64 = mpi_add_f64,
+    .flight_create = mpi_flight_create,
+    .flight_destroy = mpi_flight_destroy,
+    .flight_start = mpi_flight_start,
+    .flight_test = mpi_flight_test,
+    .flight_wait = mpi_flight_wait,
     .agree = mpi_agree,
     .shared_alloc = mpi_shared_alloc,
     .shared_free = mpi_shared_free,

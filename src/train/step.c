@@ -18,8 +18,12 @@ struct cpa_stepper {
     cpa_batch *batch, *mixed; // the latter only with mixup
     int32_t *partner;
     cpa_tree *tree;
-    cpa_real *grad;           // host copy of the gradient arena, only with several lanes
-    double *lane_sums, *sums; // the model's, then the news
+    cpa_real *grad; // the gradient arena, or where the host cannot see it `copy`; only with several lanes
+    cpa_real *copy; // of the gradient arena
+    cpa_range range[CPA_TREE_RANGES];             // what the step's sum covers, in the order in which it becomes final
+    int n_ranges, end_of_piece[CPA_MODEL_PIECES]; // ranges up to each piece of the model
+    int n_fetched;                                // ranges of the lane that are in `grad`
+    double *lane_sums, *sums;                     // the model's, then the news
     int first_lane, end_lane;
     double summing; // seconds of the last sum over ranks
 };
@@ -46,8 +50,14 @@ cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out)
     cpa_lane_range(lanes, cpa_comm_size(parts->comm), cpa_comm_rank(parts->comm), &s->first_lane, &s->end_lane);
     if (lanes > 1) {
         int64_t n = cpa_model_params(parts->model)->n_grad;
-        CPA_TRY(cpa_alloc((size_t)n, sizeof *s->grad, &s->grad));
-        CPA_TRY(cpa_tree_create(parts->comm, lanes, n, n_sums, &s->tree));
+        cpa_reduce how;
+        s->grad = cpa_backend_host(parts->be, cpa_model_params(parts->model)->grad);
+        if (!s->grad) {
+            CPA_TRY(cpa_alloc((size_t)n, sizeof *s->copy, &s->copy));
+            s->grad = s->copy;
+        }
+        CPA_TRY(cpa_reduce_of(parts->config->reduce, &how));
+        CPA_TRY(cpa_tree_create(parts->comm, how, lanes, n, n_sums, &s->tree));
     }
     *out = s;
     s = NULL;
@@ -63,7 +73,7 @@ void cpa_stepper_destroy(cpa_stepper **s)
         cpa_batch_destroy(&(*s)->mixed);
         cpa_free(&(*s)->partner);
         cpa_tree_destroy(&(*s)->tree);
-        cpa_free(&(*s)->grad);
+        cpa_free(&(*s)->copy);
         cpa_free(&(*s)->sums);
         cpa_free(&(*s)->lane_sums);
         cpa_free(s);
@@ -111,28 +121,73 @@ cleanup:
     return st;
 }
 
-// Copies the spans of the gradient arena between the backend and the host.
-static cpa_status copy_spans(cpa_stepper *s, const cpa_range *span, int n, bool to_host)
+// What the phase sums, cut where the model's gradients become final one piece after another.
+static void list_ranges(cpa_stepper *s, const cpa_phase *phase)
+{
+    cpa_range piece[CPA_MODEL_PIECES], span[3];
+    int n_spans = cpa_optimizer_spans(cpa_model_params(s->p.model), phase, span);
+    cpa_model_pieces(s->p.model, piece);
+    s->n_ranges = 0;
+    for (int k = 0; k < CPA_MODEL_PIECES; k++) {
+        int64_t from = piece[k].offset, to = from + piece[k].length;
+        for (int i = 0; i < n_spans; i++) {
+            int64_t begin = span[i].offset > from ? span[i].offset : from, end = span[i].offset + span[i].length;
+            end = end < to ? end : to;
+            if (begin < end) {
+                s->range[s->n_ranges++] = (cpa_range){begin, end - begin};
+            }
+        }
+        s->end_of_piece[k] = s->n_ranges;
+    }
+}
+
+// Copies ranges of the gradient arena between the backend and the host, where the host has a copy.
+static cpa_status copy_ranges(cpa_stepper *s, int first, int end, bool to_host)
 {
     cpa_status st = CPA_OK;
     cpa_params *t = cpa_model_params(s->p.model);
-    for (int i = 0; i < n; i++) {
-        cpa_dev_real *dev = cpa_real_at(t->grad, span[i].offset);
-        cpa_real *host = s->grad + span[i].offset;
-        size_t bytes = (size_t)span[i].length * sizeof *host;
+    for (int i = first; i < end && s->copy; i++) {
+        cpa_dev_real *dev = cpa_real_at(t->grad, s->range[i].offset);
+        cpa_real *host = s->copy + s->range[i].offset;
+        size_t bytes = (size_t)s->range[i].length * sizeof *host;
         CPA_TRY(to_host ? cpa_op_download(s->p.be, host, dev, bytes) : cpa_op_upload(s->p.be, dev, host, bytes));
     }
 cleanup:
     return st;
 }
 
-// A lane and its gradients on the host.
-static cpa_status fetch_lane(cpa_stepper *s, int lane, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan,
-                             const cpa_range *span, int n_spans)
+// The lane's ranges before `end` on the host.
+static cpa_status fetch(cpa_stepper *s, int end)
 {
     cpa_status st = CPA_OK;
-    CPA_TRY(run_lane(s, lane, step, plan, phase->mixup_alpha, s->lane_sums));
-    CPA_TRY(copy_spans(s, span, n_spans, true));
+    CPA_TRY(copy_ranges(s, s->n_fetched, end, true));
+    s->n_fetched = end > s->n_fetched ? end : s->n_fetched;
+cleanup:
+    return st;
+}
+
+// Pieces of the last lane's gradients are final: they may travel while the others are computed.
+static cpa_status send_ahead(void *ctx, int n_pieces)
+{
+    cpa_status st = CPA_OK;
+    cpa_stepper *s = ctx;
+    int n = s->end_of_piece[n_pieces - 1];
+    CPA_TRY(fetch(s, n));
+    CPA_TRY(cpa_tree_ahead(s->tree, s->grad, n));
+cleanup:
+    return st;
+}
+
+// A lane and its gradients on the host.
+static cpa_status fetch_lane(cpa_stepper *s, int lane, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan)
+{
+    cpa_status st = CPA_OK;
+    cpa_lane_plan of_lane = *plan;
+    of_lane.final = lane + 1 == s->end_lane ? send_ahead : NULL;
+    of_lane.final_ctx = s;
+    s->n_fetched = 0;
+    CPA_TRY(run_lane(s, lane, step, &of_lane, phase->mixup_alpha, s->lane_sums));
+    CPA_TRY(fetch(s, s->n_ranges));
 cleanup:
     return st;
 }
@@ -148,24 +203,23 @@ static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase
         return st;
     }
     int n_sums = cpa_model_n_sums(s->p.model);
-    cpa_range span[3];
-    int n_spans = cpa_optimizer_spans(cpa_model_params(s->p.model), phase, span);
-    CPA_TRY(cpa_tree_begin(s->tree, span, n_spans));
+    list_ranges(s, phase);
+    CPA_TRY(cpa_tree_begin(s->tree, s->range, s->n_ranges));
     for (int lane = s->first_lane; lane < s->end_lane; lane++) {
         bool is_last = lane + 1 == s->end_lane;
-        mine = mine == CPA_OK ? fetch_lane(s, lane, step, phase, plan, span, n_spans) : mine;
+        mine = mine == CPA_OK ? fetch_lane(s, lane, step, phase, plan) : mine;
         s->lane_sums[n_sums + WANT_STOP] = is_last && cpa_stop_wanted();
         s->lane_sums[n_sums + FAILED] = is_last && mine != CPA_OK;
         CPA_TRY(cpa_tree_add(s->tree, lane, s->grad, s->lane_sums));
     }
     double since = cpa_seconds();
-    CPA_TRY(cpa_tree_finish(s->tree, s->p.comm, s->grad, s->sums));
+    CPA_TRY(cpa_tree_finish(s->tree, s->grad, s->sums));
     s->summing = cpa_seconds() - since;
     *stop = s->sums[n_sums + WANT_STOP] > 0;
     if (s->sums[n_sums + FAILED] > 0) {
         return cpa_comm_agree(s->p.comm, mine);
     }
-    CPA_TRY(copy_spans(s, span, n_spans, false));
+    CPA_TRY(copy_ranges(s, 0, s->n_ranges, false));
 cleanup:
     return st;
 }

@@ -45,6 +45,18 @@ done
 equal sample1 alone
 [ "$(wc -l <sample1/history.csv)" -eq 4 ] || fail "not two epochs and a validation in $(cat sample1/history.csv)"
 
+# Added over ranks in MPI's own order: one rank has nothing to add, several come close. A run keeps to its way.
+for n in 1 2 3; do
+    train $n mpi$n "$sample" --lanes 4 --reduce mpi
+    grep -q '^reduce: mpi$' mpi$n/config.yaml || fail "the way of the sum is not in mpi$n/config.yaml"
+    paste -d, sample1/history.csv mpi$n/history.csv |
+        awk -F, 'NR > 1 { d = $3 - $(NF / 2 + 3); if (d < 0) d = -d; if (!($3 > 0) || d > 1e-4 * $3) bad = 1 } END { exit bad }' ||
+        fail "the losses of mpi$n are far from those of the tree: $(cat mpi$n/history.csv)"
+done
+equal sample1 mpi1
+"$CPA_HPC" train "$sample" --out mpi1 --max-epochs 2 --train-metrics-every 2 --lanes 4 --reduce tree --resume --quiet 2>err
+[ $? -eq 78 ] && grep -q "was begun with --reduce 'mpi', not 'tree'" err || fail "another way of the sum: $(cat err)"
+
 # The same counts in every layout, without a split.
 small=(--lanes 4 --train-size 0.9 --n-latent 16 --n-hidden-encoder 32 --n-hidden-decoder 32)
 for n in 1 2 3 4; do

@@ -136,6 +136,33 @@ static void sums_are_exact(void **state)
     assert_true(d[0] == -1.0 && d[1] == (double)((size - 1) * (size - 1)) && d[2] == 0x1p-1060);
 }
 
+static void sums_of_reals_are_the_same_everywhere(void **state)
+{
+    (void)state;
+    enum { N = 1001 };
+    cpa_real v[N], *all = NULL;
+    double d[N];
+    for (int p = 0; p < N_PIECES; p++) {
+        comm->piece = pieces[p];
+        for (int i = 0; i < N; i++) {
+            v[i] = (cpa_real)(rank + 1) / (cpa_real)(i + 3);
+            d[i] = i == 0 ? (double)rank : 0x1p60;
+        }
+        assert_int_equal(cpa_comm_add_reals(comm, v, N), CPA_OK);
+        assert_int_equal(cpa_comm_add_f64(comm, d, N), CPA_OK);
+        assert_true(d[0] == size * (size - 1) / 2.0 && d[N - 1] == 0x1p60 * size);
+        assert_true(v[0] > 0.999 * size * (size + 1) / 6 && v[0] < 1.001 * size * (size + 1) / 6);
+        comm->piece = (size_t)1 << 30;
+        assert_int_equal(cpa_alloc((size_t)size, sizeof v, &all), CPA_OK);
+        assert_int_equal(cpa_comm_allgather(comm, v, all, sizeof v), CPA_OK);
+        for (int r = 0; r < size; r++) {
+            assert_memory_equal(all + r * N, v, sizeof v);
+        }
+        cpa_free(&all);
+    }
+    assert_int_equal(cpa_comm_add_reals(comm, v, 0), CPA_OK);
+}
+
 static void messages_arrive_whole_and_in_order(void **state)
 {
     (void)state;
@@ -143,25 +170,76 @@ static void messages_arrive_whole_and_in_order(void **state)
         skip();
     }
     unsigned char *out = NULL, *in = NULL;
+    cpa_flight *flight = NULL;
+    size_t longest = lengths[N_LENGTHS - 1];
     int to = (rank + 1) % size, from = (rank + size - 1) % size;
-    assert_int_equal(cpa_alloc(N_LENGTHS * lengths[N_LENGTHS - 1], 1, &out), CPA_OK);
-    assert_int_equal(cpa_alloc(N_LENGTHS * lengths[N_LENGTHS - 1], 1, &in), CPA_OK);
-    for (int p = 0; p < N_PIECES; p++) {
-        cpa_parcel send[N_LENGTHS], recv[N_LENGTHS];
-        comm->piece = pieces[p];
+    assert_int_equal(cpa_alloc(N_LENGTHS * longest, 1, &out), CPA_OK);
+    assert_int_equal(cpa_alloc(N_LENGTHS * longest, 1, &in), CPA_OK);
+    for (int p = 0; p < 2 * N_PIECES; p++) {
+        bool over = false;
+        comm->piece = pieces[p / 2];
+        assert_int_equal(cpa_flight_create(comm, 2 * N_LENGTHS, longest, &flight), CPA_OK);
         for (int k = 0; k < N_LENGTHS; k++) {
-            send[k] = (cpa_parcel){out + (size_t)k * lengths[N_LENGTHS - 1], lengths[k]};
-            recv[k] = (cpa_parcel){in + (size_t)k * lengths[N_LENGTHS - 1], lengths[k]};
-            fill(send[k].buf, lengths[k], rank + k);
-            memset(recv[k].buf, 0, lengths[k]);
+            fill(out + (size_t)k * longest, lengths[k], rank + k);
+            memset(in + (size_t)k * longest, 0, lengths[k]);
         }
-        assert_int_equal(cpa_comm_exchange(comm, to, send, N_LENGTHS, from, recv, N_LENGTHS), CPA_OK);
+        // Two tags, whose messages each rank starts in another order.
+        for (int k = 0; k < 2 * N_LENGTHS; k++) {
+            int i = rank % 2 == 0 ? k % N_LENGTHS : N_LENGTHS - 1 - k % N_LENGTHS;
+            bool sends = (k < N_LENGTHS) == (rank % 2 == 0);
+            unsigned char *at = (sends ? out : in) + (size_t)i * longest;
+            assert_int_equal(sends ? cpa_flight_send(flight, to, i, at, lengths[i])
+                                   : cpa_flight_receive(flight, from, i, at, lengths[i]),
+                             CPA_OK);
+        }
+        while (p % 2 == 0 && !over) {
+            assert_int_equal(cpa_flight_test(flight, &over), CPA_OK);
+        }
+        assert_int_equal(cpa_flight_wait(flight), CPA_OK);
+        assert_int_equal(cpa_flight_test(flight, &over), CPA_OK);
+        assert_true(over);
         for (int k = 0; k < N_LENGTHS; k++) {
-            assert_filled(recv[k].buf, lengths[k], from + k);
+            assert_filled(in + (size_t)k * longest, lengths[k], from + k);
         }
+        cpa_flight_destroy(&flight);
     }
     cpa_free(&out);
     cpa_free(&in);
+}
+
+static void messages_of_one_tag_keep_their_order(void **state)
+{
+    (void)state;
+    if (size == 1) {
+        skip();
+    }
+    enum { N = 5 };
+    int out[N], in[N], to = (rank + 1) % size, from = (rank + size - 1) % size;
+    cpa_flight *flight = NULL;
+    assert_int_equal(cpa_flight_create(comm, 2 * N, sizeof(int), &flight), CPA_OK);
+    for (int k = 0; k < N; k++) {
+        out[k] = 10 * rank + k;
+        assert_int_equal(cpa_flight_send(flight, to, 7, &out[k], sizeof(int)), CPA_OK);
+        assert_int_equal(cpa_flight_receive(flight, from, 7, &in[k], sizeof(int)), CPA_OK);
+    }
+    assert_int_equal(cpa_flight_send(flight, to, 7, out, sizeof(int)), CPA_INTERNAL);
+    assert_non_null(strstr(cpa_message(), "has room for 10 messages"));
+    assert_int_equal(cpa_flight_wait(flight), CPA_OK);
+    for (int k = 0; k < N; k++) {
+        assert_int_equal(in[k], 10 * from + k);
+    }
+    cpa_flight_destroy(&flight);
+}
+
+static cpa_status one_message(bool sends, void *buf, size_t bytes)
+{
+    cpa_flight *flight = NULL;
+    assert_int_equal(cpa_flight_create(comm, 1, bytes, &flight), CPA_OK);
+    assert_int_equal(sends ? cpa_flight_send(flight, 0, 0, buf, bytes) : cpa_flight_receive(flight, 1, 0, buf, bytes),
+                     CPA_OK);
+    cpa_status st = cpa_flight_wait(flight);
+    cpa_flight_destroy(&flight);
+    return st;
 }
 
 static void a_message_of_another_length_is_an_error(void **state)
@@ -171,14 +249,13 @@ static void a_message_of_another_length_is_an_error(void **state)
     if (size == 1) {
         skip();
     }
-    const cpa_parcel five = {buf, 5}, eight = {buf, 8}, room_for_eight = {other, 8}, room_for_five = {other, 5};
     if (rank == 1) {
-        assert_int_equal(cpa_comm_exchange(comm, 0, &five, 1, 0, NULL, 0), CPA_OK);
-        assert_int_equal(cpa_comm_exchange(comm, 0, &eight, 1, 0, NULL, 0), CPA_OK);
+        assert_int_equal(one_message(true, buf, 5), CPA_OK);
+        assert_int_equal(one_message(true, buf, 8), CPA_OK);
     } else if (rank == 0) {
-        assert_int_equal(cpa_comm_exchange(comm, 1, NULL, 0, 1, &room_for_eight, 1), CPA_INTERNAL);
+        assert_int_equal(one_message(false, other, 8), CPA_INTERNAL);
         assert_string_equal(cpa_message(), "rank 0 expected 8 bytes from rank 1 and got 5");
-        assert_int_equal(cpa_comm_exchange(comm, 1, NULL, 0, 1, &room_for_five, 1), CPA_LOST_PEER);
+        assert_int_equal(one_message(false, other, 5), CPA_LOST_PEER);
         assert_non_null(strstr(cpa_message(), "MPI_Wait failed"));
         assert_non_null(strcasestr(cpa_message(), "truncate")); // each MPI library says it its own way
     }
@@ -310,9 +387,11 @@ static void wrong_ranks_are_refused(void **state)
     assert_int_equal(cpa_comm_part(comm, 0, &part), CPA_INTERNAL);
     assert_int_equal(cpa_comm_part(comm, size + 1, &part), CPA_INTERNAL);
     assert_null(part);
-    cpa_parcel message = {&c, 1};
-    assert_int_equal(cpa_comm_exchange(comm, rank, &message, 1, rank, NULL, 0), CPA_INTERNAL);
-    assert_int_equal(cpa_comm_exchange(comm, size, &message, 1, (rank + 1) % size, NULL, 0), CPA_INTERNAL);
+    cpa_flight *flight = NULL;
+    assert_int_equal(cpa_flight_create(comm, 1, 1, &flight), CPA_OK);
+    assert_int_equal(cpa_flight_send(flight, rank, 0, &c, 1), CPA_INTERNAL);
+    assert_int_equal(cpa_flight_receive(flight, size, 0, &c, 1), CPA_INTERNAL);
+    cpa_flight_destroy(&flight);
 }
 
 int main(void)
@@ -322,7 +401,9 @@ int main(void)
         cmocka_unit_test(broadcast_reaches_all),
         cmocka_unit_test(gather_is_in_rank_order),
         cmocka_unit_test(sums_are_exact),
+        cmocka_unit_test(sums_of_reals_are_the_same_everywhere),
         cmocka_unit_test(messages_arrive_whole_and_in_order),
+        cmocka_unit_test(messages_of_one_tag_keep_their_order),
         cmocka_unit_test(a_message_of_another_length_is_an_error),
         cmocka_unit_test(the_worst_status_wins),
         cmocka_unit_test(node_memory_is_shared_and_zeroed),

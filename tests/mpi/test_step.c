@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <math.h>
 
 #include "cpa/app/options.h"
 #include "cpa/base/signals.h"
@@ -41,7 +42,7 @@ static void make_sampler(void)
     cpa_free(&cell);
 }
 
-static void make_model(void)
+static void make_model(const char *backend)
 {
     const char *name[] = {registry->cov[0].name};
     const int size[] = {(int)registry->cov[0].value.n};
@@ -57,10 +58,31 @@ static void make_model(void)
     options.model.n_latent = options.model.n_hidden_encoder = options.model.n_hidden_decoder = 8;
     assert_int_equal(registry->n_covs, 1);
     assert_int_equal(cpa_feed_max_nnz(feed, 34, &shape.max_nnz), CPA_OK);
-    assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
+    assert_int_equal(cpa_backend_create(backend, &be), CPA_OK);
     assert_int_equal(cpa_model_create(be, &options.model, &shape, true, registry->label_weight, registry->deg, &model),
                      CPA_OK);
     assert_int_equal(cpa_params_init(cpa_model_params(model), 1), CPA_OK);
+}
+
+static void make_stepper(const char *backend)
+{
+    make_model(backend);
+    const cpa_step_parts parts = {.comm = comm,
+                                  .be = be,
+                                  .model = model,
+                                  .feed = feed,
+                                  .registry = registry,
+                                  .sampler = sampler,
+                                  .config = &options.train,
+                                  .seed = 1};
+    assert_int_equal(cpa_stepper_create(&parts, &stepper), CPA_OK);
+}
+
+static void destroy_stepper(void)
+{
+    cpa_stepper_destroy(&stepper);
+    cpa_model_destroy(&model);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
 }
 
 static int setup(void **state)
@@ -75,34 +97,21 @@ static int setup(void **state)
     assert_int_equal(cpa_h5ad_open(path, &file), CPA_OK);
     assert_int_equal(cpa_registry_create(file, &options.data, true, &registry), CPA_OK);
     make_sampler();
-    assert_int_equal(cpa_feed_open(&(cpa_feed_plan){.comm = comm,
-                                                    .file = file,
-                                                    .sampler = sampler,
-                                                    .n_lanes = N_LANES,
-                                                    .batch_size = 32,
-                                                    .n_epochs = 1},
-                                   &feed),
-                     CPA_OK);
-    make_model();
-    const cpa_step_parts parts = {.comm = comm,
-                                  .be = be,
-                                  .model = model,
-                                  .feed = feed,
-                                  .registry = registry,
-                                  .sampler = sampler,
-                                  .config = &options.train,
-                                  .seed = 1};
-    assert_int_equal(cpa_stepper_create(&parts, &stepper), CPA_OK);
+    assert_int_equal(
+        cpa_feed_open(
+            &(cpa_feed_plan){
+                .comm = comm, .file = file, .sampler = sampler, .n_lanes = N_LANES, .batch_size = 32, .n_epochs = 1},
+            &feed),
+        CPA_OK);
+    make_stepper("cpu");
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    cpa_stepper_destroy(&stepper);
-    cpa_model_destroy(&model);
+    destroy_stepper();
     cpa_sampler_destroy(&sampler);
-    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
     cpa_feed_close(&feed);
     cpa_registry_destroy(&registry);
     cpa_h5ad_close(&file);
@@ -155,10 +164,62 @@ static void a_signal_to_one_stops_all_at_the_same_step(void **state)
     }
 }
 
+// The parameters after steps of every kind, by a stepper of its own.
+static cpa_real *parameters_after(const char *backend, const char *reduce, int64_t n_steps, size_t *n)
+{
+    cpa_step_result result;
+    cpa_real *v;
+    cpa_free(&options.train.reduce);
+    assert_int_equal(cpa_strdup(reduce, &options.train.reduce), CPA_OK);
+    destroy_stepper();
+    make_stepper(backend);
+    for (int64_t step = 0; step < n_steps; step++) {
+        options.train.adv_steps = step == 1 ? 0 : 3; // both on one batch
+        assert_int_equal(cpa_stepper_run(stepper, 0, step, &result), CPA_OK);
+    }
+    const cpa_params *t = cpa_model_params(model);
+    *n = (size_t)t->n_value;
+    assert_int_equal(cpa_alloc(*n, sizeof *v, &v), CPA_OK);
+    assert_int_equal(cpa_op_download(be, v, t->value, *n * sizeof *v), CPA_OK);
+    return v;
+}
+
+// Where the host sees the gradients these are summed in place, elsewhere in a copy.
+static void sums_in_place_are_those_of_a_copy(void **state)
+{
+    (void)state;
+    size_t n, m;
+    cpa_real *in_place = parameters_after("cpu", "tree", 3, &n), *copied = parameters_after("check", "tree", 3, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(in_place, copied, n * sizeof *in_place);
+    cpa_free(&in_place);
+    cpa_free(&copied);
+}
+
+// Of the difference, as Adam's first steps are as large for the smallest gradient as for any.
+static void the_sum_of_mpi_trains_alike(void **state)
+{
+    (void)state;
+    size_t n, m;
+    int far = 0;
+    cpa_real *tree = parameters_after("cpu", "tree", 1, &n), *mpi = parameters_after("cpu", "mpi", 1, &m);
+    for (size_t i = 0; i < n; i++) {
+        far += fabs((double)tree[i] - (double)mpi[i]) > 1e-5 * (fabs((double)tree[i]) + options.train.lr);
+    }
+    assert_int_equal(far, 0);
+    if (cpa_comm_size(comm) == 1) {
+        assert_memory_equal(tree, mpi, n * sizeof *tree);
+    }
+    cpa_free(&tree);
+    cpa_free(&mpi);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failure_of_one_is_everyones),
+        cmocka_unit_test(sums_in_place_are_those_of_a_copy),
+        cmocka_unit_test(the_sum_of_mpi_trains_alike),
         cmocka_unit_test(a_signal_to_one_stops_all_at_the_same_step),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -500,6 +500,58 @@ static void check_backend_equals_cpu(void **state)
 }
 
 // A second lane of the same batch allocates nothing.
+// What was said to be final, as it was then.
+typedef struct watcher {
+    cpa_model *m;
+    cpa_range piece[CPA_MODEL_PIECES];
+    int n_pieces;
+    cpa_real *seen; // [n_grad]
+} watcher;
+
+static cpa_status look(void *ctx, int n_pieces)
+{
+    watcher *w = ctx;
+    cpa_params *t = cpa_model_params(w->m);
+    for (; w->n_pieces < n_pieces; w->n_pieces++) {
+        cpa_range p = w->piece[w->n_pieces];
+        cpa_op_download(t->be, w->seen + p.offset, cpa_real_at(t->grad, p.offset), (size_t)p.length * sizeof *w->seen);
+    }
+    return CPA_OK;
+}
+
+// A piece that the model calls final is what it is at the end of the lane; all pieces together are the arena.
+static void final_pieces_do_not_change(void **state)
+{
+    (void)state;
+    static const variant variants[] = {
+        {.likelihood = "nb", .doser = "mlp", .batch_norm = true, .mixup = true},
+        {.likelihood = "zinb", .doser = "sigm", .layer_norm = true, .variational = true},
+        {.likelihood = "gauss", .doser = "linear"},
+    };
+    for (size_t i = 0; i < 2 * (sizeof variants / sizeof variants[0]); i++) {
+        cpa_backend *be;
+        double sums[MAX_SUMS];
+        assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
+        cpa_model *m = make_model(be, &variants[i / 2]);
+        cpa_batch *b = batch_of(&variants[i / 2]);
+        size_t n = (size_t)cpa_model_params(m)->n_grad, bytes = n * sizeof(cpa_real);
+        watcher w = {.m = m, .seen = malloc(bytes)};
+        memset(w.seen, 0xff, bytes); // NaN: a place that no piece covers would show
+        cpa_lane_plan plan = plan_for(b, true, i % 2 == 1);
+        plan.final = look;
+        plan.final_ctx = &w;
+        cpa_model_pieces(m, w.piece);
+        assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
+        assert_int_equal(w.n_pieces, 3);
+        look(&w, CPA_MODEL_PIECES);
+        assert_memory_equal(w.seen, cpa_backend_host(be, cpa_model_params(m)->grad), bytes);
+        free(w.seen);
+        cpa_batch_destroy(&b);
+        cpa_model_destroy(&m);
+        assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+    }
+}
+
 static void a_step_allocates_nothing(void **state)
 {
     (void)state;
@@ -534,6 +586,7 @@ int main(void)
         cmocka_unit_test(control_adds_nothing),
         cmocka_unit_test(dose_networks_scale_embeddings),
         cmocka_unit_test(check_backend_equals_cpu),
+        cmocka_unit_test(final_pieces_do_not_change),
         cmocka_unit_test(a_step_allocates_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -34,6 +34,10 @@ typedef struct cpa_draws {
     void *ctx;
 } cpa_draws;
 
+// The gradient arena in the order in which a lane that updates the autoencoder completes it: the decoder's heads; what is before them,
+// the decoder's layers; encoder, embeddings and dosers; the rest.
+enum { CPA_MODEL_PIECES = 4 };
+
 // What one lane of a step has to do. Denominators are those of the global batch, so that lanes add up.
 typedef struct cpa_lane_plan {
     bool update_autoencoder, update_adversary;
@@ -49,6 +53,9 @@ typedef struct cpa_lane_plan {
     uint32_t epoch;
     uint64_t seed;
     const cpa_draws *draws; // NULL: fresh ones
+    // Told, more than once, that the first n_pieces pieces are what they will be at the end of the lane; NULL: not wanted.
+    cpa_status (*final)(void *ctx, int n_pieces);
+    void *final_ctx;
 } cpa_lane_plan;
 
 // Sums over cells (or, R2 and accuracies, over lanes that took metrics), added over lanes. A penalty is the mean over
@@ -87,6 +94,9 @@ int cpa_model_n_sums(const cpa_model *m);
 /** Runs one lane: gradients (zero where the loss is blind) and batch statistics into the gradient arena, sums into sums[n_sums].
  *  A batch without cells gives zeros. Rank-local. */
 cpa_status cpa_model_lane(cpa_model *m, const cpa_batch *batch, const cpa_lane_plan *plan, double *sums);
+
+/** The pieces, which cover the gradient arena. */
+void cpa_model_pieces(const cpa_model *m, cpa_range piece[CPA_MODEL_PIECES]);
 
 /** Clears the lane's gradient arena (for a lane without cells). */
 cpa_status cpa_model_no_lane(cpa_model *m, double *sums);

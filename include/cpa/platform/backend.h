@@ -21,6 +21,9 @@ cpa_status cpa_backend_destroy(cpa_backend **be);
 /** Its name. */
 const char *cpa_backend_name(const cpa_backend *be);
 
+/** Where the host may read and write an array of the backend between operations; NULL where it may not. */
+cpa_real *cpa_backend_host(const cpa_backend *be, const cpa_dev_real *array);
+
 /** What decides the bits of its products beside the build: the instructions that the library of products uses. Static. */
 const char *cpa_backend_isa(void);
 

@@ -1,12 +1,14 @@
 // Owns: ranks and what they say to each other. Two implementations: `self` (one process, no MPI) and `mpi`.
-// Never adds floating-point numbers over ranks: that is platform/tree.h, whose order does not depend on them.
+// Sums of floating-point numbers belong to platform/tree.h, whose order does not depend on the ranks; cpa_comm_add_* alone do not keep to that.
 #ifndef CPA_PLATFORM_COMM_H
 #define CPA_PLATFORM_COMM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "cpa/base/status.h"
+#include "cpa/base/types.h"
 
 typedef struct cpa_comm cpa_comm;
 
@@ -56,16 +58,32 @@ cpa_status cpa_comm_max_f64(cpa_comm *comm, double *v, int n);
 /** Gathers `bytes` of every rank to all, in rank order (out holds size * bytes). Collective. */
 cpa_status cpa_comm_allgather(cpa_comm *comm, const void *mine, void *out, size_t bytes);
 
-// `bytes` at `buf`.
-typedef struct cpa_parcel {
-    void *buf;
-    size_t bytes;
-} cpa_parcel;
+/** Adds reals, or doubles, over ranks in place, in an order that the MPI library chooses: it depends on their number. The result is the
+ *  same on all ranks. Collective. */
+cpa_status cpa_comm_add_reals(cpa_comm *comm, cpa_real *v, int64_t n);
+cpa_status cpa_comm_add_f64(cpa_comm *comm, double *v, int64_t n);
 
-/** Sends messages to rank `to` and receives others from rank `from` at the same time, both in order; all ranks call it with partners
- *  that fit. Up to 1,024 messages, any size. */
-cpa_status cpa_comm_exchange(cpa_comm *comm, int to, const cpa_parcel *send, int n_send, int from,
-                             const cpa_parcel *recv, int n_recv);
+// Messages between this rank and others that travel while it computes.
+typedef struct cpa_flight cpa_flight;
+
+/** Takes room for so many messages at once, of up to so many bytes each. Rank-local; INTERNAL for a single process.
+ *
+ *  Owns:    *out, to be destroyed before `comm` and when nothing is under way. Nothing is allocated afterwards. */
+cpa_status cpa_flight_create(cpa_comm *comm, int64_t n_messages, size_t bytes, cpa_flight **out);
+
+/** Frees it and sets *flight to NULL; NULL-safe. */
+void cpa_flight_destroy(cpa_flight **flight);
+
+/** Starts a message to, or from, rank `peer`, which does the opposite with the same tag (0 .. 32767) and length; those of one tag arrive
+ *  in the order in which they were started. The buffer is the message's until the flight is over. Returns at once. */
+cpa_status cpa_flight_send(cpa_flight *flight, int peer, int tag, const void *buf, size_t bytes);
+cpa_status cpa_flight_receive(cpa_flight *flight, int peer, int tag, void *buf, size_t bytes);
+
+/** Moves on what is under way; *over: nothing is left. Never waits. */
+cpa_status cpa_flight_test(cpa_flight *flight, bool *over);
+
+/** Waits until nothing is left. */
+cpa_status cpa_flight_wait(cpa_flight *flight);
 
 /** The worst status over ranks (the highest code), the same everywhere; the message of the lowest rank that has it becomes
  *  everyone's cpa_message(). A rank-local failure is agreed on before the next collective. Collective. */

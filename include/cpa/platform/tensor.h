@@ -18,6 +18,11 @@ typedef struct cpa_mat {
     int rows, cols, ld;
 } cpa_mat;
 
+// Elements offset .. offset + length - 1 of an array.
+typedef struct cpa_range {
+    int64_t offset, length;
+} cpa_range;
+
 // Cells of a batch as CSR. gene[i] < cols; genes of a row ascend; count may be 0.
 typedef struct cpa_csr {
     int rows, cols, nnz;
