@@ -5,7 +5,7 @@
 set -u
 failures=0
 epochs=${CPA_EPOCHS-1000}
-"$CPA_HPC" simulate atlas.h5ad --cells 240 --genes 40 --density 0.2 --combinations 0 --perturbations 2 --quiet || exit 1
+"$CPA_HPC" simulate atlas.h5ad --cells 500 --genes 280 --density 0.4 --combinations 0 --perturbations 2 --quiet || exit 1
 
 # steady WORD OPTIONS...: trains; rank 0's log is judged.
 steady() {
@@ -34,5 +34,5 @@ PYTHON
 }
 
 steady resident
-steady streamed --shuffle block --shuffle-block 4 --shuffle-window 64 --memory 20KiB
+steady streamed --shuffle block --shuffle-block 4 --shuffle-window 64 --memory 200KiB
 exit $failures
