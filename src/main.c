@@ -1,5 +1,5 @@
 // Owns: the process: start, command line, dispatch, the one message of a failure, the exit code. Nothing else exits, but a
-// rank that waits in vain (platform/comm_watch.c).
+// rank that waits in vain (platform/comm_watch.c) and one whose HDF5 falls over a damaged file (platform/h5_guard.c).
 // Never does a command's work.
 #include <omp.h>
 #include <stdio.h>
@@ -119,6 +119,7 @@ int main(int argc, char **argv)
     cpa_status parsed = cpa_options_parse(argc, argv, &options), st;
     if (parsed == CPA_OK) {
         cpa_comm_timeout(options.timeout);
+        cpa_h5_patience(options.timeout / 2); // the rank at fault is to speak before those that wait for it
     }
     st = cpa_comm_create(&argc, &argv, &comm);
     if (st != CPA_OK) {

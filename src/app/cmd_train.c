@@ -14,17 +14,21 @@ static cpa_status report_epoch(void *ctx, const cpa_epoch_report *e)
     double elapsed = cpa_seconds() - t->started,
            left = elapsed / (double)(e->epoch + 1 - t->first_epoch) * (double)(e->n_epochs - e->epoch - 1);
     char metric[64] = "";
+    size_t rss, high;
     if (e->validated) {
         snprintf(metric, sizeof metric, ", cpa_metric %.4f%s", e->cpa_metric, e->is_best ? " (best)" : "");
     }
     cpa_progress(e->validated || e->epoch == 0,
                  "epoch %lld/%lld: recon_loss %.4f, r2_mean %.4f%s; %.0f cells/s, %.0f s left", (long long)e->epoch + 1,
                  (long long)e->n_epochs, e->recon_loss, e->r2_mean, metric, (double)e->cells / e->seconds, left);
+    cpa_rss(&rss, &high);
     const cpa_runlog_field fields[] = {{.name = "epoch", .number = (double)e->epoch},
                                        {.name = "recon_loss", .number = e->recon_loss},
                                        {.name = "cpa_metric", .number = e->validated ? e->cpa_metric : NAN},
-                                       {.name = "cells_per_s", .number = (double)e->cells / e->seconds}};
-    cpa_runlog_note(t->log, "epoch", fields, 4);
+                                       {.name = "cells_per_s", .number = (double)e->cells / e->seconds},
+                                       {.name = "rss", .number = (double)rss},
+                                       {.name = "allocations", .number = (double)e->allocations}};
+    cpa_runlog_note(t->log, "epoch", fields, 6);
     return CPA_OK;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cpa/base/leavings.h"
 #include "cpa/base/log.h"
 
 struct cpa_rundir {
@@ -64,6 +65,10 @@ static cpa_status make_folders(const char *path, bool resume, bool *is_new)
         CPA_REQUIRE(is_run(path), CPA_CONFIG, "'%s' is there but is not a run folder, so nothing can be resumed", path);
     }
     CPA_TRY(cpa_sprintf(&checkpoints, "%s/checkpoints", path));
+    if (*is_new) {
+        cpa_leavings_add(path);
+        cpa_leavings_add(checkpoints);
+    }
     if (mkdir(checkpoints, 0777) != 0 && (*is_new || errno != EEXIST)) {
         st = cpa_fail(CPA_IO, "cannot make the folder '%s': %s", checkpoints, strerror(errno));
         if (*is_new) {
@@ -111,6 +116,9 @@ cpa_status cpa_rundir_file(cpa_rundir *dir, const char *name, const char **path)
     if (at < 0) {
         at = dir->files.n;
         CPA_TRY(cpa_strings_add(&dir->files, full));
+        if (cpa_comm_rank(dir->comm) == 0) {
+            cpa_leavings_add(full);
+        }
     }
     *path = dir->files.s[at];
 cleanup:
@@ -126,6 +134,7 @@ bool cpa_rundir_is_new(const cpa_rundir *dir)
 void cpa_rundir_settle(cpa_rundir *dir)
 {
     dir->n_settled = dir->files.n;
+    cpa_leavings_drop(dir->path);
 }
 
 // What cpa_output_begin names, without its checks.
@@ -151,6 +160,7 @@ void cpa_rundir_close(cpa_rundir **dir, bool keep)
     if (d == NULL) {
         return;
     }
+    cpa_leavings_drop(d->path);
     bool removes = !keep && cpa_comm_rank(d->comm) == 0;
     for (int64_t i = d->n_settled; removes && i < d->files.n; i++) {
         remove_file(d->files.s[i]);
@@ -206,6 +216,7 @@ cpa_status cpa_output_begin(const char *path, char **temporary)
                 "cannot write '%s': there is no folder '%s'", path, folder);
     CPA_REQUIRE(stat(path, &info) != 0 || !S_ISDIR(info.st_mode), CPA_IO, "cannot write '%s': it is a folder", path);
     CPA_TRY(temporary_of(path, temporary));
+    cpa_leavings_add(*temporary);
 cleanup:
     cpa_free(&folder);
     return st;
@@ -240,6 +251,7 @@ cpa_status cpa_output_commit(const char *temporary, const char *path)
     char *folder = NULL;
     CPA_TRY(folder_of(path, &folder));
     CPA_TRY(sync_path(temporary, 0));
+    cpa_leavings_drop(temporary);
     CPA_REQUIRE(rename(temporary, path) == 0, CPA_IO, "cannot rename '%s' to '%s': %s", temporary, path,
                 strerror(errno));
     st = sync_path(folder, O_DIRECTORY);
@@ -257,6 +269,7 @@ cleanup:
 void cpa_output_discard(const char *temporary)
 {
     if (temporary != NULL) {
+        cpa_leavings_drop(temporary);
         unlink(temporary);
     }
 }

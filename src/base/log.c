@@ -4,12 +4,17 @@
 
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { LINE_MAX_BYTES = 4096 };
+enum {
+    LINE_MAX_BYTES = 4096,
+    FIRST_RANK_S = 5, // launchers end the other ranks when one has ended, which takes a moment
+};
 
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
 static int log_rank;
@@ -76,6 +81,22 @@ void cpa_error(const char *message)
         message += n;
         message += *message == '\n';
     }
+}
+
+void cpa_last_words(const char *const *piece, int n)
+{
+    enum { MAX_PIECES = 8 };
+    static const char prefix[] = "cpa-hpc: error: ";
+    struct iovec line[MAX_PIECES + 2] = {{(void *)(uintptr_t)prefix, sizeof prefix - 1}};
+    for (int i = 0; i < n && i < MAX_PIECES; i++) {
+        line[i + 1] = (struct iovec){(void *)(uintptr_t)piece[i], strlen(piece[i])};
+    }
+    line[n + 1] = (struct iovec){(void *)(uintptr_t) "\n", 1};
+    if (log_rank != 0) {
+        nanosleep(&(struct timespec){.tv_sec = FIRST_RANK_S}, NULL);
+    }
+    ssize_t written = writev(STDERR_FILENO, line, n + 2);
+    (void)written; // there is nobody left to tell
 }
 
 void cpa_progress(bool keep, const char *fmt, ...)

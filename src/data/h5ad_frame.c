@@ -266,6 +266,8 @@ static cpa_status factor_of_codes(const cpa_h5 *h5, const char *path, const char
     }
     CPA_REQUIRE(codes.i != NULL, CPA_BAD_DATA, "%s: %s should hold the integer codes of a categorical column",
                 cpa_h5_path(h5), path);
+    CPA_REQUIRE(!has_member(h5, labels, "codes"), CPA_BAD_DATA, "%s: %s: categories cannot have categories",
+                cpa_h5_path(h5), labels); // they may be the column itself
     CPA_TRY(cpa_h5ad_texts(h5, labels, NULL, &out->level));
     CPA_TRY(cpa_alloc((size_t)codes.n, sizeof *out->code, &out->code));
     out->n = codes.n;
@@ -347,6 +349,7 @@ static cpa_status factor_of_group(const cpa_h5 *h5, const char *path, cpa_factor
 {
     cpa_status st;
     char *first = NULL, *second = NULL;
+    CPA_TRY(cpa_h5ad_check_version(h5, path));
     if (has_member(h5, path, "codes") && has_member(h5, path, "categories")) {
         CPA_TRY(cpa_sprintf(&first, "%s/codes", path));
         CPA_TRY(cpa_sprintf(&second, "%s/categories", path));

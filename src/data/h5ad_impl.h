@@ -143,6 +143,9 @@ cpa_status cpa_h5ad_texts(const cpa_h5 *h5, const char *path, const char *field,
 /** The `encoding-type` of an object in a fresh string; "" when there is none. */
 cpa_status cpa_h5ad_encoding(const cpa_h5 *h5, const char *path, char **out);
 
+/** BAD_DATA when an object is written in a newer version of its encoding than is known here. */
+cpa_status cpa_h5ad_check_version(const cpa_h5 *h5, const char *path);
+
 /** Appends the quoted names, the nearest to `wanted` first (NULL: as they are), "none" when there are none. */
 cpa_status cpa_h5ad_add_names(cpa_text *text, const cpa_strings *names, const char *wanted);
 

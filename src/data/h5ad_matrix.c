@@ -48,8 +48,14 @@ static void buffers_fini(buffers *b)
 
 // ---- Opening
 
-static cpa_status missing_matrix(cpa_part *f, const char *layer)
+static cpa_status missing_matrix(cpa_part *f, const char *layer, const char *path)
 {
+    if (cpa_h5_is_listed(f->h5, path)) {
+        return cpa_fail(CPA_BAD_DATA,
+                        "%s: %s is a link that leads nowhere or into another file, which is not read; save the file "
+                        "again as a whole",
+                        f->path, path);
+    }
     cpa_strings layers = {0};
     cpa_text names = {0};
     cpa_status st;
@@ -73,6 +79,7 @@ static cpa_status find_layout(matrix *m)
     const cpa_h5 *h5 = m->f->h5;
     char *name = NULL;
     cpa_status st;
+    CPA_TRY(cpa_h5ad_check_version(h5, m->path));
     CPA_TRY(cpa_h5_has_attr(h5, m->path, "h5sparse_format") ? cpa_h5_attr_string(h5, m->path, "h5sparse_format", &name)
                                                             : cpa_h5ad_encoding(h5, m->path, &name));
     bool group = cpa_h5_kind_of(h5, m->path) == CPA_H5_GROUP;
@@ -168,7 +175,7 @@ static cpa_status open_matrix(cpa_part *f, const char *layer, matrix *m)
     *m = (matrix){.f = f};
     CPA_TRY(cpa_part_matrix_path(f, layer, &m->path));
     if (cpa_h5_kind_of(f->h5, m->path) == CPA_H5_NOTHING) {
-        return missing_matrix(f, layer);
+        return missing_matrix(f, layer, m->path);
     }
     CPA_TRY(find_layout(m));
     bool sparse = m->info.layout != CPA_LAYOUT_DENSE;

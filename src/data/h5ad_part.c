@@ -43,6 +43,9 @@ cpa_status cpa_part_open(const char *path, cpa_part *f)
     CPA_TRY(cpa_strdup(path, &f->path));
     CPA_TRY(cpa_h5_open(path, &f->h5));
     CPA_TRY(check_format(f->h5));
+    CPA_TRY(cpa_h5ad_check_version(f->h5, "/"));
+    CPA_TRY(cpa_h5ad_check_version(f->h5, "obs"));
+    CPA_TRY(cpa_h5ad_check_version(f->h5, "var"));
     CPA_TRY(cpa_h5ad_frame_length(f->h5, "obs", &f->n_cells));
     CPA_TRY(cpa_h5ad_frame_length(f->h5, "var", &f->n_var));
     f->n_stored = f->n_genes = f->n_var;
@@ -94,6 +97,43 @@ cpa_status cpa_h5ad_encoding(const cpa_h5 *h5, const char *path, char **out)
         return cpa_h5_attr_string(h5, path, "encoding-type", out);
     }
     return cpa_strdup("", out);
+}
+
+// The newest version of each encoding; versions have one digit a place.
+static const struct {
+    const char *type, *version;
+} encodings[] = {
+    {"anndata", "0.1.0"},
+    {"dataframe", "0.2.0"},
+    {"categorical", "0.2.0"},
+    {"array", "0.2.0"},
+    {"csr_matrix", "0.1.0"},
+    {"csc_matrix", "0.1.0"},
+    {"nullable-integer", "0.1.0"},
+    {"nullable-boolean", "0.1.0"},
+    {"nullable-string-array", "0.1.0"},
+};
+
+cpa_status cpa_h5ad_check_version(const cpa_h5 *h5, const char *path)
+{
+    cpa_status st = CPA_OK;
+    char *type = NULL, *version = NULL;
+    if (!cpa_h5_has_attr(h5, path, "encoding-type") || !cpa_h5_has_attr(h5, path, "encoding-version")) {
+        return CPA_OK;
+    }
+    CPA_TRY(cpa_h5_attr_string(h5, path, "encoding-type", &type));
+    CPA_TRY(cpa_h5_attr_string(h5, path, "encoding-version", &version));
+    for (size_t i = 0; i < sizeof encodings / sizeof *encodings; i++) {
+        CPA_REQUIRE(
+            strcmp(type, encodings[i].type) != 0 || strcmp(version, encodings[i].version) <= 0, CPA_BAD_DATA,
+            "%s: %s is a %s of version %s, which is newer than the %s that is known here; save the file with an "
+            "older anndata",
+            cpa_h5_path(h5), path, type, version, encodings[i].version);
+    }
+cleanup:
+    cpa_free(&type);
+    cpa_free(&version);
+    return st;
 }
 
 cpa_status cpa_part_layers(cpa_part *f, cpa_strings *out)

@@ -150,6 +150,8 @@ static cpa_status open_failed(const char *path)
 
 cpa_status cpa_h5_open(const char *path, cpa_h5 **out)
 {
+    cpa_h5_guard_init();
+    CPA_H5_GUARD(path);
     cpa_h5 *f = NULL;
     hid_t access = -1;
     cpa_status st;
@@ -174,6 +176,7 @@ cleanup:
 void cpa_h5_close(cpa_h5 **f)
 {
     if (*f != NULL) {
+        CPA_H5_GUARD((*f)->path);
         if ((*f)->writing && (*f)->error == 0) {
             (*f)->error = ECANCELED; // nothing more is written
         }
@@ -213,6 +216,7 @@ static bool reachable(const cpa_h5 *f, const char *path)
 
 cpa_h5_kind cpa_h5_kind_of(const cpa_h5 *f, const char *path)
 {
+    CPA_H5_GUARD(f->path);
     H5O_info_t info;
     if (path[strspn(path, "/")] == '\0') {
         return CPA_H5_GROUP;
@@ -221,6 +225,12 @@ cpa_h5_kind cpa_h5_kind_of(const cpa_h5 *f, const char *path)
         return CPA_H5_NOTHING;
     }
     return info.type == H5O_TYPE_GROUP ? CPA_H5_GROUP : info.type == H5O_TYPE_DATASET ? CPA_H5_DATASET : CPA_H5_NOTHING;
+}
+
+bool cpa_h5_is_listed(const cpa_h5 *f, const char *path)
+{
+    CPA_H5_GUARD(f->path);
+    return path[strspn(path, "/")] != '\0' && H5Lexists(f->id, path, H5P_DEFAULT) > 0;
 }
 
 static herr_t add_name(hid_t group, const char *name, const H5L_info_t *info, void *list)
@@ -232,6 +242,7 @@ static herr_t add_name(hid_t group, const char *name, const H5L_info_t *info, vo
 
 cpa_status cpa_h5_list(const cpa_h5 *f, const char *group, cpa_strings *out)
 {
+    CPA_H5_GUARD(f->path);
     hsize_t at = 0;
     if (cpa_h5_kind_of(f, group) != CPA_H5_GROUP) {
         return cpa_fail(CPA_BAD_DATA, "%s: there is no group '%s'", f->path, group);
@@ -289,7 +300,18 @@ hid_t cpa_h5_native(cpa_h5_type type)
     return H5T_NATIVE_UINT8;
 }
 
-cpa_status cpa_h5_take_strings(hid_t type, int64_t n, const char *buf, cpa_strings *out)
+// Number of NUL characters that `s` begins with, at most n.
+static size_t leading_zeros(const char *s, size_t n)
+{
+    size_t i = 0;
+    while (i < n && s[i] == '\0') {
+        i++;
+    }
+    return i;
+}
+
+cpa_status cpa_h5_take_strings(const cpa_h5 *f, const char *name, hid_t type, int64_t n, const char *buf,
+                               cpa_strings *out)
 {
     cpa_status st = CPA_OK;
     size_t size = H5Tget_size(type);
@@ -302,11 +324,13 @@ cpa_status cpa_h5_take_strings(hid_t type, int64_t n, const char *buf, cpa_strin
         }
         return CPA_OK;
     }
-    bool blanks = H5Tget_strpad(type) == H5T_STR_SPACEPAD;
+    bool blanks = H5Tget_strpad(type) == H5T_STR_SPACEPAD, padded = H5Tget_strpad(type) == H5T_STR_NULLPAD;
     CPA_TRY(cpa_alloc(size + 1, 1, &copy));
     for (int64_t i = 0; i < n; i++) {
         memcpy(copy, buf + (size_t)i * size, size);
         size_t length = strlen(copy);
+        CPA_REQUIRE(!padded || leading_zeros(copy + length, size - length) == size - length, CPA_BAD_DATA,
+                    "%s: %s: a text has a NUL character after '%s'", f->path, name, copy);
         while (blanks && length > 0 && copy[length - 1] == ' ') {
             copy[--length] = '\0';
         }
@@ -350,11 +374,13 @@ static cpa_status open_attr(const cpa_h5 *f, const char *object, const char *nam
 
 bool cpa_h5_has_attr(const cpa_h5 *f, const char *object, const char *name)
 {
+    CPA_H5_GUARD(f->path);
     return cpa_h5_kind_of(f, object) != CPA_H5_NOTHING && H5Aexists_by_name(f->id, object, name, H5P_DEFAULT) > 0;
 }
 
 cpa_status cpa_h5_attr_strings(const cpa_h5 *f, const char *object, const char *name, cpa_strings *out)
 {
+    CPA_H5_GUARD(f->path);
     attr a;
     char *buf = NULL;
     hid_t memory = -1;
@@ -368,7 +394,7 @@ cpa_status cpa_h5_attr_strings(const cpa_h5 *f, const char *object, const char *
     CPA_TRY(cpa_alloc((size_t)a.n, H5Tget_size(memory), &buf));
     CPA_REQUIRE(H5Aread(a.id, memory, buf) >= 0, CPA_BAD_DATA, "%s: %s: attribute '%s' cannot be read: %s", f->path,
                 object, name, cpa_h5_why());
-    st = cpa_h5_take_strings(memory, a.n, buf, out);
+    st = cpa_h5_take_strings(f, name, memory, a.n, buf, out);
     if (H5Tis_variable_str(memory) > 0) {
         H5Dvlen_reclaim(memory, a.space, H5P_DEFAULT, buf);
     }
@@ -397,6 +423,7 @@ cpa_status cpa_h5_attr_string(const cpa_h5 *f, const char *object, const char *n
 cpa_status cpa_h5_attr_numbers(const cpa_h5 *f, const char *object, const char *name, cpa_h5_type type, int max,
                                void *out, int *n)
 {
+    CPA_H5_GUARD(f->path);
     attr a;
     cpa_status st = open_attr(f, object, name, &a);
     if (st != CPA_OK) {
@@ -419,6 +446,7 @@ cleanup:
 
 cpa_status cpa_h5_attr_target(const cpa_h5 *f, const char *object, const char *name, char **out)
 {
+    CPA_H5_GUARD(f->path);
     attr a;
     hid_t target = -1;
     hobj_ref_t reference;

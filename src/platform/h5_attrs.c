@@ -12,6 +12,7 @@ static herr_t add_name(hid_t object, const char *name, const H5A_info_t *info, v
 
 cpa_status cpa_h5_attrs(const cpa_h5 *f, const char *object, cpa_strings *out)
 {
+    CPA_H5_GUARD(f->path);
     hsize_t at = 0;
     if (cpa_h5_kind_of(f, object) == CPA_H5_NOTHING) {
         return cpa_fail(CPA_BAD_DATA, "%s: there is no '%s'", f->path, object);

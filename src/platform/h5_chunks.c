@@ -197,6 +197,7 @@ static const char *look_at(const cpa_h5_data *d, hid_t created, cpa_chunks *c)
 
 cpa_status cpa_chunks_open(const cpa_h5_data *d, cpa_chunks **out, const char **why)
 {
+    CPA_H5_GUARD(d->file->path);
     cpa_status st;
     cpa_chunks *c = NULL;
     hid_t created = H5Dget_create_plist(d->set);

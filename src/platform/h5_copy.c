@@ -9,6 +9,7 @@
 enum {
     PIECE_BYTES = 1 << 20, // of a dataset, read and written at once
     GZIP = 4,
+    MAX_DEPTH = 32, // of groups in groups; deeper ones contain each other
 };
 
 // References would lead to places in the old file and are left out.
@@ -43,6 +44,7 @@ cleanup:
 
 static cpa_status copy_attrs(const cpa_h5 *from, const char *path, cpa_h5 *to, const char *to_path)
 {
+    CPA_H5_GUARD(from->path);
     cpa_status st;
     cpa_strings names = {0};
     hid_t object = H5Oopen(from->id, path, H5P_DEFAULT);
@@ -72,6 +74,7 @@ typedef struct copying {
 
 static void open_old(copying *c, const char *field)
 {
+    CPA_H5_GUARD(c->from->path);
     c->old = H5Dopen2(c->from->id, c->path, H5P_DEFAULT);
     c->space = H5Dget_space(c->old);
     hid_t whole = H5Dget_type(c->old), plan = H5Dget_create_plist(c->old);
@@ -125,6 +128,7 @@ static cpa_status create_new(copying *c)
 
 static cpa_status copy_piece(const copying *c, hsize_t first, void *room)
 {
+    CPA_H5_GUARD(c->from->path);
     cpa_status st = CPA_OK;
     hsize_t start[CPA_H5_MAX_RANK] = {first}, count[CPA_H5_MAX_RANK];
     memcpy(count, c->shape, sizeof count);
@@ -202,6 +206,11 @@ cleanup:
 cpa_status cpa_h5_copy(const cpa_h5 *from, const char *path, cpa_h5 *to, const char *to_path)
 {
     cpa_status st;
+    int depth = 0;
+    for (const char *s = path; (s = strchr(s, '/')) != NULL; s++) {
+        depth++;
+    }
+    CPA_REQUIRE(depth <= MAX_DEPTH, CPA_BAD_DATA, "%s: %.60s...: groups contain each other", from->path, path);
     if (cpa_h5_kind_of(from, path) == CPA_H5_GROUP) {
         return copy_group(from, path, to, to_path);
     }

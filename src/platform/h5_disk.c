@@ -59,9 +59,16 @@ cpa_status cpa_h5_settle(cpa_status st)
     return failure[0] != '\0' ? cpa_fail(CPA_IO, "%s", failure) : st;
 }
 
-static H5FD_t *open_to_read(disk *d, const char *path)
+// A file to which a link leads would be opened under this plan too, and is another one.
+static H5FD_t *open_to_read(disk *d, const char *name, const char *path)
 {
     struct stat info;
+    if (strcmp(name, path) != 0) {
+        H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_FILE, H5E_CANTOPENFILE,
+                 "links to other files are not followed");
+        cpa_free(&d);
+        return NULL;
+    }
     d->path = path;
     d->fd = open(path, O_RDONLY | O_CLOEXEC);
     if (d->fd < 0 || fstat(d->fd, &info) != 0) {
@@ -90,7 +97,7 @@ static H5FD_t *disk_open(const char *name, unsigned flags, hid_t access, haddr_t
         return NULL;
     }
     if (plan->error == NULL) {
-        return open_to_read(d, plan->path);
+        return open_to_read(d, name, plan->path);
     }
     d->error = plan->error;
     d->fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);

@@ -31,6 +31,17 @@ typedef struct cpa_h5_place {
 /** Prepares the library once: silences its own error printing, registers the LZF filter. */
 void cpa_h5_init(void);
 
+/** Prepares the guard below once, for this thread, which is to be the only one that calls HDF5. */
+void cpa_h5_guard_init(void);
+
+/** Until cpa_h5_leave, which takes what this returned, a crash or an endless computation is HDF5's, over the file `path` (borrowed until
+ *  then), and ends the process with exit code 65. Calls may nest; the outermost counts. */
+bool cpa_h5_enter(const char *path);
+void cpa_h5_leave(const bool *entered);
+
+// The rest of this block reads the file `path` through HDF5.
+#define CPA_H5_GUARD(path) __attribute__((cleanup(cpa_h5_leave), unused)) const bool guarded = cpa_h5_enter(path)
+
 /** HDF5's innermost reason for the call that failed last, one line. Static; ask before the next HDF5 call. */
 const char *cpa_h5_why(void);
 
@@ -71,7 +82,9 @@ hid_t cpa_h5_file_type(cpa_h5_type type);
 /** UTF-8 text of variable length. To be dropped. */
 hid_t cpa_h5_text_type(void);
 
-/** Appends `n` strings that lie in `buf` as elements of the string type `type`. */
-cpa_status cpa_h5_take_strings(hid_t type, int64_t n, const char *buf, cpa_strings *out);
+/** Appends `n` strings that lie in `buf` as elements of the string type `type`. BAD_DATA, of the file and the object `name`, when one
+ *  goes on behind a NUL. */
+cpa_status cpa_h5_take_strings(const cpa_h5 *f, const char *name, hid_t type, int64_t n, const char *buf,
+                               cpa_strings *out);
 
 #endif

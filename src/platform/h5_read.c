@@ -142,12 +142,15 @@ static cpa_status describe_shape(cpa_h5_data *d)
     return CPA_OK;
 }
 
-// A damaged shape must not be believed, or memory for it would be asked for.
+// A damaged shape must not be believed, or memory for it would be asked for; nor a type that has no bytes.
 static cpa_status check_stored_size(const cpa_h5_data *d, hid_t created)
 {
     hid_t whole = H5Dget_type(d->set);
     hsize_t stored = H5Dget_storage_size(d->set), size = H5Tget_size(whole);
     cpa_h5_drop(whole);
+    if (size == 0 || H5Tget_size(d->type) == 0) {
+        return cpa_fail(CPA_BAD_DATA, "%s: %s has elements of 0 bytes; the file is damaged", d->file->path, d->path);
+    }
     bool here = H5Pget_layout(created) == H5D_CONTIGUOUS && H5Pget_external_count(created) == 0;
     if (here && stored > 0 && stored / size < (hsize_t)d->info.n) { // what was never written has no size
         return cpa_fail(CPA_BAD_DATA,
@@ -176,6 +179,7 @@ static cpa_status enlarge_cache(cpa_h5_data *d, size_t chunk_bytes)
 
 cpa_status cpa_h5_data_open(const cpa_h5 *f, const char *path, const char *field, cpa_h5_data **out)
 {
+    CPA_H5_GUARD(f->path);
     cpa_status st;
     cpa_h5_data *d = NULL;
     hid_t created = -1;
@@ -184,7 +188,7 @@ cpa_status cpa_h5_data_open(const cpa_h5 *f, const char *path, const char *field
     d->set = d->space = d->type = -1;
     CPA_TRY(cpa_strdup(path, &d->path));
     if (cpa_h5_kind_of(f, path) != CPA_H5_DATASET) {
-        bool listed = cpa_h5_kind_of(f, path) == CPA_H5_NOTHING && H5Lexists(f->id, path, H5P_DEFAULT) > 0;
+        bool listed = cpa_h5_kind_of(f, path) == CPA_H5_NOTHING && cpa_h5_is_listed(f, path);
         st = cpa_fail(CPA_BAD_DATA,
                       listed ? "%s: %s is listed but cannot be opened; the file is damaged, copy or write it again"
                              : "%s: there is no dataset '%s'",
@@ -198,11 +202,14 @@ cpa_status cpa_h5_data_open(const cpa_h5 *f, const char *path, const char *field
     created = H5Dget_create_plist(d->set);
     CPA_REQUIRE(d->type >= 0 && d->space >= 0 && created >= 0, CPA_BAD_DATA, "%s: %s cannot be described: %s", f->path,
                 path, cpa_h5_why());
+    CPA_REQUIRE(H5Pget_layout(created) != H5D_VIRTUAL, CPA_BAD_DATA,
+                "%s: %s is virtual: its values are in other files, which are not read; save the file again as a whole",
+                f->path, path); // HDF5 would say that they are 0
     CPA_TRY(describe_shape(d));
-    CPA_TRY(check_stored_size(d, created));
     if (field != NULL) {
         CPA_TRY(find_field(d, field));
     }
+    CPA_TRY(check_stored_size(d, created));
     d->info.class = cpa_h5_class_of(d->type);
     name_type(d->type, d->info.class, d->info.dtype);
     size_t chunk_bytes;
@@ -220,6 +227,7 @@ cleanup:
 void cpa_h5_data_close(cpa_h5_data **d)
 {
     if (*d != NULL) {
+        CPA_H5_GUARD((*d)->file->path);
         cpa_h5_drop((*d)->type);
         cpa_h5_drop((*d)->space);
         cpa_h5_drop((*d)->set);
@@ -247,6 +255,7 @@ cpa_status cpa_h5_describe(const cpa_h5 *f, const char *path, cpa_h5_info *out)
 
 cpa_status cpa_h5_fields(const cpa_h5 *f, const char *path, cpa_strings *out)
 {
+    CPA_H5_GUARD(f->path);
     cpa_h5_data *d = NULL;
     cpa_status st = cpa_h5_data_open(f, path, NULL, &d);
     if (st == CPA_OK && d->info.class != CPA_H5_CLASS_COMPOUND) {
@@ -328,6 +337,7 @@ cleanup:
 // Reads a block as elements of the memory type `element`, which is wrapped into a compound for a field.
 static cpa_status read_block(const cpa_h5_data *d, hid_t element, const int64_t *first, const int64_t *count, void *out)
 {
+    CPA_H5_GUARD(d->file->path);
     cpa_status st = CPA_OK;
     hid_t memory = -1, from = -1, to = -1;
     cpa_text name = {0};
@@ -413,7 +423,7 @@ cpa_status cpa_h5_data_strings(const cpa_h5_data *d, int64_t first, int64_t n, c
     for (int64_t at = 0; at < n; at += piece) {
         int64_t from = first + at, count = piece < n - at ? piece : n - at;
         CPA_TRY(read_block(d, element, &from, &count, buf));
-        st = cpa_h5_take_strings(element, count, buf, out);
+        st = cpa_h5_take_strings(d->file, d->path, element, count, buf, out);
         if (H5Tis_variable_str(element) > 0) {
             hsize_t length = (hsize_t)count;
             space = H5Screate_simple(1, &length, NULL);

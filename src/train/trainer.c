@@ -77,9 +77,11 @@ static cpa_status train_epoch(trainer *t, cpa_epoch_report *report)
     while (at->step < t->n_steps) {
         cpa_step_result result;
         double start = cpa_seconds();
+        long allocations = cpa_alloc_count();
         cpa_comm_phase("training");
         CPA_TRY(cpa_stepper_run(t->stepper, at->epoch, at->step, &result));
         cpa_history_step(t->state.history, &result);
+        report->allocations += cpa_alloc_count() - allocations;
         double seconds = cpa_seconds() - start;
         t->stop = result.stop;
         at->step++;

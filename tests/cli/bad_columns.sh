@@ -21,6 +21,10 @@ bad 65 "condition|row 7|code -3" code_low.h5ad
 bad 65 "cell_type|47" short_column.h5ad
 bad 65 "cell_type|1000000000000 elements|damaged" claims.h5ad
 bad 65 "cell_type|UTF-8" not_utf8.h5ad
+bad 65 "cell_type|NUL character after 'T'" nul.h5ad
+bad 65 "cell_type|code 1|0 categories" no_categories.h5ad
+bad 65 "cell_type|categories cannot have categories" categories_of_categories.h5ad
+bad 65 "cell_type is a categorical of version 0.9.0" new_column.h5ad
 bad 65 "cell_type|awkward-array" unknown_column.h5ad --categorical-covariate-keys cell_type
 bad 65 "control|--control-group" no_control.h5ad
 bad 65 "control 'crtl'|'ctrl'" good.h5ad --control-group crtl

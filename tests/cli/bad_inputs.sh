@@ -14,13 +14,22 @@ bad 65 "empty" empty.h5ad
 bad 65 "not an HDF5 file" text.h5ad
 bad 65 "Git LFS pointer|git lfs pull" pointer.h5ad
 bad 65 "10x Genomics" tenx.h5
+bad 65 "loom" cells.loom
+bad 65 "MuData" multi.h5mu
 bad 65 "not an AnnData file|'obs'" no_obs.h5ad
+bad 65 "version 0.9.0|older anndata" new_file.h5ad
+bad 65 "obs is a dataframe of version 0.9.0|older anndata" new_frame.h5ad
+bad 74 "open for write|h5clear" open.h5ad
+exec 9<good.h5ad # held by another program
+flock -x 9
+bad 74 "unable to lock|another program" good.h5ad
+exec 9<&-
 size=$(stat -c %s "$sample")
 head -c 1024 "$sample" >cut_1k.h5ad
 head -c $((size / 2)) "$sample" >cut_half.h5ad
 head -c $((size - 100)) "$sample" >cut_end.h5ad
 for cut in cut_1k cut_half cut_end; do
-    bad 65 "truncated|copy or download it again" $cut.h5ad
+    bad 65 "truncated|eof = |copy or download it again" $cut.h5ad
 done
 # As long as it should be, but its middle never arrived.
 cp "$sample" hole.h5ad
@@ -47,5 +56,30 @@ bad 65 "row 7|gene 'gene5'|-2|negative" negative.h5ad
 bad 65 "row 47|gene 'gene11'|nan" late_nan.h5ad
 bad 65 "row 7|gene 'gene5'|nan" dense_nan.h5ad
 bad 65 "X/data|chunk that begins with element 288|inflate|damaged" corrupt.h5ad
+bad 65 "X/data|chunk that begins with element 288|checksum|damaged" checksum.h5ad
 bad 65 "X/data|blosc2" unknown_filter.h5ad
+bad 65 "X/data|chunk that begins with element 144|damaged" hole_in_data.h5ad
+bad 65 "X/indices|chunk that begins with element 144|damaged" hole_in_indices.h5ad
+bad 65 "X/indptr|falls from 132 to 0|row 11" hole_in_indptr.h5ad
+bad 65 "X/indptr|falls from 276 to 0|row 23" indptr_zeros.h5ad
+bad 65 "X/indptr|-2147483648|overflow" indptr_negative.h5ad
+bad 65 "X/indices|row 7|gene index" index_unsigned.h5ad
+bad 65 "48 cells and 0 genes" no_genes.h5ad
+bad 65 "X is a csr_matrix of version 0.9.0|older anndata" new_matrix.h5ad
+bad 65 "X is a link" link_to_nothing.h5ad
+bad 65 "X is a link" link_to_file.h5ad
+bad 65 "X/data is virtual" virtual.h5ad
+bad 65 "X/data is virtual" virtual_gone.h5ad
+bad 65 "X/data|external" external_gone.h5ad
+refuse 65 "groups_in_groups.h5ad|contain each other" convert groups_in_groups.h5ad x.h5ad
+
+# ---- Damage over which HDF5 itself falls, or never comes to an end (a bound that suits a test is too short for the start of three ranks)
+for file in "$CPA_TESTS"/fuzz/fallen/crash*.h5ad; do
+    cp "$file" fallen.h5ad
+    bad 65 "HDF5 library fell over|damaged" fallen.h5ad
+done
+for file in "$CPA_TESTS"/fuzz/fallen/loop*.h5ad; do
+    cp "$file" fallen.h5ad
+    attempt 65 "fallen.h5ad|HDF5 library did not come to an end|damaged" "$CPA_HPC" train fallen.h5ad --out run --timeout 1
+done
 finish

@@ -163,6 +163,19 @@ def metadata():
             replace(x, name, x[name][:n])
     with Changed("no_obs.h5ad") as f:
         del f["obs"]
+    with Changed("no_categories.h5ad") as f:
+        replace(f["obs/cell_type"], "categories", np.array([], dtype=object), dtype=TEXT)
+    with Changed("categories_of_categories.h5ad") as f:
+        del f["obs/cell_type/categories"]
+        f["obs/cell_type/categories"] = f["obs/cell_type"]
+    with Changed("nul.h5ad") as f:
+        replace(f["obs/cell_type"], "categories", np.array([b"B", b"T\0B"]))
+    for name, what in [("new_file", "/"), ("new_frame", "obs"), ("new_column", "obs/cell_type"), ("new_matrix", "X")]:
+        with Changed(f"{name}.h5ad") as f:
+            f[what].attrs["encoding-version"] = "0.9.0"
+    with Changed("groups_in_groups.h5ad") as f:
+        uns = f.create_group("uns")
+        uns["uns"] = uns
 
 
 def unlike_the_good_one():
@@ -173,6 +186,24 @@ def unlike_the_good_one():
     with_text("other_cell_type.h5ad", "cell_type", "T", "NK")
     with_text("other_condition.h5ad", "condition", "A+B", "C")
     with_text("no_held_out.h5ad", "split", "ood", "train")
+
+
+def links():
+    """Matrices that are elsewhere: the file they are in is there and would be right, or is not there."""
+    with Changed("link_to_nothing.h5ad") as f:
+        del f["X"]
+        f["X"] = h5py.SoftLink("/layers/counts")
+    with Changed("link_to_file.h5ad") as f:
+        del f["X"]
+        f["X"] = h5py.ExternalLink("good.h5ad", "/X")
+    for name, source in [("virtual", "good.h5ad"), ("virtual_gone", "gone.h5ad")]:
+        with Changed(f"{name}.h5ad") as f:
+            layout = h5py.VirtualLayout(shape=(N * G,), dtype="f4")
+            layout[:] = h5py.VirtualSource(source, "X/data", shape=(N * G,))
+            del f["X/data"]
+            f["X"].create_virtual_dataset("data", layout)
+    with Changed("external_gone.h5ad") as f:
+        replace(f["X"], "data", None, shape=(N * G,), dtype="f4", external=[("gone.bin", 0, 4 * N * G)])
 
 
 def matrix():
@@ -208,6 +239,33 @@ def matrix():
         how.set_chunk((N * G,))
         how.set_filter(32026, h5py.h5z.FLAG_OPTIONAL, (2, 2, 4, 100))
         h5py.h5d.create(f["X"].id, b"data", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((N * G,)), how)
+    for part in ["data", "indices", "indptr"]:
+        with Changed(f"hole_in_{part}.h5ad") as f:  # a chunk was never written
+            values = f["X"][part][:]
+            n = len(values) // 4
+            replace(f["X"], part, None, shape=values.shape, dtype=values.dtype, chunks=(n,))
+            f["X"][part][:n], f["X"][part][2 * n :] = values[:n], values[2 * n :]
+    with Changed("indptr_zeros.h5ad") as f:
+        f["X/indptr"][N // 2 :] = 0
+    with Changed("indptr_negative.h5ad") as f:
+        f["X/indptr"][N] = -(2**31)
+    with Changed("index_unsigned.h5ad") as f:
+        indices = f["X/indices"][:].astype("u8")
+        indices[at] = 2**63 + 5
+        replace(f["X"], "indices", indices)
+    with Changed("no_genes.h5ad") as f:
+        replace(f["var"], "gene", f["var/gene"][:0], dtype=TEXT)
+        f["X"].attrs["shape"] = np.array([N, 0])
+        for part, n in [("data", 0), ("indices", 0)]:
+            replace(f["X"], part, f["X"][part][:n])
+        f["X/indptr"][:] = 0
+    with Changed("checksum.h5ad") as f:
+        replace(f["X"], "data", f["X/data"][:], chunks=(N * G // 2,), fletcher32=True)
+        chunk = f["X/data"].id.get_chunk_info(1)
+    with open(path("checksum.h5ad"), "r+b") as f:
+        f.seek(chunk.byte_offset + 3)
+        f.write(b"\1")
+    links()
     with Changed("corrupt.h5ad") as f:
         chunk = f["X/data"].id.get_chunk_info(1)
     with open(path("corrupt.h5ad"), "r+b") as f:
@@ -221,6 +279,16 @@ def other_files():
         f.write("cell,gene,count\n" * 100)
     with open(path("pointer.h5ad"), "w") as f:
         f.write("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with h5py.File(path("cells.loom"), "w") as f:
+        f.create_dataset("matrix", data=np.zeros((2, 2)))
+        f.create_group("row_attrs")
+        f.create_group("col_attrs")
+    with Changed("multi.h5mu") as f:
+        f.create_group("mod")
+    with h5py.File(path("written.h5ad"), "w", libver="latest") as f:  # a copy of a file that is being written
+        f.swmr_mode = True
+        f.flush()
+        shutil.copy(path("written.h5ad"), path("open.h5ad"))
     with h5py.File(path("tenx.h5"), "w") as f:
         f.create_group("matrix").create_dataset("barcodes", data=np.array([b"A"]))
     os.mkdir(path("folder.h5ad"))

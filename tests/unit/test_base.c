@@ -6,11 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "cpa/base/hash.h"
+#include "cpa/base/leavings.h"
 #include "cpa/base/log.h"
 #include "cpa/base/mem.h"
 #include "cpa/base/rng.h"
@@ -32,6 +34,36 @@ static void test_status(void **state)
     cpa_fail(CPA_IO, "%s", big);
     assert_int_equal(strlen(cpa_message()), 100000);
     free(big);
+}
+
+static void test_leavings(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/cpa-leavings-XXXXXX", kept[64], file[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(kept, sizeof kept, "%s.kept", folder);
+    snprintf(file, sizeof file, "%s/file", folder);
+    cpa_leavings_add(folder);
+    cpa_leavings_add(kept);
+    cpa_leavings_add(file);
+    fclose(fopen(kept, "w"));
+    fclose(fopen(file, "w"));
+    cpa_leavings_drop(kept);
+    cpa_leavings_remove();
+    assert_int_equal(access(kept, F_OK), 0);
+    assert_int_not_equal(access(folder, F_OK), 0); // what it held went first
+    assert_int_equal(mkdir(folder, 0777), 0);
+    cpa_leavings_drop(folder); // with what lies below
+    fclose(fopen(file, "w"));
+    cpa_leavings_remove();
+    assert_int_equal(access(file, F_OK), 0);
+    for (int i = 0; i < 100; i++) {
+        cpa_leavings_add(kept); // more than it remembers
+    }
+    cpa_leavings_drop(kept);
+    unlink(file);
+    unlink(kept);
+    rmdir(folder);
 }
 
 static void test_memory(void **state)
@@ -268,9 +300,9 @@ static void test_hash(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_status),  cmocka_unit_test(test_memory), cmocka_unit_test(test_strings),
-        cmocka_unit_test(test_text),    cmocka_unit_test(test_log),    cmocka_unit_test(test_philox),
-        cmocka_unit_test(test_shuffle), cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_status),  cmocka_unit_test(test_leavings), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_strings), cmocka_unit_test(test_text),     cmocka_unit_test(test_log),
+        cmocka_unit_test(test_philox),  cmocka_unit_test(test_shuffle),  cmocka_unit_test(test_hash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

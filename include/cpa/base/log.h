@@ -17,6 +17,10 @@ void cpa_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /** A line that begins with "cpa-hpc: error: " for every line of the message, from this very rank. */
 void cpa_error(const char *message);
 
+/** One such line made of up to 8 pieces, for a signal handler: calls nothing but write(2). Other ranks than 0 let that one speak first:
+ *  where it fails as they do, its launcher ends them before they say the same. */
+void cpa_last_words(const char *const *piece, int n);
+
 /** A progress line: rewritten in place on a terminal; elsewhere printed only when `keep`. From rank 0. */
 void cpa_progress(bool keep, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -57,7 +57,12 @@ typedef struct cpa_h5_info {
     char filters[64];               // "gzip", "shuffle+gzip", "none", in the order of writing
 } cpa_h5_info;
 
-// ---- Reading files
+// ---- Reading files. HDF5 trusts the metadata of a file: where they are damaged it may crash or loop, and then the process ends with
+// a message that names the file, and exit code 65.
+
+/** For how many seconds one such call may compute (waiting for the disk does not count) before it is taken for a loop; for ever unless
+ *  this was called. */
+void cpa_h5_patience(double seconds);
 
 /** Why some read of this process failed, NULL: none did. A look-up says then that a thing is not there, which need not be so. */
 const char *cpa_h5_failure(void);
@@ -72,8 +77,11 @@ void cpa_h5_close(cpa_h5 **f);
 
 const char *cpa_h5_path(const cpa_h5 *f);
 
-/** What is at `path` ("a/b/c" from the root; "/" or "" is the root). A link that leads nowhere is NOTHING. */
+/** What is at `path` ("a/b/c" from the root; "/" or "" is the root). A link that leads nowhere, or into another file, is NOTHING. */
 cpa_h5_kind cpa_h5_kind_of(const cpa_h5 *f, const char *path);
+
+/** Whether an existing group has a member of that name, be it a link that leads nowhere. */
+bool cpa_h5_is_listed(const cpa_h5 *f, const char *path);
 
 /** Names of the members of a group, in ascending order of bytes. */
 cpa_status cpa_h5_list(const cpa_h5 *f, const char *group, cpa_strings *out);
@@ -195,7 +203,7 @@ cpa_status cpa_h5_fill_strings(cpa_h5 *f, const char *path, int64_t first, const
 
 // ---- Copying from a file opened for reading
 
-/** Copies a dataset or a group with all that is in it, under a path that is not there yet. What is compressed is compressed
+/** Copies a dataset or a group with all that is in it (BAD_DATA: groups that contain each other), under a path that is not there yet. What is compressed is compressed
  *  with gzip; attributes that are references are left out. Holds a few MB. BAD_DATA: unreadable. */
 cpa_status cpa_h5_copy(const cpa_h5 *from, const char *path, cpa_h5 *to, const char *to_path);
 

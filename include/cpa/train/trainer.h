@@ -8,8 +8,9 @@
 // What an epoch did, for logs and progress.
 typedef struct cpa_epoch_report {
     int64_t epoch, n_epochs;
-    int64_t cells;  // trained on in this epoch, over all ranks
-    double seconds; // of training in this epoch
+    int64_t cells;    // trained on in this epoch, over all ranks
+    double seconds;   // of training in this epoch
+    long allocations; // of this process in its steps
     double recon_loss, r2_mean;
     bool validated, is_best;
     double cpa_metric; // when validated
