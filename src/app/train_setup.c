@@ -135,6 +135,11 @@ static void describe(const cpa_train_run *t)
              (int)r->pert.n - 2, r->n_conditions, r->n_covs, r->n_categories, (long long)cpa_sampler_steps(t->sampler),
              cpa_comm_size(t->comm), cpa_comm_size(t->comm) == 1 ? "" : "s", cpa_comm_name(t->comm),
              t->options.train.lanes, t->options.train.lanes == 1 ? "" : "s", t->options.train.batch_size);
+    if (strcmp(t->options.train.batch_norm, "sync") == 0 && cpa_model_n_pooled(t->model) == 0) {
+        cpa_info("--batch-norm sync changes nothing: no part of this model has a batch norm");
+    } else if (strcmp(t->options.train.batch_norm, "sync") == 0 && t->options.train.lanes == 1) {
+        cpa_info("--batch-norm sync changes nothing: one lane is the whole batch");
+    }
 }
 
 cpa_status cpa_train_describe_binding(cpa_comm *comm)

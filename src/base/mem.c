@@ -3,6 +3,7 @@
 #include "cpa/base/mem.h"
 
 #include <ctype.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 
 static atomic_long allocations; // ever made
 static atomic_long live;        // not yet freed
+static atomic_long bytes_live;  // of those
 
 cpa_status cpa_alloc(size_t n, size_t size, void *out)
 {
@@ -24,6 +26,7 @@ cpa_status cpa_alloc(size_t n, size_t size, void *out)
     }
     atomic_fetch_add(&allocations, 1);
     atomic_fetch_add(&live, 1);
+    atomic_fetch_add(&bytes_live, (long)malloc_usable_size(p));
     memcpy(out, &p, sizeof p);
     return CPA_OK;
 }
@@ -33,6 +36,7 @@ cpa_status cpa_realloc(size_t n, size_t size, void *inout)
     void *old, *p = NULL;
     memcpy(&old, inout, sizeof old);
     size_t bytes;
+    size_t before = malloc_usable_size(old);
     if (!__builtin_mul_overflow(n, size, &bytes)) {
         p = realloc(old, bytes > 0 ? bytes : 1);
     }
@@ -40,6 +44,7 @@ cpa_status cpa_realloc(size_t n, size_t size, void *inout)
         return cpa_fail(CPA_INTERNAL, "out of memory: %zu elements of %zu bytes could not be allocated", n, size);
     }
     atomic_fetch_add(&allocations, 1);
+    atomic_fetch_add(&bytes_live, (long)malloc_usable_size(p) - (long)before);
     if (old == NULL) {
         atomic_fetch_add(&live, 1);
     }
@@ -52,6 +57,7 @@ void cpa_free(void *ptr)
     void *p, *none = NULL;
     memcpy(&p, ptr, sizeof p);
     if (p != NULL) {
+        atomic_fetch_sub(&bytes_live, (long)malloc_usable_size(p));
         free(p);
         atomic_fetch_sub(&live, 1);
         memcpy(ptr, &none, sizeof none);
@@ -171,6 +177,11 @@ void cpa_strings_fini(cpa_strings *list)
 long cpa_alloc_balance(void)
 {
     return atomic_load(&live);
+}
+
+long cpa_alloc_bytes(void)
+{
+    return atomic_load(&bytes_live);
 }
 
 long cpa_alloc_count(void)

@@ -22,17 +22,14 @@ static int number_of(const cpa_adversary *a)
     return a->cov + 1;
 }
 
-// Logits of the classifier in training mode; the weighted cross-entropy into its sum; logits become scale * gradient.
-static cpa_status classify(cpa_model *m, cpa_adversary *a, const cpa_lane_plan *plan, int pass, bool inside_autoencoder,
-                           double factor)
+// From the classifier's last hidden layer to its logits, and its weighted cross-entropy into its sum; logits become scale * gradient.
+static cpa_status judge(cpa_model *m, cpa_adversary *a, const cpa_lane_plan *plan, double factor)
 {
     cpa_status st = CPA_OK;
     cpa_mat logits = cpa_mat_head(a->logits, m->n);
     const cpa_dev_int *label2 = labels_of_partners(m, a, plan);
     // A focal loss is a mean over cells, weights or not.
     double denominator = a->cov < 0 && plan->focal_gamma == 0 ? plan->label_weight : (double)plan->n_cells;
-    CPA_TRY(cpa_model_masks(m, &a->mlp, number_of(a), plan, pass));
-    CPA_TRY(cpa_mlp_forward(&a->mlp, (cpa_input){.x = cpa_mat_head(m->z_basal, m->n)}, m->n, inside_autoencoder));
     CPA_TRY(cpa_mlp_output(&a->mlp, logits));
     if (plan->want_metrics) {
         CPA_TRY(cpa_op_argmax(m->be, cpa_int_at(m->best, (int64_t)number_of(a) * m->shape.max_cells), logits));
@@ -44,17 +41,46 @@ cleanup:
     return st;
 }
 
+// The i-th classifier in training mode, and its loss.
+static cpa_status classify(cpa_model *m, int i, const cpa_lane_plan *plan, int pass, bool inside_autoencoder,
+                           double factor)
+{
+    cpa_status st = CPA_OK;
+    for (cpa_model *l = m; l; l = l->next) {
+        cpa_adversary *a = &l->adversary[i];
+        CPA_TRY(cpa_model_masks(l, &a->mlp, number_of(a), plan, pass));
+    }
+    CPA_TRY(cpa_mlp_forward(&m->adversary[i].mlp, inside_autoencoder));
+    for (cpa_model *l = m; l; l = l->next) {
+        CPA_TRY(judge(l, &l->adversary[i], plan, factor));
+    }
+cleanup:
+    return st;
+}
+
+// From the gradients of the logits to that of the last hidden layer.
+static cpa_status logits_grad(cpa_model *m, int i, bool params)
+{
+    cpa_status st = CPA_OK;
+    for (cpa_model *l = m; l; l = l->next) {
+        cpa_adversary *a = &l->adversary[i];
+        CPA_TRY(cpa_mlp_output_grad(&a->mlp, cpa_mlp_dhidden(&a->mlp, l->n), cpa_mat_head(a->logits, l->n), params,
+                                    params));
+    }
+cleanup:
+    return st;
+}
+
 cpa_status cpa_adversary_against(cpa_model *m, const cpa_lane_plan *plan)
 {
     cpa_status st = CPA_OK;
-    cpa_mat g = cpa_mat_head(m->g, m->n);
     for (int i = 0; i < m->n_adversaries; i++) {
-        cpa_adversary *a = &m->adversary[i];
-        cpa_mat dh = cpa_mlp_dhidden(&a->mlp, m->n);
-        CPA_TRY(classify(m, a, plan, 0, true, -plan->adv_lambda));
-        CPA_TRY(cpa_mlp_output_grad(&a->mlp, dh, cpa_mat_head(a->logits, m->n), false, false));
-        CPA_TRY(cpa_mlp_grad(&a->mlp, (cpa_input){.x = cpa_mat_head(m->z_basal, m->n)}, dh, false, false, false, g));
-        CPA_TRY(cpa_op_axpby(m->be, cpa_mat_head(m->dz_basal, m->n), 1, g, 1));
+        CPA_TRY(classify(m, i, plan, 0, true, -plan->adv_lambda));
+        CPA_TRY(logits_grad(m, i, false));
+        CPA_TRY(cpa_mlp_grad(&m->adversary[i].mlp, false, false, false, true));
+        for (cpa_model *l = m; l; l = l->next) {
+            CPA_TRY(cpa_op_axpby(l->be, cpa_mat_head(l->dz_basal, l->n), 1, cpa_mat_head(l->g, l->n), 1));
+        }
     }
 cleanup:
     return st;
@@ -63,20 +89,19 @@ cleanup:
 cpa_status cpa_adversary_train(cpa_model *m, const cpa_lane_plan *plan)
 {
     cpa_status st = CPA_OK;
-    cpa_mat g = cpa_mat_head(m->g, m->n);
     int pass = plan->update_autoencoder && plan->adversary_in_loss;
     double elements = (double)plan->n_cells * m->config.n_latent;
     for (int i = 0; i < m->n_adversaries; i++) {
-        cpa_adversary *a = &m->adversary[i];
-        cpa_mat dh = cpa_mlp_dhidden(&a->mlp, m->n);
-        CPA_TRY(classify(m, a, plan, pass, false, 1));
-        CPA_TRY(cpa_mlp_sum_gradient(&a->mlp, g, m->n));
-        CPA_TRY(cpa_op_square_sum_scale(m->be, cpa_f64_at(m->sums, a->sum_penalty), g,
-                                        (cpa_real)(2 * plan->pen_adv / elements)));
-        CPA_TRY(cpa_mlp_penalty(&a->mlp, g, m->n));
-        CPA_TRY(cpa_mlp_output_grad(&a->mlp, dh, cpa_mat_head(a->logits, m->n), true, true));
-        CPA_TRY(
-            cpa_mlp_grad(&a->mlp, (cpa_input){.x = cpa_mat_head(m->z_basal, m->n)}, dh, true, true, true, CPA_NO_MAT));
+        cpa_mlp *mlp = &m->adversary[i].mlp;
+        CPA_TRY(classify(m, i, plan, pass, false, 1));
+        CPA_TRY(cpa_mlp_sum_gradient(mlp));
+        for (cpa_model *l = m; l; l = l->next) {
+            CPA_TRY(cpa_op_square_sum_scale(l->be, cpa_f64_at(l->sums, l->adversary[i].sum_penalty),
+                                            cpa_mat_head(l->g, l->n), (cpa_real)(2 * plan->pen_adv / elements)));
+        }
+        CPA_TRY(cpa_mlp_penalty(mlp));
+        CPA_TRY(logits_grad(m, i, true));
+        CPA_TRY(cpa_mlp_grad(mlp, true, true, true, false));
     }
 cleanup:
     return st;

@@ -59,6 +59,11 @@ cpa_status cpa_model_load(cpa_model *m, const cpa_batch *b)
         CPA_TRY(load_partners(m, b));
     }
     d->x = (cpa_csr){n, m->shape.n_genes, (int)b->nnz, d->indptr, d->gene, d->count, d->log1p, d->library};
+    cpa_mlp_load(&m->encoder, (cpa_input){.csr = &d->x}, n, CPA_NO_MAT);
+    cpa_mlp_load(&m->decoder, (cpa_input){.x = cpa_mat_head(m->z, n)}, n, cpa_mat_head(m->dz, n));
+    for (int i = 0; i < m->n_adversaries; i++) {
+        cpa_mlp_load(&m->adversary[i].mlp, (cpa_input){.x = cpa_mat_head(m->z_basal, n)}, n, cpa_mat_head(m->g, n));
+    }
 cleanup:
     return st;
 }

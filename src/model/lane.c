@@ -1,17 +1,14 @@
-// Owns: one lane of a training step: reconstruction loss, autoencoder gradients, metrics of the batch. Never updates a parameter.
+// Owns: one lane of a training step, or several side by side: reconstruction loss, autoencoder gradients, metrics of the batch. Never updates
+// a parameter.
 #include <string.h>
 
 #include "model_impl.h"
 
-cpa_status cpa_model_autoencoder_grad(cpa_model *m, const cpa_lane_plan *plan)
+// From the decoder's input to the encoder's last hidden layer.
+static cpa_status latent_grad(cpa_model *m, const cpa_lane_plan *plan)
 {
     cpa_status st = CPA_OK;
-    cpa_mat dz = cpa_mat_head(m->dz, m->n), dh = cpa_mlp_dhidden(&m->decoder, m->n);
-    CPA_TRY(cpa_likelihood_loss(m, (cpa_real)(1.0 / (double)plan->n_cells)));
-    CPA_TRY(cpa_likelihood_head_grad(m, dh));
-    CPA_TRY(cpa_model_reached(plan, 1));
-    CPA_TRY(cpa_mlp_grad(&m->decoder, (cpa_input){.x = cpa_mat_head(m->z, m->n)}, dh, true, false, false, dz));
-    CPA_TRY(cpa_model_reached(plan, 2));
+    cpa_mat dz = cpa_mat_head(m->dz, m->n);
     CPA_TRY(cpa_latent_embedding_grad(m, dz));
     CPA_TRY(cpa_op_axpby(m->be, cpa_mat_head(m->dz_basal, m->n), 1, dz, 1));
     CPA_TRY(cpa_latent_encoder_grad(m, plan));
@@ -20,8 +17,28 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_model_autoencoder_grad(cpa_model *m, const cpa_lane_plan *plan)
+{
+    cpa_status st = CPA_OK;
+    for (cpa_model *l = m; l; l = l->next) {
+        CPA_TRY(cpa_likelihood_loss(l, (cpa_real)(1.0 / (double)plan->n_cells)));
+        CPA_TRY(cpa_likelihood_head_grad(l, cpa_mlp_dhidden(&l->decoder, l->n)));
+    }
+    CPA_TRY(cpa_model_reached(plan, 1));
+    CPA_TRY(cpa_mlp_grad(&m->decoder, true, false, false, true));
+    CPA_TRY(cpa_model_reached(plan, 2));
+    for (cpa_model *l = m; l; l = l->next) {
+        CPA_TRY(latent_grad(l, plan));
+    }
+    CPA_TRY(cpa_model_reached(plan, 2));
+    CPA_TRY(cpa_mlp_grad(&m->encoder, true, false, false, false));
+    CPA_TRY(cpa_model_reached(plan, 3));
+cleanup:
+    return st;
+}
+
 // R2 of this training batch, and its reconstruction loss; leaves the logits alone.
-static cpa_status batch_metrics(cpa_model *m, const cpa_batch *batch, double *r2_mean, double *r2_var)
+static cpa_status batch_metrics(cpa_model *m, const cpa_batch *batch)
 {
     cpa_status st = CPA_OK;
     int n_groups;
@@ -32,7 +49,7 @@ static cpa_status batch_metrics(cpa_model *m, const cpa_batch *batch, double *r2
     }
     CPA_TRY(cpa_likelihood_mean_loss(m, means, second));
     CPA_TRY(cpa_score_prepare(m, batch, &n_groups));
-    CPA_TRY(cpa_score_r2(m, means, second, n_groups, r2_mean, r2_var));
+    CPA_TRY(cpa_score_r2(m, means, second, n_groups, &m->batch_r2[0], &m->batch_r2[1]));
 cleanup:
     return st;
 }
@@ -64,22 +81,55 @@ cpa_status cpa_model_no_lane(cpa_model *m, double *sums)
     return cpa_op_zero(m->be, m->t.grad, (size_t)m->t.n_grad * sizeof(cpa_real));
 }
 
-cpa_status cpa_model_lane(cpa_model *m, const cpa_batch *batch, const cpa_lane_plan *plan, double *sums)
+// What a lane does before its losses; batch [lanes].
+static cpa_status begin(cpa_model *m, const cpa_batch *const *batch, const cpa_lane_plan *plan)
 {
     cpa_status st = CPA_OK;
-    size_t bytes = (size_t)cpa_model_n_sums(m) * sizeof *sums;
-    double r2_mean = 0, r2_var = 0;
-    CPA_TRY(cpa_model_load(m, batch));
-    CPA_TRY(cpa_op_zero(m->be, m->sums, bytes));
-    CPA_TRY(cpa_model_forward(m, plan));
-    if (plan->update_autoencoder || plan->want_metrics) {
-        CPA_TRY(cpa_likelihood_head(m));
+    for (cpa_model *l = m; l; l = l->next, batch++) {
+        if (plan->update_autoencoder || plan->want_metrics) {
+            CPA_TRY(cpa_likelihood_head(l));
+        }
+        if (plan->want_metrics) {
+            CPA_TRY(batch_metrics(l, *batch));
+        }
+        if (plan->update_autoencoder) {
+            CPA_TRY(cpa_op_zero(l->be, l->dz_basal.data, (size_t)l->n * (size_t)l->dz_basal.cols * sizeof(cpa_real)));
+        }
+    }
+cleanup:
+    return st;
+}
+
+// The sums of a lane, on the host.
+static cpa_status report(cpa_model *m, const cpa_batch *batch, const cpa_lane_plan *plan, double *sums)
+{
+    cpa_status st = CPA_OK;
+    CPA_TRY(cpa_op_download(m->be, sums, m->sums, (size_t)cpa_model_n_sums(m) * sizeof *sums));
+    for (int i = 0; i < m->n_adversaries; i++) {
+        sums[m->adversary[i].sum_penalty] /= m->config.n_latent;
     }
     if (plan->want_metrics) {
-        CPA_TRY(batch_metrics(m, batch, &r2_mean, &r2_var));
+        sums[CPA_SUM_R2_MEAN] = m->batch_r2[0];
+        sums[CPA_SUM_R2_VAR] = m->batch_r2[1];
+        sums[CPA_SUM_METRIC_LANES] = 1;
+        CPA_TRY(accuracies(m, batch, sums));
     }
+cleanup:
+    return st;
+}
+
+cpa_status cpa_model_lanes(cpa_model *m, const cpa_batch *const *batch, int n, const cpa_lane_plan *plan, double *sums)
+{
+    cpa_status st = CPA_OK;
+    int n_sums = cpa_model_n_sums(m), i = 0;
+    CPA_TRY(cpa_model_join(m, n, plan->meeting));
+    for (cpa_model *l = m; l; l = l->next) {
+        CPA_TRY(cpa_model_load(l, batch[i++]));
+        CPA_TRY(cpa_op_zero(l->be, l->sums, (size_t)n_sums * sizeof *sums));
+    }
+    CPA_TRY(cpa_model_forward(m, plan));
+    CPA_TRY(begin(m, batch, plan));
     if (plan->update_autoencoder) {
-        CPA_TRY(cpa_op_zero(m->be, m->dz_basal.data, (size_t)m->n * (size_t)m->dz_basal.cols * sizeof(cpa_real)));
         if (plan->adversary_in_loss) {
             CPA_TRY(cpa_adversary_against(m, plan));
         }
@@ -88,16 +138,14 @@ cpa_status cpa_model_lane(cpa_model *m, const cpa_batch *batch, const cpa_lane_p
     if (plan->update_adversary) {
         CPA_TRY(cpa_adversary_train(m, plan));
     }
-    CPA_TRY(cpa_op_download(m->be, sums, m->sums, bytes));
-    for (int i = 0; i < m->n_adversaries; i++) {
-        sums[m->adversary[i].sum_penalty] /= m->config.n_latent;
-    }
-    if (plan->want_metrics) {
-        sums[CPA_SUM_R2_MEAN] = r2_mean;
-        sums[CPA_SUM_R2_VAR] = r2_var;
-        sums[CPA_SUM_METRIC_LANES] = 1;
-        CPA_TRY(accuracies(m, batch, sums));
+    for (cpa_model *l = m; l; l = l->next, batch++, sums += n_sums) {
+        CPA_TRY(report(l, *batch, plan, sums));
     }
 cleanup:
     return st;
+}
+
+cpa_status cpa_model_lane(cpa_model *m, const cpa_batch *batch, const cpa_lane_plan *plan, double *sums)
+{
+    return cpa_model_lanes(m, &batch, 1, plan, sums);
 }

@@ -146,12 +146,10 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_model_forward(cpa_model *m, const cpa_lane_plan *plan)
+// From the encoder's last hidden layer to the decoder's input.
+static cpa_status latents(cpa_model *m, const cpa_lane_plan *plan)
 {
     cpa_status st = CPA_OK;
-    cpa_mat z = rows(m, m->z);
-    CPA_TRY(cpa_model_masks(m, &m->encoder, CPA_PART_ENCODER, plan, 0));
-    CPA_TRY(cpa_mlp_forward(&m->encoder, (cpa_input){.csr = &m->batch.x}, m->n, false));
     if (m->config.variational) {
         CPA_TRY(variational_outputs(m));
         CPA_TRY(draw_noise(m, plan));
@@ -160,9 +158,23 @@ cpa_status cpa_model_forward(cpa_model *m, const cpa_lane_plan *plan)
         CPA_TRY(cpa_mlp_output(&m->encoder, rows(m, m->z_basal)));
     }
     CPA_TRY(cpa_latent_doses(m));
-    CPA_TRY(cpa_model_compose(m, z, CPA_LATENT_ALL));
-    CPA_TRY(cpa_model_masks(m, &m->decoder, CPA_PART_DECODER, plan, 0));
-    CPA_TRY(cpa_mlp_forward(&m->decoder, (cpa_input){.x = z}, m->n, false));
+    CPA_TRY(cpa_model_compose(m, rows(m, m->z), CPA_LATENT_ALL));
+cleanup:
+    return st;
+}
+
+cpa_status cpa_model_forward(cpa_model *m, const cpa_lane_plan *plan)
+{
+    cpa_status st = CPA_OK;
+    for (cpa_model *l = m; l; l = l->next) {
+        CPA_TRY(cpa_model_masks(l, &l->encoder, CPA_PART_ENCODER, plan, 0));
+    }
+    CPA_TRY(cpa_mlp_forward(&m->encoder, false));
+    for (cpa_model *l = m; l; l = l->next) {
+        CPA_TRY(latents(l, plan));
+        CPA_TRY(cpa_model_masks(l, &l->decoder, CPA_PART_DECODER, plan, 0));
+    }
+    CPA_TRY(cpa_mlp_forward(&m->decoder, false));
 cleanup:
     return st;
 }
@@ -185,17 +197,9 @@ cleanup:
 
 cpa_status cpa_latent_encoder_grad(cpa_model *m, const cpa_lane_plan *plan)
 {
-    cpa_status st = CPA_OK;
     cpa_mat dh = cpa_mlp_dhidden(&m->encoder, m->n);
-    if (m->config.variational) {
-        CPA_TRY(variational_grad(m, plan, dh));
-    } else {
-        CPA_TRY(cpa_mlp_output_grad(&m->encoder, dh, rows(m, m->dz_basal), true, false));
-    }
-    CPA_TRY(cpa_model_reached(plan, 2));
-    CPA_TRY(cpa_mlp_grad(&m->encoder, (cpa_input){.csr = &m->batch.x}, dh, true, false, false, CPA_NO_MAT));
-cleanup:
-    return st;
+    return m->config.variational ? variational_grad(m, plan, dh)
+                                 : cpa_mlp_output_grad(&m->encoder, dh, rows(m, m->dz_basal), true, false);
 }
 
 // Gradients of the perturbations' vectors, or of what projects external ones, and ds.

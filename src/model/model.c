@@ -250,6 +250,39 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_model_place(cpa_model *m)
+{
+    cpa_status st = CPA_OK;
+    CPA_TRY(place_activations(m));
+    CPA_TRY(place_batch(m));
+    CPA_TRY(m->training ? place_metrics(m) : CPA_OK);
+cleanup:
+    return st;
+}
+
+void cpa_model_unplace(cpa_model *m)
+{
+    cpa_mlp_fini(&m->encoder);
+    cpa_mlp_fini(&m->decoder);
+    for (int i = 0; i < m->n_adversaries; i++) {
+        cpa_mlp_fini(&m->adversary[i].mlp);
+    }
+    cpa_device_batch *d = &m->batch;
+    void *device[] = {m->memory, m->sums, m->r2,    m->order,   m->offsets, m->mask,       m->best,
+                      d->indptr, d->gene, d->count, d->log1p,   d->library, d->pert,       d->dose,
+                      d->label,  d->cell, d->cov,   d->cov_own, d->label2,  d->cov_weight, d->cov_partner};
+    for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
+        if (device[i]) {
+            cpa_op_release(m->be, device[i]);
+        }
+    }
+    void *host[] = {m->host_order, m->host_offsets, m->host_mask, m->host_best,
+                    m->host_r2,    m->host_hits,    m->host_cov,  m->host_weight};
+    for (size_t i = 0; i < sizeof host / sizeof *host; i++) {
+        cpa_free(&host[i]);
+    }
+}
+
 static cpa_status set_class_weights(cpa_model *m, const double *label_weight)
 {
     cpa_status st = CPA_OK;
@@ -322,13 +355,11 @@ cpa_status cpa_model_create(cpa_backend *be, const cpa_model_config *config, con
         CPA_TRY(declare_adversaries(m));
     }
     CPA_TRY(cpa_params_place(&m->t, be, training));
-    CPA_TRY(place_activations(m));
-    CPA_TRY(place_batch(m));
+    CPA_TRY(cpa_model_place(m));
     if (shape->pert_features) {
         CPA_TRY(set_features(m, shape->pert_features));
     }
     if (training) {
-        CPA_TRY(place_metrics(m));
         CPA_TRY(set_class_weights(m, label_weight));
     }
     *out = m;
@@ -344,38 +375,18 @@ void cpa_model_destroy(cpa_model **out)
     if (!m) {
         return;
     }
-    cpa_mlp_fini(&m->encoder);
-    cpa_mlp_fini(&m->decoder);
-    for (int i = 0; i < m->n_adversaries; i++) {
-        cpa_mlp_fini(&m->adversary[i].mlp);
-    }
-    cpa_device_batch *d = &m->batch;
-    void *device[] = {m->memory,  m->class_weights, m->sums,       m->r2,         m->order, m->offsets,
-                      m->mask,    m->best,          d->indptr,     d->gene,       d->count, d->log1p,
-                      d->library, d->pert,          d->dose,       d->label,      d->cell,  d->cov,
-                      d->cov_own, d->label2,        d->cov_weight, d->cov_partner};
-    for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
-        if (device[i]) {
-            cpa_op_release(m->be, device[i]);
-        }
+    cpa_model_narrow(m);
+    cpa_model_unplace(m);
+    if (m->class_weights) {
+        cpa_op_release(m->be, m->class_weights);
     }
     cpa_params_fini(&m->t);
     for (int c = 0; c < m->shape.n_covs && m->shape.cov_name; c++) {
         char *name = (char *)(uintptr_t)m->shape.cov_name[c];
         cpa_free(&name);
     }
-    void *host[] = {(void *)(uintptr_t)m->shape.cov_name,
-                    (void *)(uintptr_t)m->shape.cov_size,
-                    m->cov_embedding,
-                    m->adversary,
-                    m->host_order,
-                    m->host_offsets,
-                    m->host_mask,
-                    m->host_best,
-                    m->host_r2,
-                    m->host_hits,
-                    m->host_cov,
-                    m->host_weight};
+    void *host[] = {(void *)(uintptr_t)m->shape.cov_name, (void *)(uintptr_t)m->shape.cov_size, m->cov_embedding,
+                    m->adversary};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++) {
         cpa_free(&host[i]);
     }

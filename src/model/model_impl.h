@@ -38,7 +38,10 @@ typedef struct cpa_dose_nets {
 } cpa_dose_nets;
 
 struct cpa_model {
-    cpa_backend *be; // borrowed
+    cpa_backend *be;          // borrowed
+    cpa_model **more;         // [n_more] owned: what other lanes compute in at the same time; they share the parameters' values
+    int n_more;
+    cpa_model *next;          // the next lane of the step, NULL: the last; whatever meets others runs all of them
     cpa_model_config config;
     cpa_shape shape; // arrays owned
     bool training;
@@ -74,7 +77,7 @@ struct cpa_model {
     int32_t *host_order, *host_offsets, *host_mask, *host_best; // [max_cells ...]
     int32_t *host_cov;                                          // [2 max_cells]
     cpa_real *host_weight;                                      // [2 max_cells]
-    double *host_r2;
+    double *host_r2, batch_r2[2]; // the latter of the last training batch: of means, of variances
     int *host_hits; // [3 max classes]
 };
 
@@ -90,10 +93,17 @@ static inline cpa_status cpa_model_reached(const cpa_lane_plan *plan, int n_piec
     return plan->final ? plan->final(plan->final_ctx, n_pieces) : CPA_OK;
 }
 
+/** Takes the memory of what one lane computes in, and gives it back. */
+cpa_status cpa_model_place(cpa_model *m);
+void cpa_model_unplace(cpa_model *m);
+
+/** Links the model and n - 1 further lanes for what comes next; their batch norms meet, or (NULL) do not. */
+cpa_status cpa_model_join(cpa_model *m, int n, const cpa_meeting *meeting);
+
 /** Uploads a batch. */
 cpa_status cpa_model_load(cpa_model *m, const cpa_batch *batch);
 
-/** Training forward up to the decoder's last hidden layer: z_basal, z, activations, batch statistics, the KL sum. */
+/** Training forward of the linked lanes up to the decoder's last hidden layer: z_basal, z, activations, batch statistics, the KL sum. */
 cpa_status cpa_model_forward(cpa_model *m, const cpa_lane_plan *plan);
 
 /** From the latents of the last cpa_model_infer, or some of their parts (CPA_LATENT_...), to the head products. */
@@ -108,7 +118,7 @@ cpa_status cpa_latent_eval(cpa_model *m);
 /** Basal latent of a variational encoder after cpa_latent_eval: its mean (draw 0), or a draw of that number. */
 cpa_status cpa_latent_draw(cpa_model *m, int draw, uint64_t seed);
 
-/** Gradients of the encoder from dz_basal (destroyed). */
+/** Gradients of the encoder's outputs from dz_basal (destroyed), down to its last hidden layer. */
 cpa_status cpa_latent_encoder_grad(cpa_model *m, const cpa_lane_plan *plan);
 
 /** The embeddings of perturbations, [n_perts, n_latent]: learned rows, or external vectors projected (computed here). */
@@ -155,15 +165,15 @@ cpa_status cpa_likelihood_means(cpa_model *m, bool thin);
 /** z = sum of the named parts, for the loaded batch; needs z_basal and scaled doses. */
 cpa_status cpa_model_compose(cpa_model *m, cpa_mat z, int parts);
 
-/** Loss, head and everything below it: gradients of all autoencoder and doser parameters. dz_basal must hold what the adversaries
+/** Of the linked lanes: loss, head and everything below it: gradients of all autoencoder and doser parameters. dz_basal must hold what the adversaries
  *  send back (or 0). */
 cpa_status cpa_model_autoencoder_grad(cpa_model *m, const cpa_lane_plan *plan);
 
-/** The adversaries inside the autoencoder's loss: their losses into the sums, the gradient of -lambda * loss with respect to the basal
+/** Of the linked lanes: the adversaries inside the autoencoder's loss: their losses into the sums, the gradient of -lambda * loss with respect to the basal
  *  latent added to dz_basal. */
 cpa_status cpa_adversary_against(cpa_model *m, const cpa_lane_plan *plan);
 
-/** The adversaries' own loss with the gradient penalty: gradients of their parameters. */
+/** Of the linked lanes: the adversaries' own loss with the gradient penalty: gradients of their parameters. */
 cpa_status cpa_adversary_train(cpa_model *m, const cpa_lane_plan *plan);
 
 /** Groups the loaded batch by category and prepares the target of the R2. */

@@ -108,12 +108,46 @@ cleanup:
     return st;
 }
 
+// The second derivative of a batch norm needs the most sums.
+int cpa_mlp_n_pooled(const cpa_mlp *mlp)
+{
+    return mlp->norms.batch ? 5 * mlp->n_hidden : 0;
+}
+
+cpa_status cpa_mlp_place_sums(cpa_mlp *mlp)
+{
+    cpa_status st = CPA_OK;
+    size_t bytes = (size_t)cpa_mlp_n_pooled(mlp) * sizeof(double);
+    CPA_TRY(cpa_op_alloc(mlp->t->be, bytes, (void **)&mlp->own));
+    CPA_TRY(cpa_op_alloc(mlp->t->be, bytes, (void **)&mlp->all));
+cleanup:
+    return st;
+}
+
+void cpa_mlp_fini_sums(cpa_mlp *mlp)
+{
+    cpa_dev_f64 *sums[] = {mlp->own, mlp->all};
+    for (size_t i = 0; i < 2; i++) {
+        if (sums[i]) {
+            cpa_op_release(mlp->t->be, sums[i]);
+        }
+    }
+    mlp->own = mlp->all = NULL;
+}
+
 void cpa_mlp_fini(cpa_mlp *mlp)
 {
     if (mlp->memory) {
         cpa_op_release(mlp->t->be, mlp->memory);
         mlp->memory = NULL;
     }
+}
+
+void cpa_mlp_load(cpa_mlp *mlp, cpa_input in, int n_cells, cpa_mat dx)
+{
+    mlp->in = in;
+    mlp->n_cells = n_cells;
+    mlp->dx = dx;
 }
 
 cpa_mat cpa_mlp_hidden(const cpa_mlp *mlp, int n_cells)
@@ -158,6 +192,42 @@ static cpa_status product(cpa_mlp *mlp, cpa_input in, int k, cpa_mat a)
     return cpa_op_gemm(t->be, a, input_of(mlp, in, k, a.rows), false, cpa_value(t, mlp->layer[k].weight), true, 1, 0);
 }
 
+// Whether the lanes have to meet at the layers of this stack.
+static bool meets(const cpa_mlp *mlp)
+{
+    return mlp->meeting != NULL && mlp->norms.batch;
+}
+
+// What a batch norm goes by whose lanes have met.
+static cpa_pooled pooled(const cpa_mlp *mlp)
+{
+    return meets(mlp) ? (cpa_pooled){mlp->own, mlp->all, mlp->meeting->rows} : CPA_NOT_POOLED;
+}
+
+// From the n sums at `at` of every lane of the list to those over all lanes.
+static cpa_status meet(cpa_mlp *mlp, int at, int n)
+{
+    cpa_status st = CPA_OK;
+    const cpa_meeting *with = mlp->meeting;
+    double *own = with->own;
+    size_t bytes = (size_t)n * sizeof *own;
+    for (cpa_mlp *s = mlp; s; s = s->next, own += n) {
+        CPA_TRY(cpa_op_download(s->t->be, own, cpa_f64_at(s->own, at), bytes));
+    }
+    CPA_TRY(with->add_up(with->ctx, n));
+    for (cpa_mlp *s = mlp; s; s = s->next) {
+        CPA_TRY(cpa_op_upload(s->t->be, cpa_f64_at(s->all, at), with->all, bytes));
+    }
+cleanup:
+    return st;
+}
+
+// A of layer k.
+static cpa_mat linear_of(const cpa_mlp *mlp, int k)
+{
+    return sized(mlp->work[0], mlp->n_cells, mlp->layer[k].n_out);
+}
+
 // Y from A in training mode, filling what the backward needs.
 static cpa_status layer_forward(cpa_mlp *mlp, cpa_layer *l, cpa_mat a, bool inside_autoencoder)
 {
@@ -170,7 +240,7 @@ static cpa_status layer_forward(cpa_mlp *mlp, cpa_layer *l, cpa_mat a, bool insi
         bool last = !mlp->norms.layer;
         CPA_TRY(cpa_op_batch_norm(t->be, last ? y : cpa_mat_head(l->mid, n), cpa_mat_head(l->xhat, n), mean,
                                   cpa_stat(t, l->var, inside_autoencoder), l->rstd, a, cpa_value(t, l->gamma),
-                                  cpa_value(t, l->beta), last ? mask : CPA_NO_MAT, last));
+                                  cpa_value(t, l->beta), last ? mask : CPA_NO_MAT, last, pooled(mlp)));
         // The bias cancels in the normalised values; only the mean that is remembered feels it.
         CPA_TRY(cpa_op_axpby(t->be, mean, 1, bias, 1));
         a = cpa_mat_head(l->mid, n);
@@ -185,13 +255,34 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_mlp_forward(cpa_mlp *mlp, cpa_input in, int n_cells, bool inside_autoencoder)
+// The statistics of layer k over all lanes, in two passes: means, then squares about them.
+static cpa_status meet_forward(cpa_mlp *mlp, int k)
+{
+    cpa_status st = CPA_OK;
+    int width = mlp->n_hidden;
+    for (cpa_mlp *s = mlp; s; s = s->next) {
+        CPA_TRY(cpa_op_batch_norm_sums(s->t->be, s->own, linear_of(s, k), CPA_NOT_POOLED));
+    }
+    CPA_TRY(meet(mlp, 0, width));
+    for (cpa_mlp *s = mlp; s; s = s->next) {
+        CPA_TRY(cpa_op_batch_norm_sums(s->t->be, cpa_f64_at(s->own, width), linear_of(s, k), pooled(s)));
+    }
+    CPA_TRY(meet(mlp, width, width));
+cleanup:
+    return st;
+}
+
+cpa_status cpa_mlp_forward(cpa_mlp *mlp, bool inside_autoencoder)
 {
     cpa_status st = CPA_OK;
     for (int k = 0; k < mlp->n_layers; k++) {
-        cpa_mat a = sized(mlp->work[0], n_cells, mlp->layer[k].n_out);
-        CPA_TRY(product(mlp, in, k, a));
-        CPA_TRY(layer_forward(mlp, &mlp->layer[k], a, inside_autoencoder));
+        for (cpa_mlp *s = mlp; s; s = s->next) {
+            CPA_TRY(product(s, s->in, k, linear_of(s, k)));
+        }
+        CPA_TRY(meets(mlp) ? meet_forward(mlp, k) : CPA_OK);
+        for (cpa_mlp *s = mlp; s; s = s->next) {
+            CPA_TRY(layer_forward(s, &s->layer[k], linear_of(s, k), inside_autoencoder));
+        }
     }
 cleanup:
     return st;
@@ -269,24 +360,45 @@ static cpa_status weight_grad(cpa_mlp *mlp, cpa_input in, int k, cpa_mat da, boo
     return cpa_op_gemm(t->be, dw, da, true, input_of(mlp, in, k, da.rows), false, 1, add);
 }
 
-// dY to dA in place, with the parameter gradients of the norms and of the bias. `second`: adds what the penalty sends to A and, between the
-// norms, to the layer norm's input.
+// Where dY of layer k, and then dA, is on the way back.
+static cpa_mat gradient_of(const cpa_mlp *mlp, int k)
+{
+    return sized(mlp->work[(mlp->n_layers - k) % 2], mlp->n_cells, mlp->layer[k].n_out);
+}
+
+// dY through the layer norm, in place; and what the batch norm in front of it hands in. `second`: adds what the penalty sends to the layer
+// norm's input.
+static cpa_status layer_norm_grad(cpa_mlp *mlp, cpa_layer *l, cpa_mat d, bool second)
+{
+    cpa_status st = CPA_OK;
+    cpa_params *t = mlp->t;
+    int n = d.rows;
+    cpa_mat y = cpa_mat_head(l->y, n);
+    if (mlp->norms.layer) {
+        cpa_mat into = second ? cpa_mat_head(mlp->norms.batch ? l->mid_q : l->q, n) : CPA_NO_MAT;
+        CPA_TRY(cpa_op_layer_norm_grad(t->be, d, d, y, cpa_mat_head(l->lhat, n), vector(l->lrstd, n), mlp->keep, into));
+    }
+    if (meets(mlp)) {
+        CPA_TRY(
+            cpa_op_batch_norm_grad_sums(t->be, mlp->own, d, y, cpa_mat_head(l->xhat, n), mlp->keep, !mlp->norms.layer));
+    }
+cleanup:
+    return st;
+}
+
+// From there to dA in place, with the parameter gradients of the norms and of the bias. `second`: adds what the penalty sends to A.
 static cpa_status layer_grad(cpa_mlp *mlp, cpa_layer *l, cpa_mat d, bool params, bool add, bool second)
 {
     cpa_status st = CPA_OK;
     cpa_params *t = mlp->t;
     int n = d.rows;
     bool batch = mlp->norms.batch, layer = mlp->norms.layer;
-    cpa_mat y = cpa_mat_head(l->y, n), q = second ? cpa_mat_head(l->q, n) : CPA_NO_MAT;
-    if (layer) {
-        cpa_mat into = second && batch ? cpa_mat_head(l->mid_q, n) : q;
-        CPA_TRY(cpa_op_layer_norm_grad(t->be, d, d, y, cpa_mat_head(l->lhat, n), vector(l->lrstd, n), mlp->keep, into));
-    }
+    cpa_mat y = cpa_mat_head(l->y, n);
     if (batch) {
         cpa_mat dgamma = params ? (add ? mlp->row : cpa_grad(t, l->gamma)) : CPA_NO_MAT;
         CPA_TRY(cpa_op_batch_norm_grad(t->be, d, dgamma, params ? cpa_grad(t, l->beta) : CPA_NO_MAT, d, y,
-                                       cpa_mat_head(l->xhat, n), cpa_value(t, l->gamma), l->rstd, mlp->keep, q,
-                                       !layer));
+                                       cpa_mat_head(l->xhat, n), cpa_value(t, l->gamma), l->rstd, mlp->keep,
+                                       second ? cpa_mat_head(l->q, n) : CPA_NO_MAT, !layer, pooled(mlp)));
         if (params && add) {
             CPA_TRY(cpa_op_axpby(t->be, cpa_grad(t, l->gamma), 1, mlp->row, 1));
         }
@@ -300,62 +412,123 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_mlp_grad(cpa_mlp *mlp, cpa_input in, cpa_mat dh, bool params, bool add, bool second, cpa_mat dx)
+// From dA of layer k: the gradient of its weight, and that of its input.
+static cpa_status linear_grad(cpa_mlp *mlp, int k, bool params, bool add, bool to_input)
 {
     cpa_status st = CPA_OK;
     cpa_params *t = mlp->t;
-    int n = dh.rows, turn = 0;
+    cpa_mat d = gradient_of(mlp, k);
+    if (params) {
+        CPA_TRY(weight_grad(mlp, mlp->in, k, d, add));
+    }
+    if (k > 0 || to_input) {
+        CPA_TRY(cpa_op_gemm(t->be, k > 0 ? gradient_of(mlp, k - 1) : mlp->dx, d, false,
+                            cpa_value(t, mlp->layer[k].weight), false, 1, 0));
+    }
+cleanup:
+    return st;
+}
+
+cpa_status cpa_mlp_grad(cpa_mlp *mlp, bool params, bool add, bool second, bool to_input)
+{
+    cpa_status st = CPA_OK;
     for (int k = mlp->n_layers - 1; k >= 0; k--) {
-        cpa_layer *l = &mlp->layer[k];
-        CPA_TRY(layer_grad(mlp, l, dh, params, add, second));
-        if (params) {
-            CPA_TRY(weight_grad(mlp, in, k, dh, add));
+        for (cpa_mlp *s = mlp; s; s = s->next) {
+            CPA_TRY(layer_norm_grad(s, &s->layer[k], gradient_of(s, k), second));
         }
-        if (k > 0 || dx.data) {
-            cpa_mat next = k > 0 ? sized(mlp->work[turn], n, l->n_in) : dx;
-            CPA_TRY(cpa_op_gemm(t->be, next, dh, false, cpa_value(t, l->weight), false, 1, 0));
-            dh = next;
-            turn = 1 - turn;
+        CPA_TRY(meets(mlp) ? meet(mlp, 0, 2 * mlp->n_hidden) : CPA_OK);
+        for (cpa_mlp *s = mlp; s; s = s->next) {
+            CPA_TRY(layer_grad(s, &s->layer[k], gradient_of(s, k), params, add, second));
+            CPA_TRY(linear_grad(s, k, params, add, to_input));
         }
     }
 cleanup:
     return st;
 }
 
-// e = d(sum)/dA from delta = d(sum)/dY.
-static cpa_status layer_sum_gradient(cpa_mlp *mlp, cpa_layer *l, int n)
+// delta = d(sum)/dY through the layer norm, and what the batch norm in front of it hands in.
+static cpa_status layer_norm_sum_gradient(cpa_mlp *mlp, cpa_layer *l)
 {
     cpa_status st = CPA_OK;
     cpa_params *t = mlp->t;
+    int n = mlp->n_cells;
     bool batch = mlp->norms.batch, layer = mlp->norms.layer;
-    cpa_mat from = cpa_mat_head(l->delta, n), e = cpa_mat_head(l->e, n), y = cpa_mat_head(l->y, n);
+    cpa_mat delta = cpa_mat_head(l->delta, n), y = cpa_mat_head(l->y, n);
     if (layer) {
-        cpa_mat to = batch ? cpa_mat_head(l->mid_delta, n) : e;
-        CPA_TRY(cpa_op_layer_norm_grad(t->be, to, from, y, cpa_mat_head(l->lhat, n), vector(l->lrstd, n), mlp->keep,
-                                       CPA_NO_MAT));
-        from = to;
+        CPA_TRY(cpa_op_layer_norm_grad(t->be, cpa_mat_head(batch ? l->mid_delta : l->e, n), delta, y,
+                                       cpa_mat_head(l->lhat, n), vector(l->lrstd, n), mlp->keep, CPA_NO_MAT));
     }
-    if (batch) {
-        CPA_TRY(cpa_op_batch_norm_grad(t->be, e, CPA_NO_MAT, CPA_NO_MAT, from, y, cpa_mat_head(l->xhat, n),
-                                       cpa_value(t, l->gamma), l->rstd, mlp->keep, CPA_NO_MAT, !layer));
-    } else if (!layer) {
-        CPA_TRY(cpa_op_activate_grad(t->be, e, from, y, mlp->keep, CPA_NO_MAT));
+    if (meets(mlp)) {
+        CPA_TRY(cpa_op_batch_norm_grad_sums(t->be, mlp->own, layer ? cpa_mat_head(l->mid_delta, n) : delta, y,
+                                            cpa_mat_head(l->xhat, n), mlp->keep, !layer));
     }
 cleanup:
     return st;
 }
 
-cpa_status cpa_mlp_sum_gradient(cpa_mlp *mlp, cpa_mat g, int n_cells)
+// From there to e = d(sum)/dA, and on to the layer's input.
+static cpa_status layer_sum_gradient(cpa_mlp *mlp, int k)
 {
     cpa_status st = CPA_OK;
     cpa_params *t = mlp->t;
-    CPA_TRY(cpa_op_col_sum(t->be, mlp->row, cpa_value(t, mlp->out_weight), 0));
-    CPA_TRY(cpa_op_broadcast_row(t->be, cpa_mat_head(mlp->layer[mlp->n_layers - 1].delta, n_cells), mlp->row));
+    cpa_layer *l = &mlp->layer[k];
+    int n = mlp->n_cells;
+    bool batch = mlp->norms.batch, layer = mlp->norms.layer;
+    cpa_mat e = cpa_mat_head(l->e, n), y = cpa_mat_head(l->y, n), delta = cpa_mat_head(l->delta, n);
+    if (batch) {
+        CPA_TRY(cpa_op_batch_norm_grad(t->be, e, CPA_NO_MAT, CPA_NO_MAT, layer ? cpa_mat_head(l->mid_delta, n) : delta,
+                                       y, cpa_mat_head(l->xhat, n), cpa_value(t, l->gamma), l->rstd, mlp->keep,
+                                       CPA_NO_MAT, !layer, pooled(mlp)));
+    } else if (!layer) {
+        CPA_TRY(cpa_op_activate_grad(t->be, e, delta, y, mlp->keep, CPA_NO_MAT));
+    }
+    CPA_TRY(cpa_op_gemm(t->be, k > 0 ? cpa_mat_head(mlp->layer[k - 1].delta, n) : mlp->dx, e, false,
+                        cpa_value(t, l->weight), false, 1, 0));
+cleanup:
+    return st;
+}
+
+cpa_status cpa_mlp_sum_gradient(cpa_mlp *mlp)
+{
+    cpa_status st = CPA_OK;
+    for (cpa_mlp *s = mlp; s; s = s->next) {
+        cpa_mat delta = cpa_mat_head(s->layer[s->n_layers - 1].delta, s->n_cells);
+        CPA_TRY(cpa_op_col_sum(s->t->be, s->row, cpa_value(s->t, s->out_weight), 0));
+        CPA_TRY(cpa_op_broadcast_row(s->t->be, delta, s->row));
+    }
     for (int k = mlp->n_layers - 1; k >= 0; k--) {
-        cpa_layer *l = &mlp->layer[k];
-        CPA_TRY(layer_sum_gradient(mlp, l, n_cells));
-        cpa_mat next = k > 0 ? cpa_mat_head(mlp->layer[k - 1].delta, n_cells) : g;
-        CPA_TRY(cpa_op_gemm(t->be, next, cpa_mat_head(l->e, n_cells), false, cpa_value(t, l->weight), false, 1, 0));
+        for (cpa_mlp *s = mlp; s; s = s->next) {
+            CPA_TRY(layer_norm_sum_gradient(s, &s->layer[k]));
+        }
+        CPA_TRY(meets(mlp) ? meet(mlp, 0, 2 * mlp->n_hidden) : CPA_OK);
+        for (cpa_mlp *s = mlp; s; s = s->next) {
+            CPA_TRY(layer_sum_gradient(s, k));
+        }
+    }
+cleanup:
+    return st;
+}
+
+// v = dP/de of layer k.
+static cpa_mat penalty_of(const cpa_mlp *mlp, int k)
+{
+    return sized(mlp->work[k % 2], mlp->n_cells, mlp->layer[k].n_out);
+}
+
+// From dP/d(its input's gradient) of layer k to dP/de, with the gradient of the weight; and what its batch norm hands in.
+static cpa_status linear_penalty(cpa_mlp *mlp, int k)
+{
+    cpa_status st = CPA_OK;
+    cpa_params *t = mlp->t;
+    cpa_layer *l = &mlp->layer[k];
+    int n = mlp->n_cells;
+    cpa_mat v = k > 0 ? penalty_of(mlp, k - 1) : mlp->dx, up = penalty_of(mlp, k);
+    CPA_TRY(cpa_op_gemm(t->be, cpa_grad(t, l->weight), cpa_mat_head(l->e, n), true, v, false, 1, 0));
+    CPA_TRY(cpa_op_gemm(t->be, up, v, false, cpa_value(t, l->weight), true, 1, 0));
+    if (meets(mlp)) {
+        CPA_TRY(cpa_op_batch_norm_grad2_sums(
+            t->be, mlp->own, up, cpa_mat_head(mlp->norms.layer ? l->mid_delta : l->delta, n), cpa_mat_head(l->y, n),
+            cpa_mat_head(l->xhat, n), mlp->keep, !mlp->norms.layer));
     }
 cleanup:
     return st;
@@ -373,7 +546,7 @@ static cpa_status layer_penalty(cpa_mlp *mlp, cpa_layer *l, cpa_mat v)
         CPA_TRY(cpa_op_zero(t->be, cpa_grad(t, l->gamma).data, (size_t)l->n_out * sizeof(cpa_real)));
         CPA_TRY(cpa_op_batch_norm_grad2(t->be, v, cpa_grad(t, l->gamma), q, v,
                                         layer ? cpa_mat_head(l->mid_delta, n) : delta, y, cpa_mat_head(l->xhat, n),
-                                        cpa_value(t, l->gamma), l->rstd, mlp->keep, !layer));
+                                        cpa_value(t, l->gamma), l->rstd, mlp->keep, !layer, pooled(mlp)));
     }
     if (layer) {
         CPA_TRY(cpa_op_layer_norm_grad2(t->be, v, batch ? cpa_mat_head(l->mid_q, n) : q, v, delta, y,
@@ -385,21 +558,23 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_mlp_penalty(cpa_mlp *mlp, cpa_mat v, int n_cells)
+cpa_status cpa_mlp_penalty(cpa_mlp *mlp)
 {
     cpa_status st = CPA_OK;
-    cpa_params *t = mlp->t;
     for (int k = 0; k < mlp->n_layers; k++) {
-        cpa_layer *l = &mlp->layer[k];
-        cpa_mat up = sized(mlp->work[k % 2], n_cells, l->n_out);
-        CPA_TRY(cpa_op_gemm(t->be, cpa_grad(t, l->weight), cpa_mat_head(l->e, n_cells), true, v, false, 1, 0));
-        CPA_TRY(cpa_op_gemm(t->be, up, v, false, cpa_value(t, l->weight), true, 1, 0));
-        CPA_TRY(layer_penalty(mlp, l, up));
-        v = up;
+        for (cpa_mlp *s = mlp; s; s = s->next) {
+            CPA_TRY(linear_penalty(s, k));
+        }
+        CPA_TRY(meets(mlp) ? meet(mlp, 0, 5 * mlp->n_hidden) : CPA_OK);
+        for (cpa_mlp *s = mlp; s; s = s->next) {
+            CPA_TRY(layer_penalty(s, &s->layer[k], penalty_of(s, k)));
+        }
     }
     // The sum of the outputs sees the last weight only through the sum of its rows.
-    CPA_TRY(cpa_op_col_sum(t->be, mlp->row, v, 0));
-    CPA_TRY(cpa_op_broadcast_row(t->be, cpa_grad(t, mlp->out_weight), mlp->row));
+    for (cpa_mlp *s = mlp; s; s = s->next) {
+        CPA_TRY(cpa_op_col_sum(s->t->be, s->row, penalty_of(s, s->n_layers - 1), 0));
+        CPA_TRY(cpa_op_broadcast_row(s->t->be, cpa_grad(s->t, s->out_weight), s->row));
+    }
 cleanup:
     return st;
 }

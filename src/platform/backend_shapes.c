@@ -165,11 +165,13 @@ cleanup:
 }
 
 cpa_status cpa_shape_batch_norm(cpa_backend *be, cpa_mat y, cpa_mat xhat, cpa_mat mean, cpa_mat var_unbiased,
-                                cpa_mat rstd, cpa_mat a, cpa_mat gamma, cpa_mat beta, cpa_mat mask, bool relu)
+                                cpa_mat rstd, cpa_mat a, cpa_mat gamma, cpa_mat beta, cpa_mat mask, bool relu,
+                                cpa_pooled pooled)
 {
     cpa_status st;
     SENSIBLE(relu || mask.data == NULL, "a mask and no relu", OP);
     SENSIBLE(a.rows > 0, "[%d, %d]: no cells have no statistics", OP, a.rows, a.cols);
+    POOLED(a.rows, false);
     FIT(a, a.rows, a.cols);
     FIT(y, a.rows, a.cols);
     FIT(xhat, a.rows, a.cols);
@@ -183,11 +185,23 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_shape_batch_norm_sums(cpa_backend *be, cpa_dev_f64 *sums, cpa_mat a, cpa_pooled about)
+{
+    cpa_status st;
+    THERE(sums, a.cols > 0);
+    FIT(a, a.rows, a.cols);
+    SENSIBLE(about.all == NULL || about.rows >= a.rows, "%d of %lld rows", OP, a.rows, (long long)about.rows);
+cleanup:
+    return st;
+}
+
 cpa_status cpa_shape_batch_norm_grad(cpa_backend *be, cpa_mat da, cpa_mat dgamma, cpa_mat dbeta, cpa_mat dy, cpa_mat y,
-                                     cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep, cpa_mat q, bool relu)
+                                     cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep, cpa_mat q, bool relu,
+                                     cpa_pooled pooled)
 {
     cpa_status st;
     SENSIBLE(y.rows > 0, "[%d, %d]: no cells have no statistics", OP, y.rows, y.cols);
+    POOLED(y.rows, true);
     FIT(da, y.rows, y.cols);
     FIT_OR_NONE(dgamma, 1, y.cols);
     FIT_OR_NONE(dbeta, 1, y.cols);
@@ -201,11 +215,38 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_shape_batch_norm_grad_sums(cpa_backend *be, cpa_dev_f64 *sums, cpa_mat dy, cpa_mat y, cpa_mat xhat,
+                                          cpa_real keep, bool relu)
+{
+    cpa_status st;
+    THERE(sums, y.cols > 0);
+    FIT(dy, y.rows, y.cols);
+    FIT(y, y.rows, y.cols);
+    FIT(xhat, y.rows, y.cols);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_shape_batch_norm_grad2_sums(cpa_backend *be, cpa_dev_f64 *sums, cpa_mat v, cpa_mat dy, cpa_mat y,
+                                           cpa_mat xhat, cpa_real keep, bool relu)
+{
+    cpa_status st;
+    THERE(sums, y.cols > 0);
+    FIT(v, y.rows, y.cols);
+    FIT(dy, y.rows, y.cols);
+    FIT(y, y.rows, y.cols);
+    FIT(xhat, y.rows, y.cols);
+cleanup:
+    return st;
+}
+
 cpa_status cpa_shape_batch_norm_grad2(cpa_backend *be, cpa_mat ddy, cpa_mat dgamma, cpa_mat q, cpa_mat v, cpa_mat dy,
-                                      cpa_mat y, cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep, bool relu)
+                                      cpa_mat y, cpa_mat xhat, cpa_mat gamma, cpa_mat rstd, cpa_real keep, bool relu,
+                                      cpa_pooled pooled)
 {
     cpa_status st;
     SENSIBLE(y.rows > 0, "[%d, %d]: no cells have no statistics", OP, y.rows, y.cols);
+    POOLED(y.rows, true);
     FIT(ddy, y.rows, y.cols);
     FIT(dgamma, 1, y.cols);
     FIT(q, y.rows, y.cols);

@@ -23,6 +23,9 @@ cpa_status cpa_fit_csr(const char *op, cpa_csr x, int rows, int cols, bool libra
 #define FIT_OR_NONE(m, rows, cols) CPA_TRY(cpa_fit(OP, #m, m, rows, cols, true))
 #define THERE(p, needed) CPA_TRY(cpa_there(OP, #p, p, needed))
 #define SENSIBLE(cond, ...) CPA_REQUIRE(cond, CPA_INTERNAL, "operation %s: " #cond " does not hold for " __VA_ARGS__)
+#define POOLED(n, needs_own)                                                                                           \
+    SENSIBLE(pooled.all == NULL || (pooled.rows >= (n) && (pooled.own != NULL || !(needs_own))), "%d of %lld rows", OP, \
+             n, (long long)pooled.rows)
 #define FIT_CELLS(x, rows, cols, library) CPA_TRY(cpa_fit_csr(OP, x, rows, cols, library))
 
 #endif

@@ -8,15 +8,31 @@
 #include "cpa/base/log.h"
 #include "cpa/base/signals.h"
 #include "cpa/data/mixup.h"
+#include "cpa/train/together.h"
 
 // What the sum over lanes carries behind the model's sums, so that all ranks learn it without a message of its own.
 enum { WANT_STOP, FAILED, N_NEWS };
 
+// The cells of a lane as they are read, and mixed (only with mixup).
+typedef struct lane_cells {
+    cpa_batch *read, *mixed;
+} lane_cells;
+
+// This rank's lanes side by side, for batch norms over all lanes.
+typedef struct side_by_side {
+    cpa_together *together;
+    const cpa_batch **batch; // [n] of the lanes that have cells
+    int *lane, n;            // their numbers
+    double *sums;            // [n, the model's]
+} side_by_side;
+
 struct cpa_stepper {
     cpa_step_parts p;
     cpa_optimizer optimizer;
-    cpa_batch *batch, *mixed; // the latter only with mixup
+    lane_cells *cells; // of one lane; of all of this rank's that run side by side
+    int n_cells;
     int32_t *partner;
+    side_by_side side; // only with batch norms over all lanes
     cpa_tree *tree;
     cpa_real *grad; // the gradient arena, or where the host cannot see it `copy`; only with several lanes
     cpa_real *copy; // of the gradient arena
@@ -28,30 +44,57 @@ struct cpa_stepper {
     double summing; // seconds of the last sum over ranks
 };
 
+static cpa_status take_batches(cpa_stepper *s, int n)
+{
+    cpa_status st = CPA_OK;
+    const cpa_registry *r = s->p.registry;
+    int64_t nnz;
+    int max = cpa_sampler_max_batch(s->p.sampler);
+    CPA_TRY(cpa_feed_max_nnz(s->p.feed, max, &nnz));
+    CPA_TRY(cpa_alloc((size_t)n, sizeof *s->cells, &s->cells));
+    s->n_cells = n;
+    for (int i = 0; i < n; i++) {
+        CPA_TRY(cpa_batch_create(max, nnz, r->n_genes, r->n_covs, r->max_comb_len, &s->cells[i].read));
+        if (s->p.config->mixup_alpha > 0) {
+            CPA_TRY(cpa_batch_create_mixed(max, nnz, r->n_genes, r->n_covs, r->max_comb_len, &s->cells[i].mixed));
+        }
+    }
+    if (s->p.config->mixup_alpha > 0) {
+        CPA_TRY(cpa_alloc((size_t)max, sizeof *s->partner, &s->partner));
+    }
+cleanup:
+    return st;
+}
+
+static cpa_status take_side_by_side(cpa_stepper *s, int n)
+{
+    cpa_status st = CPA_OK;
+    side_by_side *side = &s->side;
+    CPA_TRY(cpa_together_create(s->p.comm, s->p.model, s->p.config->lanes, &side->together));
+    CPA_TRY(cpa_alloc((size_t)n, sizeof *side->batch, &side->batch));
+    CPA_TRY(cpa_alloc((size_t)n, sizeof *side->lane, &side->lane));
+    CPA_TRY(cpa_alloc((size_t)n * (size_t)cpa_model_n_sums(s->p.model), sizeof *side->sums, &side->sums));
+cleanup:
+    return st;
+}
+
 cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out)
 {
     cpa_status st = CPA_OK;
     cpa_stepper *s = NULL;
     CPA_TRY(cpa_alloc(1, sizeof *s, &s));
     s->p = *parts;
-    int64_t nnz;
-    int max = cpa_sampler_max_batch(parts->sampler), lanes = parts->config->lanes,
-        n_sums = cpa_model_n_sums(parts->model) + N_NEWS;
-    CPA_TRY(cpa_feed_max_nnz(parts->feed, max, &nnz));
-    CPA_TRY(cpa_batch_create(max, nnz, parts->registry->n_genes, parts->registry->n_covs, parts->registry->max_comb_len,
-                             &s->batch));
-    if (parts->config->mixup_alpha > 0) {
-        CPA_TRY(cpa_batch_create_mixed(max, nnz, parts->registry->n_genes, parts->registry->n_covs,
-                                       parts->registry->max_comb_len, &s->mixed));
-        CPA_TRY(cpa_alloc((size_t)max, sizeof *s->partner, &s->partner));
-    }
+    int lanes = parts->config->lanes, n_sums = cpa_model_n_sums(parts->model) + N_NEWS;
+    bool side = lanes > 1 && cpa_model_n_pooled(parts->model) > 0 && strcmp(parts->config->batch_norm, "sync") == 0;
+    cpa_lane_range(lanes, cpa_comm_size(parts->comm), cpa_comm_rank(parts->comm), &s->first_lane, &s->end_lane);
+    CPA_TRY(take_batches(s, side ? s->end_lane - s->first_lane : 1));
     CPA_TRY(cpa_alloc((size_t)n_sums, sizeof *s->sums, &s->sums));
     CPA_TRY(cpa_alloc((size_t)n_sums, sizeof *s->lane_sums, &s->lane_sums));
-    cpa_lane_range(lanes, cpa_comm_size(parts->comm), cpa_comm_rank(parts->comm), &s->first_lane, &s->end_lane);
     if (lanes > 1) {
         int64_t n = cpa_model_params(parts->model)->n_grad;
         cpa_reduce how;
-        s->grad = cpa_backend_host(parts->be, cpa_model_params(parts->model)->grad);
+        // Lanes that ran side by side are added up from one copy, as the model's own arena is the first one's.
+        s->grad = side ? NULL : cpa_backend_host(parts->be, cpa_model_params(parts->model)->grad);
         if (!s->grad) {
             CPA_TRY(cpa_alloc((size_t)n, sizeof *s->copy, &s->copy));
             s->grad = s->copy;
@@ -59,6 +102,7 @@ cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out)
         CPA_TRY(cpa_reduce_of(parts->config->reduce, &how));
         CPA_TRY(cpa_tree_create(parts->comm, how, lanes, n, n_sums, &s->tree));
     }
+    CPA_TRY(side ? take_side_by_side(s, s->n_cells) : CPA_OK);
     *out = s;
     s = NULL;
 cleanup:
@@ -66,18 +110,27 @@ cleanup:
     return st;
 }
 
-void cpa_stepper_destroy(cpa_stepper **s)
+void cpa_stepper_destroy(cpa_stepper **out)
 {
-    if (*s) {
-        cpa_batch_destroy(&(*s)->batch);
-        cpa_batch_destroy(&(*s)->mixed);
-        cpa_free(&(*s)->partner);
-        cpa_tree_destroy(&(*s)->tree);
-        cpa_free(&(*s)->copy);
-        cpa_free(&(*s)->sums);
-        cpa_free(&(*s)->lane_sums);
-        cpa_free(s);
+    cpa_stepper *s = *out;
+    if (!s) {
+        return;
     }
+    for (int i = 0; i < s->n_cells; i++) {
+        cpa_batch_destroy(&s->cells[i].read);
+        cpa_batch_destroy(&s->cells[i].mixed);
+    }
+    cpa_free(&s->cells);
+    cpa_free(&s->partner);
+    cpa_together_destroy(&s->side.together);
+    cpa_free(&s->side.batch);
+    cpa_free(&s->side.lane);
+    cpa_free(&s->side.sums);
+    cpa_tree_destroy(&s->tree);
+    cpa_free(&s->copy);
+    cpa_free(&s->sums);
+    cpa_free(&s->lane_sums);
+    cpa_free(out);
 }
 
 // Cells and class weights of the whole global batch: every rank knows all lanes' cells. Returns how many lanes have cells.
@@ -98,27 +151,56 @@ static int global_batch(const cpa_stepper *s, int64_t step, cpa_lane_plan *plan)
     return lanes;
 }
 
+// The batch of a lane, mixed where the step mixes; NULL: the lane has no cells.
+static cpa_status fill_lane(cpa_stepper *s, int lane, int64_t step, const cpa_lane_plan *plan, double alpha,
+                            const lane_cells *cells, const cpa_batch **batch)
+{
+    cpa_status st = CPA_OK;
+    const int64_t *rows;
+    int n;
+    *batch = NULL;
+    cpa_sampler_batch(s->p.sampler, lane, step, &rows, &n);
+    if (n == 0) {
+        return CPA_OK;
+    }
+    CPA_TRY(cpa_feed_fill(s->p.feed, s->p.registry, lane, step, cells->read));
+    *batch = cells->read;
+    if (alpha > 0) {
+        double lambda;
+        cpa_mixup_draw(s->p.seed, plan->epoch, lane, step, alpha, n, &lambda, s->partner);
+        CPA_TRY(cpa_mixup_apply(cells->read, lambda, s->partner, cells->mixed));
+        *batch = cells->mixed;
+    }
+cleanup:
+    return st;
+}
+
 static cpa_status run_lane(cpa_stepper *s, int lane, int64_t step, const cpa_lane_plan *plan, double alpha,
                            double *sums)
 {
     cpa_status st = CPA_OK;
-    const int64_t *rows;
-    const cpa_batch *batch = s->batch;
-    int n;
-    cpa_sampler_batch(s->p.sampler, lane, step, &rows, &n);
-    if (n == 0) {
-        return cpa_model_no_lane(s->p.model, sums);
-    }
-    CPA_TRY(cpa_feed_fill(s->p.feed, s->p.registry, lane, step, s->batch));
-    if (alpha > 0) {
-        double lambda;
-        cpa_mixup_draw(s->p.seed, plan->epoch, lane, step, alpha, n, &lambda, s->partner);
-        CPA_TRY(cpa_mixup_apply(s->batch, lambda, s->partner, s->mixed));
-        batch = s->mixed;
-    }
-    CPA_TRY(cpa_model_lane(s->p.model, batch, plan, sums));
+    const cpa_batch *batch;
+    CPA_TRY(fill_lane(s, lane, step, plan, alpha, &s->cells[0], &batch));
+    CPA_TRY(batch ? cpa_model_lane(s->p.model, batch, plan, sums) : cpa_model_no_lane(s->p.model, sums));
 cleanup:
     return st;
+}
+
+// All lanes of all ranks side by side. Collective; so is a failure.
+static cpa_status run_side_by_side(cpa_stepper *s, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan)
+{
+    cpa_status mine = CPA_OK;
+    side_by_side *side = &s->side;
+    side->n = 0;
+    for (int lane = s->first_lane; lane < s->end_lane && mine == CPA_OK; lane++) {
+        const cpa_batch *batch;
+        mine = fill_lane(s, lane, step, plan, phase->mixup_alpha, &s->cells[lane - s->first_lane], &batch);
+        if (batch) {
+            side->batch[side->n] = batch;
+            side->lane[side->n++] = lane;
+        }
+    }
+    return cpa_together_run(side->together, side->batch, side->lane, side->n, plan, mine, side->sums);
 }
 
 // What the phase sums, cut where the model's gradients become final one piece after another.
@@ -141,13 +223,12 @@ static void list_ranges(cpa_stepper *s, const cpa_phase *phase)
     }
 }
 
-// Copies ranges of the gradient arena between the backend and the host, where the host has a copy.
-static cpa_status copy_ranges(cpa_stepper *s, int first, int end, bool to_host)
+// Copies ranges of a gradient arena between the backend and the host, where the host has a copy.
+static cpa_status copy_ranges(cpa_stepper *s, cpa_dev_real *arena, int first, int end, bool to_host)
 {
     cpa_status st = CPA_OK;
-    cpa_params *t = cpa_model_params(s->p.model);
     for (int i = first; i < end && s->copy; i++) {
-        cpa_dev_real *dev = cpa_real_at(t->grad, s->range[i].offset);
+        cpa_dev_real *dev = cpa_real_at(arena, s->range[i].offset);
         cpa_real *host = s->copy + s->range[i].offset;
         size_t bytes = (size_t)s->range[i].length * sizeof *host;
         CPA_TRY(to_host ? cpa_op_download(s->p.be, host, dev, bytes) : cpa_op_upload(s->p.be, dev, host, bytes));
@@ -160,7 +241,7 @@ cleanup:
 static cpa_status fetch(cpa_stepper *s, int end)
 {
     cpa_status st = CPA_OK;
-    CPA_TRY(copy_ranges(s, s->n_fetched, end, true));
+    CPA_TRY(copy_ranges(s, cpa_model_params(s->p.model)->grad, s->n_fetched, end, true));
     s->n_fetched = end > s->n_fetched ? end : s->n_fetched;
 cleanup:
     return st;
@@ -178,11 +259,30 @@ cleanup:
     return st;
 }
 
+// A lane of those that ran side by side, and its gradients on the host.
+static cpa_status fetch_side(cpa_stepper *s, int lane)
+{
+    int k = 0, n_sums = cpa_model_n_sums(s->p.model);
+    while (k < s->side.n && s->side.lane[k] != lane) {
+        k++;
+    }
+    if (k == s->side.n) {
+        memset(s->lane_sums, 0, (size_t)n_sums * sizeof *s->lane_sums);
+        memset(s->copy, 0, (size_t)cpa_model_params(s->p.model)->n_grad * sizeof *s->copy);
+        return CPA_OK;
+    }
+    memcpy(s->lane_sums, s->side.sums + (size_t)k * (size_t)n_sums, (size_t)n_sums * sizeof *s->lane_sums);
+    return copy_ranges(s, cpa_model_lane_grad(s->p.model, k), 0, s->n_ranges, true);
+}
+
 // A lane and its gradients on the host.
 static cpa_status fetch_lane(cpa_stepper *s, int lane, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan)
 {
     cpa_status st = CPA_OK;
     cpa_lane_plan of_lane = *plan;
+    if (s->side.together) {
+        return fetch_side(s, lane);
+    }
     of_lane.final = lane + 1 == s->end_lane ? send_ahead : NULL;
     of_lane.final_ctx = s;
     s->n_fetched = 0;
@@ -192,7 +292,7 @@ cleanup:
     return st;
 }
 
-// This rank's lanes one after another, then the sum over all lanes; with one lane the gradients never leave the backend.
+// This rank's lanes one after another or side by side, then the sum over all lanes; with one lane the gradients never leave the backend.
 // A rank that fails takes part in the sum all the same, and tells the others by it.
 static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan, bool *stop)
 {
@@ -204,6 +304,7 @@ static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase
     }
     int n_sums = cpa_model_n_sums(s->p.model);
     list_ranges(s, phase);
+    CPA_TRY(s->side.together ? run_side_by_side(s, step, phase, plan) : CPA_OK);
     CPA_TRY(cpa_tree_begin(s->tree, s->range, s->n_ranges));
     for (int lane = s->first_lane; lane < s->end_lane; lane++) {
         bool is_last = lane + 1 == s->end_lane;
@@ -219,7 +320,7 @@ static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase
     if (s->sums[n_sums + FAILED] > 0) {
         return cpa_comm_agree(s->p.comm, mine);
     }
-    CPA_TRY(copy_ranges(s, 0, s->n_ranges, false));
+    CPA_TRY(copy_ranges(s, cpa_model_params(s->p.model)->grad, 0, s->n_ranges, false));
 cleanup:
     return st;
 }
@@ -241,7 +342,7 @@ static int find_bad(const cpa_stepper *s, const double *sums)
     return -1;
 }
 
-// Runs this rank's lanes once more, to say of the first bad one what is wrong. Rank-local.
+// Runs this rank's lanes once more, each by itself, to say of the first bad one what is wrong. Rank-local.
 static cpa_status blame_lane(cpa_stepper *s, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan,
                              const char *what)
 {
@@ -250,8 +351,9 @@ static cpa_status blame_lane(cpa_stepper *s, int64_t step, const cpa_phase *phas
     for (int lane = s->first_lane; lane < s->end_lane; lane++) {
         CPA_TRY(run_lane(s, lane, step, plan, phase->mixup_alpha, s->lane_sums));
         if (find_bad(s, s->lane_sums) >= 0) {
-            CPA_TRY(
-                cpa_model_diagnose(s->p.model, phase->mixup_alpha > 0 ? s->mixed : s->batch, plan, s->p.gene, &why));
+            const lane_cells *cells = &s->cells[0];
+            CPA_TRY(cpa_model_diagnose(s->p.model, phase->mixup_alpha > 0 ? cells->mixed : cells->read, plan, s->p.gene,
+                                       &why));
             st = cpa_fail(CPA_NONFINITE, "%s: %s; a smaller learning rate (--lr) may help", what, cpa_text_str(&why));
             goto cleanup;
         }

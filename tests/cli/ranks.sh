@@ -88,6 +88,30 @@ done
 equal block1 block3
 train 1 one1 wide.h5ad --batch-size 32 "${wide[@]}"
 
+# Batch norms over all lanes, which meet several times a step; one lane runs out of cells before the others, and a rank with it.
+uneven=(--lanes 4 --batch-size 40 --shuffle block --shuffle-block 16 "${wide[@]}")
+for n in 1 2 3 4; do
+    train $n sync$n wide.h5ad "${uneven[@]}" --batch-norm sync
+    equal sync1 sync$n
+done
+train 1 local wide.h5ad "${uneven[@]}"
+different local sync1
+for n in 1 5; do
+    train $n mixed$n wide.h5ad --lanes 8 --batch-size 16 "${wide[@]}" --batch-norm sync --mixup-alpha 0.3 --variational --adv-steps 0
+    equal mixed1 mixed$n
+done
+# One lane is the whole batch; without batch norms there is nothing to meet for.
+train 1 syncone wide.h5ad --batch-size 32 "${wide[@]}" --batch-norm sync
+equal one1 syncone
+none=(--use-batch-norm-encoder=false --use-batch-norm-decoder=false --use-batch-norm-adv=false)
+train 1 none wide.h5ad --lanes 4 --batch-size 32 "${wide[@]}" "${none[@]}"
+train 2 syncnone wide.h5ad --lanes 4 --batch-size 32 "${wide[@]}" "${none[@]}" --batch-norm sync
+equal none syncnone
+"$CPA_HPC" train wide.h5ad --out told --max-epochs 1 --lanes 4 "${wide[@]}" "${none[@]}" --batch-norm sync 2>told.err
+grep -q 'batch-norm sync changes nothing: no part of this model has a batch norm' told.err || fail "--batch-norm sync without one: $(cat told.err)"
+"$CPA_HPC" train wide.h5ad --out refused --batch-norm both 2>refused.err
+[ $? -eq 64 ] || fail "--batch-norm both is taken: $(cat refused.err)"
+
 # What must make a difference does; once more gives the same again.
 train 1 again wide.h5ad --lanes 4 --batch-size 32 "${wide[@]}"
 equal wide1 again

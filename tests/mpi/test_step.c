@@ -1,4 +1,5 @@
-// Owns: tests of what ranks tell each other within a training step: a wish to stop, and a failure of one of them.
+// Owns: tests of what ranks tell each other within a training step: a wish to stop, and a failure of one of them; with batch norms of each
+// lane, and with those of all lanes together.
 // Never looks at how good a step is.
 #include <setjmp.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 #include "cpa/app/options.h"
 #include "cpa/base/signals.h"
 #include "cpa/train/step.h"
+#include "cpa/train/together.h"
 
 enum { N_LANES = 4 };
 
@@ -28,6 +30,7 @@ static cpa_backend *be;
 static cpa_sampler *sampler;
 static cpa_model *model;
 static cpa_stepper *stepper;
+static long model_bytes, stepper_bytes; // what they took
 
 static void make_sampler(void)
 {
@@ -42,8 +45,9 @@ static void make_sampler(void)
     cpa_free(&cell);
 }
 
-static void make_model(const char *backend)
+static cpa_model *make_model(void)
 {
+    cpa_model *m;
     const char *name[] = {registry->cov[0].name};
     const int size[] = {(int)registry->cov[0].value.n};
     cpa_shape shape = {.n_genes = registry->n_genes,
@@ -58,15 +62,18 @@ static void make_model(const char *backend)
     options.model.n_latent = options.model.n_hidden_encoder = options.model.n_hidden_decoder = 8;
     assert_int_equal(registry->n_covs, 1);
     assert_int_equal(cpa_feed_max_nnz(feed, 34, &shape.max_nnz), CPA_OK);
-    assert_int_equal(cpa_backend_create(backend, &be), CPA_OK);
-    assert_int_equal(cpa_model_create(be, &options.model, &shape, true, registry->label_weight, registry->deg, &model),
+    assert_int_equal(cpa_model_create(be, &options.model, &shape, true, registry->label_weight, registry->deg, &m),
                      CPA_OK);
-    assert_int_equal(cpa_params_init(cpa_model_params(model), 1), CPA_OK);
+    assert_int_equal(cpa_params_init(cpa_model_params(m), 1), CPA_OK);
+    return m;
 }
 
 static void make_stepper(const char *backend)
 {
-    make_model(backend);
+    assert_int_equal(cpa_backend_create(backend, &be), CPA_OK);
+    long before = cpa_alloc_bytes();
+    model = make_model();
+    model_bytes = cpa_alloc_bytes() - before;
     const cpa_step_parts parts = {.comm = comm,
                                   .be = be,
                                   .model = model,
@@ -75,7 +82,9 @@ static void make_stepper(const char *backend)
                                   .sampler = sampler,
                                   .config = &options.train,
                                   .seed = 1};
+    before = cpa_alloc_bytes();
     assert_int_equal(cpa_stepper_create(&parts, &stepper), CPA_OK);
+    stepper_bytes = cpa_alloc_bytes() - before;
 }
 
 static void destroy_stepper(void)
@@ -85,13 +94,13 @@ static void destroy_stepper(void)
     assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
 }
 
-static int setup(void **state)
+static int setup(const char *batch_norm)
 {
-    (void)state;
     char path[512];
     snprintf(path, sizeof path, "%s/data/glioblastoma_panobinostat.h5ad", getenv("CPA_TESTS"));
-    assert_int_equal(cpa_comm_create(NULL, NULL, &comm), CPA_OK);
     assert_int_equal(cpa_options_init(&options), CPA_OK);
+    cpa_free(&options.train.batch_norm);
+    assert_int_equal(cpa_strdup(batch_norm, &options.train.batch_norm), CPA_OK);
     options.train.lanes = N_LANES;
     options.train.batch_size = 32;
     assert_int_equal(cpa_h5ad_open(path, &file), CPA_OK);
@@ -107,6 +116,18 @@ static int setup(void **state)
     return 0;
 }
 
+static int setup_local(void **state)
+{
+    (void)state;
+    return setup("local");
+}
+
+static int setup_sync(void **state)
+{
+    (void)state;
+    return setup("sync");
+}
+
 static int teardown(void **state)
 {
     (void)state;
@@ -116,8 +137,7 @@ static int teardown(void **state)
     cpa_registry_destroy(&registry);
     cpa_h5ad_close(&file);
     cpa_options_fini(&options);
-    cpa_comm_destroy(&comm);
-    return (int)cpa_alloc_balance();
+    return 0;
 }
 
 // One rank cannot fill its batches: all say so, none waits, and the parameters are as they were.
@@ -214,13 +234,107 @@ static void the_sum_of_mpi_trains_alike(void **state)
     cpa_free(&mpi);
 }
 
+// What the lanes compute in: the model without values, gradients and moments.
+static long activations(void)
+{
+    return model_bytes - 4 * (long)cpa_model_params(model)->n_grad * (long)sizeof(cpa_real);
+}
+
+// Beside the model a step takes gradients, their sums and one batch, together less than one further lane would.
+static void lanes_by_turns_compute_in_one_place(void **state)
+{
+    (void)state;
+    assert_true(stepper_bytes > 0 && stepper_bytes < activations());
+}
+
+static void lanes_side_by_side_compute_each_in_its_own(void **state)
+{
+    (void)state;
+    int first, end;
+    cpa_lane_range(N_LANES, cpa_comm_size(comm), cpa_comm_rank(comm), &first, &end);
+    assert_true(stepper_bytes > (end - first - 1) * activations());
+}
+
+// Masks that were recorded, but have been lost.
+static const cpa_real *no_mask(void *ctx, int part, int layer, int pass)
+{
+    (void)ctx;
+    (void)part;
+    (void)layer;
+    (void)pass;
+    return NULL;
+}
+
+// A rank fails at its first adversary, when it has met the others at every layer of the autoencoder; and it does so without lanes of its
+// own. All say so, none waits.
+static void a_failure_between_meetings_is_everyones(void **state)
+{
+    (void)state;
+    cpa_together *together;
+    cpa_batch *batch[N_LANES] = {0};
+    const cpa_batch *filled[N_LANES];
+    int lane[N_LANES], first, end;
+    cpa_model *m = make_model();
+    double *sums;
+    assert_int_equal(cpa_alloc((size_t)(N_LANES * cpa_model_n_sums(m)), sizeof *sums, &sums), CPA_OK);
+    assert_int_equal(cpa_together_create(comm, m, N_LANES, &together), CPA_OK);
+    cpa_lane_range(N_LANES, cpa_comm_size(comm), cpa_comm_rank(comm), &first, &end);
+    int64_t nnz;
+    assert_int_equal(cpa_feed_max_nnz(feed, 34, &nnz), CPA_OK);
+    cpa_lane_plan plan = {.update_autoencoder = true, .update_adversary = true, .adversary_in_loss = true, .seed = 1};
+    for (int k = 0; k < N_LANES; k++) {
+        const int64_t *row;
+        int n;
+        cpa_sampler_batch(sampler, k, 0, &row, &n);
+        plan.n_cells += n;
+    }
+    plan.label_weight = (double)plan.n_cells;
+    for (int k = 0; k < end - first; k++) {
+        lane[k] = first + k;
+        assert_int_equal(cpa_batch_create(34, nnz, registry->n_genes, 1, registry->max_comb_len, &batch[k]), CPA_OK);
+        assert_int_equal(cpa_feed_fill(feed, registry, lane[k], 0, batch[k]), CPA_OK);
+        filled[k] = batch[k];
+    }
+    const cpa_draws lost = {.mask = no_mask};
+    for (int culprit = 0; culprit < cpa_comm_size(comm); culprit++) {
+        bool mine = culprit == cpa_comm_rank(comm);
+        cpa_lane_plan p = plan;
+        p.draws = mine ? &lost : NULL;
+        assert_int_equal(cpa_together_run(together, filled, lane, end - first, &p, CPA_OK, sums), CPA_BAD_DATA);
+        assert_non_null(strstr(cpa_message(), "no recorded dropout mask"));
+        cpa_status before = mine ? cpa_fail(CPA_IO, "rank %d cannot read", culprit) : CPA_OK;
+        assert_int_equal(cpa_together_run(together, filled, lane, mine ? 0 : end - first, &plan, before, sums), CPA_IO);
+        assert_non_null(strstr(cpa_message(), "cannot read"));
+        // One that merely has nothing to do holds up nobody.
+        assert_int_equal(cpa_together_run(together, filled, lane, mine ? 0 : end - first, &plan, CPA_OK, sums), CPA_OK);
+    }
+    for (int k = 0; k < end - first; k++) {
+        cpa_batch_destroy(&batch[k]);
+    }
+    cpa_together_destroy(&together);
+    cpa_model_destroy(&m);
+    cpa_free(&sums);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest local[] = {
+        cmocka_unit_test(lanes_by_turns_compute_in_one_place),
         cmocka_unit_test(a_failure_of_one_is_everyones),
         cmocka_unit_test(sums_in_place_are_those_of_a_copy),
         cmocka_unit_test(the_sum_of_mpi_trains_alike),
         cmocka_unit_test(a_signal_to_one_stops_all_at_the_same_step),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    const struct CMUnitTest sync[] = {
+        cmocka_unit_test(lanes_side_by_side_compute_each_in_its_own),
+        cmocka_unit_test(a_failure_of_one_is_everyones),
+        cmocka_unit_test(a_failure_between_meetings_is_everyones),
+    };
+    if (cpa_comm_create(NULL, NULL, &comm) != CPA_OK) {
+        return 1;
+    }
+    int failed = cmocka_run_group_tests(sync, setup_sync, teardown);
+    failed += cmocka_run_group_tests(local, setup_local, teardown); // last, for a wish to stop stays
+    cpa_comm_destroy(&comm);
+    return failed + (cpa_alloc_balance() != 0);
 }

@@ -69,7 +69,7 @@ static void test_leavings(void **state)
 static void test_memory(void **state)
 {
     (void)state;
-    long balance = cpa_alloc_balance(), count = cpa_alloc_count();
+    long balance = cpa_alloc_balance(), count = cpa_alloc_count(), bytes = cpa_alloc_bytes();
     int *a = NULL;
     assert_int_equal(cpa_alloc(3, sizeof *a, &a), CPA_OK);
     assert_int_equal(a[0] | a[1] | a[2], 0);
@@ -78,6 +78,7 @@ static void test_memory(void **state)
     assert_int_equal(a[2], 9);
     assert_int_equal(cpa_alloc_balance(), balance + 1);
     assert_true(cpa_alloc_count() > count);
+    assert_true(cpa_alloc_bytes() >= bytes + 1000 * (long)sizeof *a);
     int *before = a;
     assert_int_equal(cpa_realloc(SIZE_MAX / 2, sizeof *a, &a), CPA_INTERNAL);
     assert_ptr_equal(a, before);
@@ -91,6 +92,7 @@ static void test_memory(void **state)
     void *huge = NULL;
     assert_int_equal(cpa_alloc(SIZE_MAX / 2, 8, &huge), CPA_INTERNAL);
     assert_non_null(strstr(cpa_message(), "9223372036854775807"));
+    assert_int_equal(cpa_alloc_bytes(), bytes);
     assert_int_equal(cpa_alloc_balance(), balance);
     size_t now, high;
     cpa_rss(&now, &high);

@@ -146,7 +146,7 @@ static void case_batch_norm(void)
         mat y = put_nan(rows, cols, 1), xhat = put_nan(rows, cols, 2);
         mat mean = put_nan(1, cols, 0), var = put_nan(1, cols, 0), rstd = put_nan(1, cols, 0);
         OK(cpa_op_batch_norm(be, y.m, xhat.m, mean.m, var.m, rstd.m, t.a.m, t.gamma.m, t.beta.m,
-                             i % N_MODES == DROPOUT ? t.mask.m : CPA_NO_MAT, t.s.relu));
+                             i % N_MODES == DROPOUT ? t.mask.m : CPA_NO_MAT, t.s.relu, CPA_NOT_POOLED));
         near("batch_norm, mean", get(mean), t.s.mean, cols, tolerance);
         near("batch_norm, rstd", get(rstd), t.s.rstd, cols, tolerance);
         if (rows > 1) {
@@ -163,17 +163,218 @@ static void case_batch_norm(void)
     for (int j = 0; j < 5; j++) {
         column_statistics(&s, j);
     }
-    OK(cpa_op_batch_norm(be, out.m, xhat.m, mean.m, var.m, rstd.m, a.m, one.m, one.m, CPA_NO_MAT, true));
+    OK(cpa_op_batch_norm(be, out.m, xhat.m, mean.m, var.m, rstd.m, a.m, one.m, one.m, CPA_NO_MAT, true,
+                         CPA_NOT_POOLED));
     near("batch_norm, var far from 0", get(var), s.var, 5, tolerance);
     a.h[7] = NAN;
     mat bad = put_values(33, 5, 0, a.h);
     for (int relu = 0; relu < 2; relu++) {
-        OK(cpa_op_batch_norm(be, out.m, xhat.m, mean.m, var.m, rstd.m, bad.m, one.m, one.m, CPA_NO_MAT, relu));
+        OK(cpa_op_batch_norm(be, out.m, xhat.m, mean.m, var.m, rstd.m, bad.m, one.m, one.m, CPA_NO_MAT, relu,
+                             CPA_NOT_POOLED));
         assert_true(isnan(get(out)[2]));
     }
-    assert_int_equal(cpa_op_batch_norm(be, out.m, xhat.m, mean.m, var.m, rstd.m, a.m, one.m, one.m, a.m, false),
-                     CPA_INTERNAL);
+    assert_int_equal(
+        cpa_op_batch_norm(be, out.m, xhat.m, mean.m, var.m, rstd.m, a.m, one.m, one.m, a.m, false, CPA_NOT_POOLED),
+        CPA_INTERNAL);
     DROP(a, out, xhat, mean, var, rstd, one, bad);
+}
+
+// ---- the rows as lanes, of unequal sizes and one of them empty, that pool their sums ----
+
+enum { N_PIECES = 4 };
+
+// The rows of piece k: [first(k), first(k + 1)).
+static int first_row(int rows, int k)
+{
+    const int at[N_PIECES + 1] = {0, 1, 1, 1 + (rows - 1) / 3, rows};
+    return at[k];
+}
+
+static cpa_mat piece(cpa_mat m, int k)
+{
+    int first = first_row(m.rows, k);
+    return m.data
+               ? (cpa_mat){cpa_real_at(m.data, (int64_t)first * m.ld), first_row(m.rows, k + 1) - first, m.cols, m.ld}
+               : m;
+}
+
+// Sums of all pieces, on the host and on the backend.
+typedef struct pool {
+    cpa_dev_f64 *own[N_PIECES], *all;
+    double *sum;
+    int n;
+    int64_t rows;
+} pool;
+
+static pool make_pool(int n, int rows)
+{
+    pool p = {.all = new_sums(n), .sum = doubles(n), .n = n, .rows = rows};
+    for (int k = 0; k < N_PIECES; k++) {
+        p.own[k] = new_sums(n);
+    }
+    return p;
+}
+
+// Adds up the sums [from, from + n) of the pieces.
+static void fill_pool(pool *p, int from, int n)
+{
+    for (int k = 0; k < N_PIECES; k++) {
+        const double *own = get_sums(cpa_f64_at(p->own[k], from), n);
+        for (int i = 0; i < n; i++) {
+            p->sum[from + i] += own[i];
+        }
+    }
+    OK(cpa_op_upload(be, cpa_f64_at(p->all, from), p->sum + from, (size_t)n * sizeof(double)));
+}
+
+static cpa_pooled pooled(const pool *p, int k)
+{
+    return (cpa_pooled){p->own[k], p->all, p->rows};
+}
+
+static void drop_pool(pool p)
+{
+    for (int k = 0; k < N_PIECES; k++) {
+        drop(p.own[k]);
+    }
+    drop(p.all);
+}
+
+static void case_batch_norm_sums(void)
+{
+    for (int i = 0; i < N_MODES * N_SIZES; i++) {
+        int rows = sizes[i / N_MODES][0], cols = sizes[i / N_MODES][1], n = rows * cols;
+        if (rows < 2) {
+            continue;
+        }
+        setting t = make(rows, cols, i % N_MODES, i % 4);
+        mat y = put_nan(rows, cols, 1), xhat = put_nan(rows, cols, 2);
+        mat mean = put_nan(1, cols, 0), var = put_nan(1, cols, 0), rstd = put_nan(1, cols, 0);
+        pool p = make_pool(2 * cols, rows);
+        double *want = doubles(2 * cols);
+        for (int j = 0; j < cols; j++) {
+            want[j] = rows * t.s.mean[j];
+            want[cols + j] = (rows - 1) * t.s.var[j];
+        }
+        for (int k = 0; k < N_PIECES; k++) {
+            OK(cpa_op_batch_norm_sums(be, p.own[k], piece(t.a.m, k), CPA_NOT_POOLED));
+        }
+        fill_pool(&p, 0, cols);
+        for (int k = 0; k < N_PIECES; k++) {
+            OK(cpa_op_batch_norm_sums(be, cpa_f64_at(p.own[k], cols), piece(t.a.m, k), pooled(&p, k)));
+        }
+        fill_pool(&p, cols, cols);
+        near("batch_norm_sums", p.sum, want, 2 * cols, tolerance);
+        for (int k = 0; k < N_PIECES; k++) {
+            if (piece(y.m, k).rows > 0) {
+                OK(cpa_op_batch_norm(be, piece(y.m, k), piece(xhat.m, k), mean.m, var.m, rstd.m, piece(t.a.m, k),
+                                     t.gamma.m, t.beta.m, i % N_MODES == DROPOUT ? piece(t.mask.m, k) : CPA_NO_MAT,
+                                     t.s.relu, pooled(&p, k)));
+                near("batch_norm of a piece, mean", get(mean), t.s.mean, cols, tolerance);
+                near("batch_norm of a piece, var", get(var), t.s.var, cols, tolerance);
+                near("batch_norm of a piece, rstd", get(rstd), t.s.rstd, cols, tolerance);
+            }
+        }
+        near("batch_norm of pieces, xhat", get(xhat), t.s.xhat, n, tolerance);
+        near("batch_norm of pieces, Y", get(y), t.s.y, n, tolerance);
+        drop_pool(p);
+        DROP(y, xhat, mean, var, rstd, t.a, t.gamma, t.beta, t.mask);
+    }
+}
+
+static void add_to(double *sum, const double *x, int n)
+{
+    for (int i = 0; i < n; i++) {
+        sum[i] += x[i];
+    }
+}
+
+static void case_batch_norm_grad_sums(void)
+{
+    for (int i = 0; i < N_MODES * N_SIZES; i++) {
+        int rows = sizes[i / N_MODES][0], cols = sizes[i / N_MODES][1], n = rows * cols;
+        if (rows < 3) {
+            continue;
+        }
+        setting t = make(rows, cols, i % N_MODES, i % 4);
+        mat y = put_values(rows, cols, 1, copy_of(t.s.y, n)), xhat = put_values(rows, cols, 2, copy_of(t.s.xhat, n));
+        mat rstd = put_values(1, cols, 0, copy_of(t.s.rstd, cols)), dy = put_uniform(rows, cols, 1, -1, 1);
+        mat da = put_nan(rows, cols, 3), dgamma = put_nan(1, cols, 0), dbeta = put_nan(1, cols, 0);
+        pool p = make_pool(2 * cols, rows);
+        double *want = doubles(2 * cols), *got = doubles(2 * cols);
+        t.s.dy = dy.h;
+        backward(&t.s);
+        for (int e = 0; e < n; e++) {
+            want[e % cols] += dy.h[e] * t.s.gate[e];
+            want[cols + e % cols] += dy.h[e] * t.s.gate[e] * t.s.xhat[e];
+        }
+        for (int k = 0; k < N_PIECES; k++) {
+            OK(cpa_op_batch_norm_grad_sums(be, p.own[k], piece(dy.m, k), piece(y.m, k), piece(xhat.m, k),
+                                           (cpa_real)t.s.keep, t.s.relu));
+        }
+        fill_pool(&p, 0, 2 * cols);
+        near("batch_norm_grad_sums", p.sum, want, 2 * cols, tolerance);
+        for (int k = 0; k < N_PIECES; k++) {
+            if (piece(y.m, k).rows > 0) {
+                OK(cpa_op_batch_norm_grad(be, piece(da.m, k), dgamma.m, dbeta.m, piece(dy.m, k), piece(y.m, k),
+                                          piece(xhat.m, k), t.gamma.m, rstd.m, (cpa_real)t.s.keep, CPA_NO_MAT, t.s.relu,
+                                          pooled(&p, k)));
+                add_to(got, get(dbeta), cols);
+                add_to(got + cols, get(dgamma), cols);
+            }
+        }
+        near("batch_norm_grad of pieces, dbeta and dgamma", got, want, 2 * cols, tolerance);
+        near("batch_norm_grad of pieces, dA", get(da), t.s.da, n, tolerance);
+        drop_pool(p);
+        DROP(y, xhat, rstd, dy, da, dgamma, dbeta, t.a, t.gamma, t.beta, t.mask);
+    }
+}
+
+static void case_batch_norm_grad2_sums(void)
+{
+    for (int i = 0; i < N_MODES * N_SIZES; i++) {
+        int rows = sizes[i / N_MODES][0], cols = sizes[i / N_MODES][1], n = rows * cols;
+        if (rows < 3 || n > 1100) {
+            continue; // a difference for every element would take minutes
+        }
+        setting t = make(rows, cols, i % N_MODES, i % 4);
+        mat y = put_values(rows, cols, 1, copy_of(t.s.y, n)), xhat = put_values(rows, cols, 2, copy_of(t.s.xhat, n));
+        mat rstd = put_values(1, cols, 0, copy_of(t.s.rstd, cols)), dy = put_uniform(rows, cols, 1, -1, 1);
+        mat v = put_uniform(rows, cols, 2, -1, 1), q = put_nan(rows, cols, 1);
+        mat dgamma = put_values(1, cols, 0, doubles(cols)); // adds up over the pieces
+        pool p = make_pool(5 * cols, rows);
+        double *want = doubles(5 * cols);
+        t.s.dy = dy.h;
+        t.s.v = v.h;
+        for (int e = 0; e < n; e++) {
+            double g = dy.h[e] * t.s.gate[e];
+            const double term[] = {g, g * t.s.xhat[e], v.h[e], v.h[e] * t.s.xhat[e], v.h[e] * g};
+            for (int k = 0; k < 5; k++) {
+                want[k * cols + e % cols] += term[k];
+            }
+        }
+        double *want_dy = differences(second_order, &t.s, t.s.dy, n, 1e-5);
+        double *want_q = differences(second_order, &t.s, t.s.a, n, 1e-5);
+        double *want_gamma = differences(second_order, &t.s, t.s.gamma, cols, 1e-5);
+        for (int k = 0; k < N_PIECES; k++) {
+            OK(cpa_op_batch_norm_grad2_sums(be, p.own[k], piece(v.m, k), piece(dy.m, k), piece(y.m, k),
+                                            piece(xhat.m, k), (cpa_real)t.s.keep, t.s.relu));
+        }
+        fill_pool(&p, 0, 5 * cols);
+        near("batch_norm_grad2_sums", p.sum, want, 5 * cols, tolerance);
+        for (int k = 0; k < N_PIECES; k++) {
+            if (piece(y.m, k).rows > 0) {
+                OK(cpa_op_batch_norm_grad2(be, piece(v.m, k), dgamma.m, piece(q.m, k), piece(v.m, k), piece(dy.m, k),
+                                           piece(y.m, k), piece(xhat.m, k), t.gamma.m, rstd.m, (cpa_real)t.s.keep,
+                                           t.s.relu, pooled(&p, k)));
+            }
+        }
+        near("batch_norm_grad2 of pieces, d(dY)", get(v), want_dy, n, difference_tolerance);
+        near("batch_norm_grad2 of pieces, dgamma", get(dgamma), want_gamma, cols, difference_tolerance);
+        near("batch_norm_grad2 of pieces, q", get(q), want_q, n, difference_tolerance);
+        drop_pool(p);
+        DROP(y, xhat, rstd, dy, v, q, dgamma, t.a, t.gamma, t.beta, t.mask);
+    }
 }
 
 static void case_batch_norm_grad(void)
@@ -193,7 +394,7 @@ static void case_batch_norm_grad(void)
         double *want_gamma = differences(first_order, &t.s, t.s.gamma, cols, 1e-6);
         double *want_beta = differences(first_order, &t.s, t.s.beta, cols, 1e-6);
         OK(cpa_op_batch_norm_grad(be, da.m, dgamma.m, dbeta.m, dy.m, y.m, xhat.m, t.gamma.m, rstd.m, (cpa_real)t.s.keep,
-                                  CPA_NO_MAT, t.s.relu));
+                                  CPA_NO_MAT, t.s.relu, CPA_NOT_POOLED));
         if (rows > 1) { // of one cell, xhat is 0 and so is dA
             near("batch_norm_grad, dA", get(da), want, n, difference_tolerance);
             near("batch_norm_grad, dgamma", get(dgamma), want_gamma, cols, difference_tolerance);
@@ -205,7 +406,7 @@ static void case_batch_norm_grad(void)
             plain[k] += q.h[k];
         }
         OK(cpa_op_batch_norm_grad(be, dy.m, CPA_NO_MAT, CPA_NO_MAT, dy.m, y.m, xhat.m, t.gamma.m, rstd.m,
-                                  (cpa_real)t.s.keep, q.m, t.s.relu));
+                                  (cpa_real)t.s.keep, q.m, t.s.relu, CPA_NOT_POOLED));
         near("batch_norm_grad, with q", get(dy), plain, n, tolerance);
         DROP(y, xhat, rstd, dy, da, dgamma, dbeta, q, t.a, t.gamma, t.beta, t.mask);
     }
@@ -223,7 +424,7 @@ static void large_gradient(void)
     t.s.dy = dy.h;
     backward(&t.s);
     OK(cpa_op_batch_norm_grad(be, da.m, CPA_NO_MAT, CPA_NO_MAT, dy.m, y.m, xhat.m, t.gamma.m, rstd.m,
-                              (cpa_real)t.s.keep, CPA_NO_MAT, true));
+                              (cpa_real)t.s.keep, CPA_NO_MAT, true, CPA_NOT_POOLED));
     near("batch_norm_grad, large", get(da), t.s.da, ROWS * COLS, tolerance);
     DROP(y, xhat, rstd, dy, da, t.a, t.gamma, t.beta, t.mask);
 }
@@ -249,7 +450,7 @@ static void case_batch_norm_grad2(void)
             want_gamma[j] += dgamma.h[j];
         }
         OK(cpa_op_batch_norm_grad2(be, v.m, dgamma.m, q.m, v.m, dy.m, y.m, xhat.m, t.gamma.m, rstd.m,
-                                   (cpa_real)t.s.keep, t.s.relu));
+                                   (cpa_real)t.s.keep, t.s.relu, CPA_NOT_POOLED));
         near("batch_norm_grad2, d(dY)", get(v), want_dy, n, difference_tolerance);
         near("batch_norm_grad2, dgamma", get(dgamma), want_gamma, cols, difference_tolerance);
         near("batch_norm_grad2, q", get(q), want_q, n, difference_tolerance);

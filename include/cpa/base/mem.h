@@ -45,6 +45,9 @@ long cpa_alloc_balance(void);
 /** Number of allocations made since start; a step must not raise it. */
 long cpa_alloc_count(void);
 
+/** Bytes of all that live, as the C library rounds them up. */
+long cpa_alloc_bytes(void);
+
 /** Resident set now, and its high-water mark, in bytes, from /proc/self/status (0 where there is none). */
 void cpa_rss(size_t *now, size_t *high);
 

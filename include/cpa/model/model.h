@@ -6,7 +6,7 @@
 #include "cpa/base/text.h"
 #include "cpa/data/batch.h"
 #include "cpa/model/config.h"
-#include "cpa/nn/params.h"
+#include "cpa/nn/mlp.h"
 
 // Sizes that come from the data. Strings and arrays are copied by cpa_model_create.
 typedef struct cpa_shape {
@@ -56,6 +56,7 @@ typedef struct cpa_lane_plan {
     // Told, more than once, that the first n_pieces pieces are what they will be at the end of the lane; NULL: not wanted.
     cpa_status (*final)(void *ctx, int n_pieces);
     void *final_ctx;
+    const cpa_meeting *meeting; // where lanes meet that share their batch norms' statistics; NULL: each has its own
 } cpa_lane_plan;
 
 // Sums over cells (or, R2 and accuracies, over lanes that took metrics), added over lanes. A penalty is the mean over
@@ -97,6 +98,22 @@ cpa_status cpa_model_lane(cpa_model *m, const cpa_batch *batch, const cpa_lane_p
 
 /** The pieces, which cover the gradient arena. */
 void cpa_model_pieces(const cpa_model *m, cpa_range piece[CPA_MODEL_PIECES]);
+
+/** Takes what `n` lanes need that run side by side and meet: activations, batches and gradients of n - 1 further lanes. Once; or
+ *  again after cpa_model_narrow, which gives it back (and may be called without). Rank-local. */
+cpa_status cpa_model_widen(cpa_model *m, int n);
+void cpa_model_narrow(cpa_model *m);
+
+/** Most sums that lanes hand in at once where they meet; 0: the model has no batch norm. */
+int cpa_model_n_pooled(const cpa_model *m);
+
+/** Runs n lanes (at most as many as cpa_model_widen was told) side by side, batch [n] none of them empty: as cpa_model_lane, with the
+ *  sums in sums [n, n_sums] and the gradients in the arenas cpa_model_lane_grad. With plan->meeting batch norms are those of all lanes,
+ *  and lanes add up to what one lane of all their cells gives. Rank-local, unless the meeting is not. */
+cpa_status cpa_model_lanes(cpa_model *m, const cpa_batch *const *batch, int n, const cpa_lane_plan *plan, double *sums);
+
+/** The gradient arena of lane i of those; the first one's is the model's own. */
+cpa_dev_real *cpa_model_lane_grad(cpa_model *m, int i);
 
 /** Clears the lane's gradient arena (for a lane without cells). */
 cpa_status cpa_model_no_lane(cpa_model *m, double *sums);

@@ -7,6 +7,17 @@
 
 enum { CPA_MAX_LAYERS = 8 };
 
+// Where lanes that share their batch norms' statistics meet: before each of them every lane hands in sums over its cells, and gets those
+// over the cells of all lanes, of other ranks too. Borrowed by the stacks.
+typedef struct cpa_meeting {
+    int64_t rows; // cells of all lanes
+    double *own;  // [lanes of this rank that have cells, n] what they hand in, in order
+    double *all;  // [n] what they get
+    /** Adds up n sums; n is at most what the stacks' cpa_mlp_n_pooled says. Whoever adds them decides who else takes part. */
+    cpa_status (*add_up)(void *ctx, int n);
+    void *ctx;
+} cpa_meeting;
+
 // A hidden layer: A = X W^T + b, then batch norm (affine), then layer norm (not affine), each if it is on, then ReLU and dropout: Y. In
 // front of a batch norm the bias moves only the running mean, and its gradient is exactly 0.
 typedef struct cpa_layer {
@@ -25,6 +36,12 @@ typedef struct cpa_norms {
     bool batch, layer;
 } cpa_norms;
 
+// Input of a stack: a dense matrix, or cells as CSR.
+typedef struct cpa_input {
+    cpa_mat x;
+    const cpa_csr *csr;
+} cpa_input;
+
 typedef struct cpa_mlp {
     cpa_params *t;                       // borrowed
     int n_layers, n_in, n_hidden, n_out; // n_out 0: no last linear layer
@@ -35,15 +52,15 @@ typedef struct cpa_mlp {
     cpa_dev_real *memory;   // owned activations
     cpa_mat work[2];        // scratch [max_cells, n_hidden, and n_in of a dense input]
     cpa_mat row;            // scratch [n_hidden]
+    cpa_dev_f64 *own, *all; // owned, of the training of lanes that meet: a batch norm's sums over this lane's cells, and over all
     bool sparse, use_log1p; // the first layer takes a cpa_csr, its logarithms or its counts
+    const cpa_meeting *meeting; // NULL: every lane has statistics of its own
+    struct cpa_mlp *next;       // the same stack of this rank's next lane, with which it goes layer by layer; NULL: none
+    cpa_input in;               // what cpa_mlp_load said
+    int n_cells;
+    cpa_mat dx;
     bool cancels; // whatever reads the outputs batch-normalises them first, so their bias has an exactly zero gradient
 } cpa_mlp;
-
-// Input of a stack: a dense matrix, or cells as CSR.
-typedef struct cpa_input {
-    cpa_mat x;
-    const cpa_csr *csr;
-} cpa_input;
 
 /** Declares parameters: hidden layers under "<prefix>Layer k.0.weight" ..., the last linear layer as `out_name`.weight/.bias
  *  (n_out 0: none). USAGE when n_layers is not in 1..CPA_MAX_LAYERS. */
@@ -55,12 +72,36 @@ cpa_status cpa_mlp_declare(cpa_mlp *mlp, cpa_params *t, cpa_group group, cpa_gro
  *  dropout_rate > 0: masks. */
 cpa_status cpa_mlp_place(cpa_mlp *mlp, int max_cells, bool training, bool second_order, double dropout_rate);
 
+/** Allocates what a stack needs to meet others, and frees it. */
+cpa_status cpa_mlp_place_sums(cpa_mlp *mlp);
+void cpa_mlp_fini_sums(cpa_mlp *mlp);
+
+/** Most sums that it hands in at once. */
+int cpa_mlp_n_pooled(const cpa_mlp *mlp);
+
 /** Frees activations. */
 void cpa_mlp_fini(cpa_mlp *mlp);
 
-/** Training forward over the n_cells rows of the input: fills activations and the batch statistics' slots; masks must be set when there is
- *  dropout. `inside_autoencoder` chooses the statistics' slots. */
-cpa_status cpa_mlp_forward(cpa_mlp *mlp, cpa_input in, int n_cells, bool inside_autoencoder);
+/** What the training of the next batch is about: its n_cells rows, and dx [n_cells, n_in] for the gradient of a dense input (or without
+ *  data). All of it borrowed. */
+void cpa_mlp_load(cpa_mlp *mlp, cpa_input in, int n_cells, cpa_mat dx);
+
+// The training functions that follow, down to cpa_mlp_penalty, run a stack and those that follow it in `next`.
+
+/** Forward: fills activations and the batch statistics' slots; masks must be set when there is dropout. `inside_autoencoder` chooses the
+ *  statistics' slots. */
+cpa_status cpa_mlp_forward(cpa_mlp *mlp, bool inside_autoencoder);
+
+/** Backward through the hidden layers from cpa_mlp_dhidden (destroyed). `params`: parameter gradients, written (or, with `add`, added for
+ *  weights and gamma). `second`: adds the penalty's dP/dA at every layer. `to_input`: into dx. */
+cpa_status cpa_mlp_grad(cpa_mlp *mlp, bool params, bool add, bool second, bool to_input);
+
+/** dx = d(sum of all outputs)/d(input) in training mode, for the activations of the last forward. */
+cpa_status cpa_mlp_sum_gradient(cpa_mlp *mlp);
+
+/** Second order: given dP/d(dx) in dx after cpa_mlp_sum_gradient, writes dP/d(weights, gamma) into the gradients and keeps
+ *  dP/dA of every layer for cpa_mlp_grad(second). beta and hidden biases get nothing from P. */
+cpa_status cpa_mlp_penalty(cpa_mlp *mlp);
 
 /** Evaluation forward (running statistics, no dropout). */
 cpa_status cpa_mlp_eval(cpa_mlp *mlp, cpa_input in, int n_cells);
@@ -68,7 +109,7 @@ cpa_status cpa_mlp_eval(cpa_mlp *mlp, cpa_input in, int n_cells);
 /** Output of the last hidden layer, [n_cells, n_hidden]. */
 cpa_mat cpa_mlp_hidden(const cpa_mlp *mlp, int n_cells);
 
-/** Scratch for the gradient of the last hidden layer's output, [n_cells, n_hidden]; what cpa_mlp_grad may take as dh. */
+/** Scratch for the gradient of the last hidden layer's output, [n_cells, n_hidden], where cpa_mlp_grad takes it from. */
 cpa_mat cpa_mlp_dhidden(const cpa_mlp *mlp, int n_cells);
 
 /** out [n_cells, n_out] = hidden W^T + b, the last linear layer. */
@@ -76,16 +117,5 @@ cpa_status cpa_mlp_output(cpa_mlp *mlp, cpa_mat out);
 
 /** Backward of cpa_mlp_output: weight and bias gradients (when `params`; `add`: added to what is there), dh = dout W. */
 cpa_status cpa_mlp_output_grad(cpa_mlp *mlp, cpa_mat dh, cpa_mat dout, bool params, bool add);
-
-/** Backward through the hidden layers from dh (destroyed). `params`: parameter gradients, written (or, with `add`, added for
- *  weights and gamma). `second`: adds the penalty's dP/dA at every layer. dx: gradient of a dense input, or without data. */
-cpa_status cpa_mlp_grad(cpa_mlp *mlp, cpa_input in, cpa_mat dh, bool params, bool add, bool second, cpa_mat dx);
-
-/** g [n_cells, n_in] = d(sum of all outputs)/d(input) in training mode, for the activations of the last forward. */
-cpa_status cpa_mlp_sum_gradient(cpa_mlp *mlp, cpa_mat g, int n_cells);
-
-/** Second order: given v = dP/dg (destroyed) after cpa_mlp_sum_gradient, writes dP/d(weights, gamma) into the gradients and keeps
- *  dP/dA of every layer for cpa_mlp_grad(second). beta and hidden biases get nothing from P. */
-cpa_status cpa_mlp_penalty(cpa_mlp *mlp, cpa_mat v, int n_cells);
 
 #endif

@@ -33,6 +33,13 @@ typedef struct cpa_csr {
     const cpa_dev_real *library; // [rows] sum of the counts of the cell
 } cpa_csr;
 
+// What a batch norm over more rows than those at hand goes by: sums over the rows at hand and over all of them, as the operation
+// that made them lays them out. Without `all` (CPA_NOT_POOLED) the rows at hand are all.
+typedef struct cpa_pooled {
+    const cpa_dev_f64 *own, *all;
+    int64_t rows; // of all
+} cpa_pooled;
+
 /** Address of element `i` of a real array. */
 static inline cpa_dev_real *cpa_real_at(const cpa_dev_real *p, int64_t i)
 {
@@ -86,5 +93,6 @@ static inline cpa_mat cpa_mat_take(const cpa_dev_real *arena, int64_t *used, int
 }
 
 #define CPA_NO_MAT ((cpa_mat){0})
+#define CPA_NOT_POOLED ((cpa_pooled){0})
 
 #endif
