@@ -12,7 +12,6 @@ static cpa_status latent_grad(cpa_model *m, const cpa_lane_plan *plan)
     CPA_TRY(cpa_latent_embedding_grad(m, dz));
     CPA_TRY(cpa_op_axpby(m->be, cpa_mat_head(m->dz_basal, m->n), 1, dz, 1));
     CPA_TRY(cpa_latent_encoder_grad(m, plan));
-    CPA_TRY(cpa_model_reached(plan, 3));
 cleanup:
     return st;
 }
