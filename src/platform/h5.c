@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include <hdf5.h>
-#include <liblzf/lzf.h>
+#include <lzf.h>
 
 #include "h5_impl.h"
 

@@ -250,6 +250,10 @@ static herr_t disk_unlock(H5FD_t *file)
 void cpa_h5_disk_use(hid_t access, const char *path, int *error)
 {
     static const H5FD_class_t driver = {
+#ifdef H5FD_CLASS_VERSION // since HDF5 1.14
+        .version = H5FD_CLASS_VERSION,
+        .value = H5_VFD_RESERVED, // the first of those that any program may take
+#endif
         .name = "cpa_disk",
         .maxaddr = INT64_MAX,
         .fc_degree = H5F_CLOSE_STRONG,

@@ -4,7 +4,7 @@
 
 #include <blosc.h>
 #include <libdeflate.h>
-#include <liblzf/lzf.h>
+#include <lzf.h>
 #include <string.h>
 #include <zstd.h>
 
