@@ -11,7 +11,8 @@ done
 
 export SLURM_SANDBOX_DIR=/tmp/cpa-slurm.$$
 trap '"$sandbox" down >/dev/null 2>&1' EXIT
-if ! "$sandbox" up --nodes 2 --cpus-per-node 4 --requeue-wait 1 >up.log 2>&1; then
+# SLURM takes a wait below 5 seconds for its default, two minutes.
+if ! "$sandbox" up --nodes 2 --cpus-per-node 4 --requeue-wait 5 >up.log 2>&1; then
     cat up.log
     echo "the SLURM cluster did not start" >&2
     exit 1
