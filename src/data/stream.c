@@ -381,7 +381,7 @@ cpa_status cpa_streamer_step(cpa_streamer *s, int64_t epoch, int64_t step)
         }
     }
     mine = mine < last_of_all ? mine : last_of_all;
-    if (epoch != s->agreed_epoch || last_of_all > s->agreed_last) {
+    if (epoch != s->agreed_epoch || last_of_all != s->agreed_last) { // on, or back to an earlier step
         double start = cpa_seconds();
         st = have_windows(s, epoch, mine, last_of_all);
         CPA_TRY(cpa_comm_agree(s->plan.comm, st));

@@ -66,6 +66,15 @@ attempt 78 "--output mean|leave --memory out" "$CPA_HPC" predict whole --data at
 attempt 78 "a rank needs|MiB to stream X|0.1 MiB are allowed (--memory); allow more" "$CPA_HPC" latent whole --data atlas.h5ad \
     --out x.h5ad --memory 64KiB
 
+# One epoch without validation, whose end looks at the first step again.
+rm -rf whole
+all=("${options[@]}")
+options+=(--valid-split '' --max-epochs 1)
+train 0 0 whole
+model streamed 0 once0 --memory 400KiB
+model streamed 3 once3 --memory 400KiB
+options=("${all[@]}")
+
 # Some genes of it.
 printf 'gene_%03d\n' $(seq 20 170) >genes.txt
 rm -rf whole
