@@ -13,7 +13,7 @@ enum { MAX_OPEN = 64 }; // more only while more are held
 
 struct cpa_source {
     char *path;
-    int fd; // -1: closed for now
+    int fd; // -1: closed until it is read again
     int n_users;
     long last_use;
     dev_t device;
