@@ -45,6 +45,20 @@ cpa_status cpa_cuda_axpby(cpa_backend *be, cpa_mat y, cpa_real a, cpa_mat x, cpa
     return CPA_LAUNCH(be, axpby, cpa_elements(y), y, a, x, b);
 }
 
+CPA_KERNEL scale(int64_t n, cpa_mat c, cpa_real beta)
+{
+    const int64_t i = cpa_thread();
+    if (i < n) {
+        cpa_real *to = &cpa_row(c, cpa_row_of(c, i))[cpa_col_of(c, i)];
+        *to = beta == 0 ? 0 : beta * *to;
+    }
+}
+
+cpa_status cpa_cuda_scale(cpa_backend *be, cpa_mat c, cpa_real beta)
+{
+    return CPA_LAUNCH(be, scale, cpa_elements(c), c, beta);
+}
+
 CPA_KERNEL take_log1p(int64_t n, cpa_mat y, cpa_mat x)
 {
     const int64_t i = cpa_thread();

@@ -82,21 +82,12 @@ CPA_DEVICE int cpa_col_of(cpa_mat m, int64_t i)
 }
 
 // Long rows are summed by CPA_PARTS threads each: part p takes columns p, p + CPA_PARTS, ... and leaves its sum in scratch
-// [rows, CPA_PARTS], which the thread of the row then adds up in order.
+// [rows, CPA_PARTS], which the thread of the row then adds up in order (cpa_cuda_totals).
 enum { CPA_PARTS = 128 };
 
 static inline int64_t cpa_parts(int rows)
 {
     return (int64_t)rows * CPA_PARTS;
-}
-
-CPA_DEVICE double cpa_total(const double *part, int64_t row)
-{
-    double sum = 0;
-    for (int p = 0; p < CPA_PARTS; p++) {
-        sum += part[row * CPA_PARTS + p];
-    }
-    return sum;
 }
 
 /** sum[0] = v[0] + ... + v[count - 1], in this order. */

@@ -17,6 +17,9 @@ typedef struct cpa_cuda {
     long live; // allocations not yet released
 } cpa_cuda;
 
+/** Creates the backend on the first of the visible devices; CONFIG when there is none. */
+cpa_status cpa_backend_create_cuda(cpa_backend **out);
+
 /** At least `bytes` of scratch on the device in *out (a pointer to a pointer), with any content, good until the operation ends. Grows
  *  when it must, so a second operation of the same size allocates nothing. */
 cpa_status cpa_cuda_scratch(cpa_backend *be, size_t bytes, void *out);
@@ -26,6 +29,9 @@ cpa_status cpa_cuda_launched(const char *kernel);
 
 /** INTERNAL with the driver's words when `error` is one; `what` failed. */
 cpa_status cpa_cuda_judge(cudaError_t error, const char *what);
+
+/** C *= beta; beta 0 overwrites whatever was there. */
+cpa_status cpa_cuda_scale(cpa_backend *be, cpa_mat c, cpa_real beta);
 
 /** Makes be->blas, on the stream. */
 cpa_status cpa_cuda_blas_create(cpa_cuda *cuda);

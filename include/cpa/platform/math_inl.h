@@ -1,5 +1,5 @@
 // Owns: the scalar formulas that every backend shares: exp and log that vectorise, sigmoid and softplus, the
-// gamma functions, Adam. Never touches memory beyond its arguments.
+// gamma functions, the terms of counts, Adam. Never touches memory beyond its arguments.
 #ifndef CPA_PLATFORM_MATH_INL_H
 #define CPA_PLATFORM_MATH_INL_H
 
@@ -220,6 +220,45 @@ CPA_INLINE double cpa_digamma(double z)
     double i = 1 / z, s = i * i;
     double tail = s * (1.0 / 12 - s * (1.0 / 120 - s * (1.0 / 252 - s * (1.0 / 240 - s * (1.0 / 132)))));
     return log(z) - 0.5 * i - tail - shift;
+}
+
+// ---- negative binomial ----
+
+// With t = theta + eps, u = mu / t and s = u / (1 + u) = mu / (theta + mu + eps), a gene of a cell has
+//   loss        = theta log1p(u)                       - [x (log(mu + eps) - log1p(u)) + T(x)]
+//   mu dl/dmu   = theta s                              - x theta s / (mu + eps)
+//   dl/dpx_r    = theta (log1p(u) - theta s / t)       - x (1 - (1 - s) theta / t) + E(x)
+// where the right-hand parts are there only for x > 0, and
+//   T(x) = lgamma(x + theta) - lgamma(theta) - lgamma(x + 1) - x log t
+//        = sum over i < x of log((theta + i) / (t (i + 1)))
+//   E(x) = x - theta (digamma(x + theta) - digamma(theta))
+//        = sum over i < x of i / (theta + i).
+// The sums are for small counts, and Stirling's series goes on from their end; nothing cancels, however large theta is.
+enum { CPA_NB_TABLE = 16, CPA_NB_LAST = CPA_NB_TABLE - 1 }; // counts 0 .. 15 are small
+
+/** T(i + 1) - T(i) = log((theta + i) / (t (i + 1))), as log1p((i - eps) / t) - log(i + 1); inverse = 1 / t. */
+CPA_INLINE cpa_real cpa_nb_next_term(cpa_real i, cpa_real inverse)
+{
+    return cpa_log1p((i - CPA_NB_EPS) * inverse) - cpa_log(i + 1);
+}
+
+/** Adds to T and E of CPA_NB_LAST what a count x above has more, by the differences of Stirling's series: with z = LAST + theta and
+ *  d = x - LAST, lgamma(z + d) - lgamma(z) = (z + d - 1/2) log1p(d / z) + d log z - d + tails; likewise lgamma(x + 1).
+ *  step = cpa_nb_next_term(CPA_NB_LAST, ...). */
+CPA_INLINE void cpa_nb_large_terms(cpa_real x, cpa_real theta, cpa_real step, cpa_real *t, cpa_real *e)
+{
+    const cpa_real one = CPA_NB_TABLE, half = (cpa_real)0.5;
+    cpa_real d = x - CPA_NB_LAST, z = CPA_NB_LAST + theta, up = cpa_log1p(d / z);
+    *t += d * step + (z + d - half) * up - (one + d - half) * cpa_log1p(d / one) +
+          (cpa_lgamma_tail(z + d) - cpa_lgamma_tail(z)) - (cpa_lgamma_tail(one + d) - cpa_lgamma_tail(one));
+    *e += d - theta * (up - (cpa_digamma_tail(z + d) - cpa_digamma_tail(z)));
+}
+
+/** T and E of a count that is not an integer, from their definition. */
+CPA_INLINE void cpa_nb_fraction_terms(double x, double theta, double inverse, cpa_real *t, cpa_real *e)
+{
+    *t = (cpa_real)(cpa_lgamma(x + theta) - cpa_lgamma(theta) - cpa_lgamma(x + 1) + x * log(inverse));
+    *e = (cpa_real)(x - theta * (cpa_digamma(x + theta) - cpa_digamma(theta)));
 }
 
 // ---- Adam ----

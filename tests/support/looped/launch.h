@@ -18,6 +18,7 @@ CPA_DEVICE int64_t cpa_thread(void)
 // Threads beyond n run as well, as they do in the last block of a device.
 #define CPA_LAUNCH(be, kernel, n, ...)                                                                                 \
     __extension__({                                                                                                    \
+        (void)(be);                                                                                                    \
         const int64_t threads_ = ((n) + CPA_THREADS - 1) / CPA_THREADS * CPA_THREADS;                                  \
         for (int64_t i_ = 0; i_ < threads_; i_++) {                                                                    \
             cpa_looped_thread = cpa_looped_backwards ? threads_ - 1 - i_ : i_;                                         \
