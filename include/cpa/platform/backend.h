@@ -24,8 +24,8 @@ const char *cpa_backend_name(const cpa_backend *be);
 /** Where the host may read and write an array of the backend between operations; NULL where it may not. */
 cpa_real *cpa_backend_host(const cpa_backend *be, const cpa_dev_real *array);
 
-/** What decides the bits of its products beside the build: the instructions that the library of products uses. Static. */
-const char *cpa_backend_isa(void);
+/** What decides its bits beside the build: the instructions that the library of products uses, or the device. The backend's. */
+const char *cpa_backend_isa(const cpa_backend *be);
 
 // How a dose becomes the weight of a perturbation's embedding (operation doser).
 typedef enum cpa_doser { CPA_DOSER_LOGSIGM, CPA_DOSER_SIGM, CPA_DOSER_LINEAR } cpa_doser;
