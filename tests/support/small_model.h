@@ -13,50 +13,11 @@
 
 #include <cmocka.h>
 
-#include "cpa/base/rng.h"
 #include "cpa/data/mixup.h"
 #include "cpa/model/model.h"
+#include "made_cells.h"
 
-enum { B = 9, G = 14, P = 5, M = 2, K = 4, N_COVS = 3, MAX_SUMS = 20 };
-
-static inline double unit(int a, int b)
-{
-    uint32_t ctr[4] = {(uint32_t)a, (uint32_t)b, 77, 1}, w[4];
-    cpa_philox(5, CPA_STREAM_INIT, ctr, w);
-    return cpa_unit(w[0]);
-}
-
-static inline cpa_batch *make_batch(void)
-{
-    cpa_batch *b;
-    assert_int_equal(cpa_batch_create(B, B * G, G, N_COVS, M, &b), CPA_OK);
-    b->n_cells = B;
-    for (int i = 0; i < B; i++) {
-        double library = 0;
-        for (int g = 0; g < G; g++) {
-            int x = (int)(unit(i, g) * 9) - 4;
-            if (x > 0) {
-                b->gene[b->nnz] = g;
-                b->count[b->nnz] = (cpa_real)x;
-                b->log1p[b->nnz++] = (cpa_real)log1p(x);
-                library += x;
-            }
-        }
-        b->indptr[i + 1] = (int32_t)b->nnz;
-        b->library[i] = (cpa_real)library;
-        b->pert[i * M] = 1 + i % (P - 1);
-        b->pert[i * M + 1] = i % 3 ? 0 : 2;
-        b->dose[i * M] = (cpa_real)(0.1 + unit(i, 100));
-        b->dose[i * M + 1] = i % 3 ? 0 : (cpa_real)(0.2 + unit(i, 101));
-        b->label[i] = i % K;
-        b->category[i] = i % 3;
-        b->cell[i] = 1000 + i;
-        b->cov[i] = i % 3;
-        b->cov[b->max_cells + i] = 0;
-        b->cov[2 * b->max_cells + i] = (i / 2) % 2;
-    }
-    return b;
-}
+enum { B = 9, MAX_SUMS = 20 };
 
 // What varies between the models that are tested.
 typedef struct variant {
@@ -69,9 +30,6 @@ static const variant plain = {.likelihood = "nb", .doser = "logsigm", .batch_nor
 
 static inline cpa_model *make_model(cpa_backend *be, const variant *v)
 {
-    static const char *const names[N_COVS] = {"cell_type", "single", "batch"};
-    static const int sizes[N_COVS] = {3, 1, 2};
-    static const double weight[K] = {1.5, 3, 0.5, 2};
     cpa_model_config c = {.recon_loss = (char *)(uintptr_t)v->likelihood,
                           .doser_type = (char *)(uintptr_t)v->doser,
                           .n_hidden_doser = 3,
@@ -100,21 +58,20 @@ static inline cpa_model *make_model(cpa_backend *be, const variant *v)
                    .n_labels = K,
                    .n_covs = N_COVS,
                    .max_comb_len = M,
-                   .cov_name = names,
-                   .cov_size = sizes,
+                   .cov_name = cov_names,
+                   .cov_size = cov_sizes,
                    .batch_cov = 2,
                    .max_cells = B,
                    .max_nnz = B * G,
                    .mixup = v->mixup};
     cpa_model *m;
-    assert_int_equal(cpa_model_create(be, &c, &s, true, weight, NULL, &m), CPA_OK);
+    assert_int_equal(cpa_model_create(be, &c, &s, true, label_weight, NULL, &m), CPA_OK);
     assert_int_equal(cpa_params_init(cpa_model_params(m), 3), CPA_OK);
     return m;
 }
 
 static inline cpa_lane_plan plan_for(const cpa_batch *b, bool autoencoder, bool adversary)
 {
-    static const double weight[K] = {1.5, 3, 0.5, 2};
     cpa_lane_plan p = {.update_autoencoder = autoencoder,
                        .update_adversary = adversary,
                        .adversary_in_loss = autoencoder,
@@ -125,7 +82,7 @@ static inline cpa_lane_plan plan_for(const cpa_batch *b, bool autoencoder, bool 
                        .epoch = 4,
                        .seed = 9};
     for (int i = 0; i < b->n_cells; i++) {
-        p.label_weight += weight[b->label[i]];
+        p.label_weight += label_weight[b->label[i]];
     }
     return p;
 }
@@ -133,7 +90,7 @@ static inline cpa_lane_plan plan_for(const cpa_batch *b, bool autoencoder, bool 
 // The batch of a variant: itself, or mixed with partners.
 static inline cpa_batch *batch_of(const variant *v)
 {
-    cpa_batch *b = make_batch(), *mixed;
+    cpa_batch *b = make_cells(0, B, B), *mixed;
     if (!v->mixup) {
         return b;
     }

@@ -102,7 +102,7 @@ static void gradients_of_every_combination(void **state)
     }
 }
 
-// Few, for on the host they run slowly; every combination is held against the cpu's gradients below.
+// Few, for on the host they run slowly; every combination is held against the cpu in test_model_backends.c.
 static void gradients_of_kernels(void **state)
 {
     (void)state;
@@ -196,7 +196,7 @@ static double reconstruction_loss(const variant *v)
     double sums[MAX_SUMS];
     assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
     cpa_model *m = make_model(be, v);
-    cpa_batch *b = make_batch();
+    cpa_batch *b = make_cells(0, B, B);
     cpa_lane_plan plan = plan_for(b, true, false);
     assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
     cpa_batch_destroy(&b);
@@ -228,7 +228,7 @@ static void control_adds_nothing(void **state)
         variant v = plain;
         v.control_zero = zero == 1;
         cpa_model *m = make_model(be, &v);
-        cpa_batch *b = make_batch();
+        cpa_batch *b = make_cells(0, B, B);
         assert_int_equal(cpa_model_infer(m, b), CPA_OK);
         assert_int_equal(cpa_model_latent(m, CPA_LATENT_PERT, z), CPA_OK);
         for (int i = 0; i < B; i++) {
@@ -296,7 +296,7 @@ static void dose_networks_scale_embeddings(void **state)
     variant v = plain;
     v.doser = "mlp";
     cpa_model *m = make_model(be, &v);
-    cpa_batch *b = make_batch();
+    cpa_batch *b = make_cells(0, B, B);
     b->dose[M] = 0;
     assert_int_equal(cpa_model_infer(m, b), CPA_OK);
     assert_int_equal(cpa_model_latent(m, CPA_LATENT_PERT, z), CPA_OK);
@@ -380,7 +380,7 @@ static void a_step_allocates_nothing(void **state)
     double sums[MAX_SUMS];
     assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
     cpa_model *m = make_model(be, &plain);
-    cpa_batch *b = make_batch();
+    cpa_batch *b = make_cells(0, B, B);
     cpa_lane_plan plan = plan_for(b, true, true);
     plan.want_metrics = true;
     assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
