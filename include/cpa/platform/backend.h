@@ -12,7 +12,7 @@ typedef struct cpa_backend cpa_backend;
 
 /** Creates a backend: "cpu" (OpenMP and oneDNN, or BLAS in the double build), "check" (the same arithmetic behind device
  *  manners: memory is unreadable outside operations, NaN on alloc, red zones), "cuda" in builds that have it. USAGE for
- *  an unknown name, listing those there are. */
+ *  an unknown name, listing those there are; CONFIG when there is no GPU for "cuda". */
 cpa_status cpa_backend_create(const char *name, cpa_backend **out);
 
 /** Destroys it and sets *be to NULL. INTERNAL when memory was not released or, with "check", was written out of bounds. */
