@@ -30,6 +30,11 @@ const char *cpa_backend_name(const cpa_backend *be)
     return be->name;
 }
 
+cpa_memory cpa_backend_memory(const cpa_backend *be)
+{
+    return be->memory;
+}
+
 cpa_real *cpa_backend_host(const cpa_backend *be, const cpa_dev_real *array)
 {
     return be->is_host ? (cpa_real *)(uintptr_t)array : NULL;

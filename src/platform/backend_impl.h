@@ -3,6 +3,7 @@
 #ifndef CPA_PLATFORM_BACKEND_IMPL_H
 #define CPA_PLATFORM_BACKEND_IMPL_H
 
+#include "cpa/base/mem.h"
 #include "cpa/platform/backend.h"
 
 // One function per operation of ops.def.
@@ -16,7 +17,8 @@ typedef struct cpa_ops {
 struct cpa_backend {
     const cpa_ops *ops;
     const char *name;
-    bool is_host; // its memory is the host's
+    bool is_host;                           // its memory is the host's
+    cpa_memory memory;                      // what it counts as
     cpa_status (*destroy)(cpa_backend *be); // frees the object, and says what was wrong with its use
 };
 
