@@ -22,10 +22,19 @@ struct cpa_backend {
     cpa_status (*destroy)(cpa_backend *be); // frees the object, and says what was wrong with its use
 };
 
+#ifdef CPA_CUDA
+#define CPA_BACKENDS_OF_DEVICES(X) X(cuda)
+#elif defined(CPA_LOOPED) // in tests (tests/support/looped): the device's kernels as loops on the host
+#define CPA_BACKENDS_OF_DEVICES(X) X(kernels) X(kernels_backwards)
+#else
+#define CPA_BACKENDS_OF_DEVICES(X)
+#endif
+
 // Creators, one for each backend of this build: X(name).
 #define CPA_BACKEND_LIST(X)                                                                                            \
     X(cpu)                                                                                                             \
-    X(check)
+    X(check)                                                                                                           \
+    CPA_BACKENDS_OF_DEVICES(X)
 
 #define X(name) cpa_status cpa_backend_create_##name(cpa_backend **out);
 CPA_BACKEND_LIST(X)

@@ -14,6 +14,8 @@
 #include "cpa/data/mixup.h"
 #include "cpa/model/model.h"
 
+#include "../support/on_kernels.h"
+
 enum { B = 9, G = 14, P = 5, M = 2, K = 4, N_COVS = 3, MAX_SUMS = 20 };
 
 static double unit(int a, int b)
@@ -144,6 +146,20 @@ static cpa_batch *batch_of(const variant *v)
     return mixed;
 }
 
+// Likelihood x dose response x norms x variational x mixup, one by one.
+enum { COMBINATIONS = 3 * 3 * 4 * 2 * 2 };
+
+static variant combination(int i)
+{
+    static const char *const likelihood[] = {"nb", "zinb", "gauss"}, *const doser[] = {"logsigm", "sigm", "linear"};
+    return (variant){.likelihood = likelihood[i % 3],
+                     .doser = doser[i / 3 % 3],
+                     .batch_norm = (i / 9 & 1) != 0,
+                     .layer_norm = (i / 18 & 1) != 0,
+                     .variational = (i / 36 & 1) != 0,
+                     .mixup = (i / 72 & 1) != 0};
+}
+
 #ifdef CPA_DOUBLE
 static const double STEP = 1e-6, TOLERANCE = 2e-7;
 
@@ -234,20 +250,23 @@ static void gradients_behind_memory_guards(void **state)
     check_gradients("check", &plain, false);
 }
 
-// Likelihood x dose response x norms x variational x mixup.
 static void gradients_of_every_combination(void **state)
 {
     (void)state;
-    static const char *const likelihood[] = {"nb", "zinb", "gauss"}, *const doser[] = {"logsigm", "sigm", "linear"};
-    for (int i = 0; i < 3 * 3 * 4 * 2 * 2; i++) {
-        variant v = {.likelihood = likelihood[i % 3],
-                     .doser = doser[i / 3 % 3],
-                     .batch_norm = (i / 9 & 1) != 0,
-                     .layer_norm = (i / 18 & 1) != 0,
-                     .variational = (i / 36 & 1) != 0,
-                     .mixup = (i / 72 & 1) != 0};
+    for (int i = 0; i < COMBINATIONS; i++) {
+        variant v = combination(i);
         check_gradients("cpu", &v, true);
     }
+}
+
+// Few, for on the host they run slowly; every combination is held against the cpu's gradients below.
+static void gradients_of_kernels(void **state)
+{
+    (void)state;
+    const variant other = {.likelihood = "zinb", .doser = "sigm", .layer_norm = true, .variational = true};
+    check_gradients(ON_KERNELS, &plain, true);
+    check_gradients(ON_KERNELS, &plain, false);
+    check_gradients(ON_KERNELS, &other, true);
 }
 
 // The adversaries see nothing of likelihood and dose response.
@@ -499,6 +518,49 @@ static void check_backend_equals_cpu(void **state)
     }
 }
 
+// |got - want| <= tolerance |want| (Euclidean), and no NaN.
+static void assert_near(const char *what, int i, const cpa_real *got, const cpa_real *want, size_t n)
+{
+    const double tolerance = sizeof(cpa_real) == sizeof(float) ? 2e-5 : 1e-11;
+    double norm = 0, off = 0;
+    for (size_t k = 0; k < n; k++) {
+        norm += (double)want[k] * (double)want[k];
+        off += ((double)got[k] - (double)want[k]) * ((double)got[k] - (double)want[k]);
+    }
+    if (!(sqrt(off) <= tolerance * sqrt(norm))) {
+        fail_msg("combination %d: %s are off by %g of %g", i, what, sqrt(off), sqrt(norm));
+    }
+}
+
+// Every combination, and networks of doses: what a device's kernels make of a lane is what the cpu makes of it.
+static void kernels_agree_with_cpu(void **state)
+{
+    (void)state;
+    for (int i = 0; i < COMBINATIONS + 4; i++) {
+        variant v = combination(i % COMBINATIONS);
+        if (i >= COMBINATIONS) {
+            v = plain;
+            v.doser = "mlp";
+            v.mixup = (i & 1) != 0;
+            v.mix_covariates = v.nb_dropout = v.control_zero = (i & 2) != 0;
+        }
+        double sums[MAX_SUMS], sums_there[MAX_SUMS];
+        cpa_real sum[MAX_SUMS], sum_there[MAX_SUMS];
+        const size_t n_sums = CPA_SUM_COVS + N_COVS * CPA_SUMS_PER_COV;
+        size_t n, n_there;
+        cpa_real *want = lane_on("cpu", &v, sums, &n), *got = lane_on(ON_KERNELS, &v, sums_there, &n_there);
+        for (size_t k = 0; k < n_sums; k++) {
+            sum[k] = (cpa_real)sums[k];
+            sum_there[k] = (cpa_real)sums_there[k];
+        }
+        assert_int_equal(n, n_there);
+        assert_near("sums", i, sum_there, sum, n_sums);
+        assert_near("gradients", i, got, want, n);
+        free(want);
+        free(got);
+    }
+}
+
 // A second lane of the same batch allocates nothing.
 // What was said to be final, as it was then.
 typedef struct watcher {
@@ -576,6 +638,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #ifdef CPA_DOUBLE // in float a step small enough to miss the kinks of ReLU drowns in rounding; golden fixtures judge float gradients
         cmocka_unit_test(gradients_behind_memory_guards),
+        cmocka_unit_test(gradients_of_kernels),
         cmocka_unit_test(gradients_of_every_combination),
         cmocka_unit_test(adversary_gradients_of_every_combination),
         cmocka_unit_test(gradients_of_dose_networks),
@@ -586,6 +649,7 @@ int main(void)
         cmocka_unit_test(control_adds_nothing),
         cmocka_unit_test(dose_networks_scale_embeddings),
         cmocka_unit_test(check_backend_equals_cpu),
+        cmocka_unit_test(kernels_agree_with_cpu),
         cmocka_unit_test(final_pieces_do_not_change),
         cmocka_unit_test(a_step_allocates_nothing),
     };
