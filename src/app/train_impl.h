@@ -22,6 +22,7 @@ typedef struct cpa_train_run {
     cpa_backend *be;
     cpa_sampler *sampler;
     cpa_model *model;
+    cpa_device_sum *device_sum; // with --reduce nccl
     cpa_model_meta meta;
     cpa_history *history;
     cpa_checkpoint_facts facts;
@@ -58,6 +59,9 @@ cpa_status cpa_train_open_feed(cpa_train_run *t);
 
 /** Backend and model with their first parameters; needs the feed. Rank-local. */
 cpa_status cpa_train_make_model(cpa_train_run *t);
+
+/** Connects the ranks' GPUs where --reduce nccl wants that and a step has several lanes; needs the backend. Collective. */
+cpa_status cpa_train_connect(cpa_train_run *t);
 
 /** What a step works on. Borrowed from the run. */
 cpa_step_parts cpa_train_parts(cpa_train_run *t);

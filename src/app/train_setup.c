@@ -127,6 +127,12 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_train_connect(cpa_train_run *t)
+{
+    bool wanted = strcmp(t->options.train.reduce, "nccl") == 0 && t->options.train.lanes > 1 && !t->imagined;
+    return wanted ? cpa_device_sum_create(t->comm, t->be, &t->device_sum) : CPA_OK;
+}
+
 static void describe(const cpa_train_run *t)
 {
     const cpa_registry *r = t->registry;
@@ -184,10 +190,20 @@ cleanup:
     return st;
 }
 
+// What only GPUs can do; `check` does it without one, to find mistakes.
+static cpa_status check_reduce(const cpa_options *o)
+{
+    bool on_gpus = strcmp(o->train.reduce, "nccl") == 0, can = strcmp(o->backend, "cpu") != 0;
+    return !on_gpus || can ? CPA_OK
+                           : cpa_fail(CPA_CONFIG, "--reduce nccl adds up on GPUs and needs --backend cuda (of a build "
+                                                  "with cmake --preset cuda); --reduce mpi is its like without them");
+}
+
 cpa_status cpa_train_take_options(cpa_train_run *t, const cpa_options *o)
 {
     cpa_status st;
     CPA_TRY(cpa_comm_agree(t->comm, check_vectors(o)));
+    CPA_TRY(cpa_comm_agree(t->comm, check_reduce(o)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_options_copy(o, &t->options)));
 cleanup:
     return st;
@@ -206,6 +222,7 @@ cpa_step_parts cpa_train_parts(cpa_train_run *t)
                             .gene = &t->gene,
                             .block = t->block,
                             .window = t->window,
+                            .device_sum = t->device_sum,
                             .ledger = &t->ledger};
 }
 
@@ -293,6 +310,8 @@ cpa_status cpa_train_prepare(cpa_train_run *t)
     cpa_comm_phase("setting up");
     CPA_TRY(cpa_comm_agree(t->comm, cpa_train_make_model(t)));
     cpa_ledger_enter_model(&t->ledger, cpa_model_params(t->model));
+    CPA_TRY(cpa_train_connect(t));
+    cpa_ledger_enter(&t->ledger, CPA_ITEM_LANES);
     CPA_TRY(cpa_comm_agree(t->comm, cpa_history_create(t->registry, exact, &t->history)));
     CPA_TRY(cpa_comm_agree(t->comm, resolve(t)));
     CPA_TRY(cpa_comm_agree(t->comm, make_meta(t)));
@@ -332,6 +351,7 @@ void cpa_train_tear_down(cpa_train_run *t, bool keep)
     cpa_runlog_close(&t->log);
     cpa_rundir_close(&t->dir, keep);
     cpa_history_destroy(&t->history);
+    cpa_device_sum_destroy(&t->device_sum);
     cpa_model_destroy(&t->model);
     cpa_backend_destroy(&t->be);
     cpa_feed_close(&t->feed);

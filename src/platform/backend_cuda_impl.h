@@ -1,5 +1,5 @@
 // Owns: what the files of the cuda backend share, host and kernels: the object, its stream, its scratch. Never included outside
-// src/platform/backend_cuda*.c and kernels/.
+// src/platform/backend_cuda*.c, kernels/ and comm_nccl.c, whose sums follow what is on the stream.
 #ifndef CPA_PLATFORM_BACKEND_CUDA_IMPL_H
 #define CPA_PLATFORM_BACKEND_CUDA_IMPL_H
 
