@@ -189,9 +189,10 @@ CPA_KERNEL adam(int64_t n, cpa_mat p, cpa_mat m, cpa_mat v, cpa_mat g, cpa_real 
     }
 }
 
-cpa_status cpa_cuda_adam(cpa_backend *be, cpa_mat p, cpa_mat m, cpa_mat v, cpa_mat g, double lr, double wd, double bias1,
-                         double bias2)
+cpa_status cpa_cuda_adam(cpa_backend *be, cpa_mat p, cpa_mat m, cpa_mat v, cpa_mat g, double lr, double wd,
+                         double bias1, double bias2)
 {
     // The scalars as torch.optim.Adam forms them: in double, rounded once.
-    return CPA_LAUNCH(be, adam, (int64_t)p.cols, p, m, v, g, (cpa_real)(lr / bias1), (cpa_real)sqrt(bias2), (cpa_real)wd);
+    return CPA_LAUNCH(be, adam, (int64_t)p.cols, p, m, v, g, (cpa_real)(lr / bias1), (cpa_real)sqrt(bias2),
+                      (cpa_real)wd);
 }

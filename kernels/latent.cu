@@ -74,7 +74,8 @@ CPA_DEVICE void normal_pair(const uint32_t word[4], double pair[2])
 }
 
 // A thread for two columns of a row, which share a draw.
-CPA_KERNEL normal_noise(int64_t n, cpa_mat noise, const cpa_dev_int *cell, uint64_t seed, uint32_t epoch, uint32_t layer)
+CPA_KERNEL normal_noise(int64_t n, cpa_mat noise, const cpa_dev_int *cell, uint64_t seed, uint32_t epoch,
+                        uint32_t layer)
 {
     const int64_t i = cpa_thread();
     if (i >= n) {

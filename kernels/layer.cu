@@ -80,8 +80,7 @@ CPA_KERNEL input_grad(int64_t n, cpa_mat da, cpa_mat dy, cpa_mat y, cpa_mat xhat
     const int row = cpa_row_of(y, i), j = cpa_col_of(y, i);
     const cpa_real m1 = (cpa_real)means[row], m2 = (cpa_real)means[y.rows + row];
     const cpa_real g = cpa_gated(cpa_row(dy, row)[j], cpa_row(y, row)[j], keep, true);
-    cpa_row(da, row)[j] =
-        cpa_reals(rstd.data)[row] * (g - m1 - cpa_row(xhat, row)[j] * m2) + cpa_or(q, row, j, 0);
+    cpa_row(da, row)[j] = cpa_reals(rstd.data)[row] * (g - m1 - cpa_row(xhat, row)[j] * m2) + cpa_or(q, row, j, 0);
 }
 
 cpa_status cpa_cuda_layer_norm_grad(cpa_backend *be, cpa_mat da, cpa_mat dy, cpa_mat y, cpa_mat xhat, cpa_mat rstd,

@@ -77,8 +77,8 @@ cpa_status cpa_cuda_cross_entropy(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_ma
 {
     double *loss;
     CPA_STEP(cpa_cuda_scratch(be, (size_t)logits.rows * sizeof *loss, &loss));
-    CPA_STEP(CPA_LAUNCH(be, cross_entropy, (int64_t)logits.rows, loss, logits, label, label2, mix, weight, (double)gamma,
-                        (double)scale));
+    CPA_STEP(CPA_LAUNCH(be, cross_entropy, (int64_t)logits.rows, loss, logits, label, label2, mix, weight,
+                        (double)gamma, (double)scale));
     return cpa_cuda_sum(be, loss_sum, loss, logits.rows);
 }
 
@@ -170,8 +170,8 @@ CPA_KERNEL r2_parts(int64_t n, r2_sums *part, r2_call c)
             continue;
         }
         const double p = group_mean(c.p, true, cell, cells, g), t = group_mean(c.t, false, cell, cells, g);
-        const double pv = c.pv.data != NULL ? group_mean(c.pv, true, cell, cells, g)
-                                            : group_variance(c.p, true, cell, cells, g, p);
+        const double pv =
+            c.pv.data != NULL ? group_mean(c.pv, true, cell, cells, g) : group_variance(c.p, true, cell, cells, g, p);
         add_gene(&mean, p, t);
         add_gene(&variance, pv, group_variance(c.t, false, cell, cells, g, t));
     }

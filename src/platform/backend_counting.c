@@ -152,7 +152,8 @@ cpa_status cpa_backend_create_counting(const char *of, cpa_backend **out)
     cpa_status st;
     counting *c = NULL;
     CPA_TRY(cpa_alloc(1, sizeof *c, &c));
-    c->base = (cpa_backend){.ops = &c->ops, .name = "counting", .is_host = strcmp(of, "cpu") == 0, .destroy = destroy};
+    c->base = (cpa_backend){
+        .ops = &c->ops, .name = "counting", .isa = "none", .is_host = strcmp(of, "cpu") == 0, .destroy = destroy};
     c->base.memory = strcmp(of, "cuda") == 0 ? CPA_MEMORY_DEVICE : CPA_MEMORY_HOST;
     c->next = NOWHERE;
     c->ops = passed_ops;

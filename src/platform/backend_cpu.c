@@ -17,7 +17,7 @@ enum { LINE = 64, HUGE_PAGE = 1 << 21 };
 
 void cpa_cpu_init(cpa_cpu *cpu, const char *name, const cpa_ops *ops, cpa_status (*destroy)(cpa_backend *be))
 {
-    cpu->base = (cpa_backend){.ops = ops, .name = name, .destroy = destroy};
+    cpu->base = (cpa_backend){.ops = ops, .name = name, .isa = cpa_cpu_isa(), .destroy = destroy};
 }
 
 void cpa_cpu_fini(cpa_cpu *cpu)

@@ -23,6 +23,9 @@ typedef struct cpa_cpu {
 /** Fills the common part. */
 void cpa_cpu_init(cpa_cpu *cpu, const char *name, const cpa_ops *ops, cpa_status (*destroy)(cpa_backend *be));
 
+/** The instructions that the library of products uses. Static. */
+const char *cpa_cpu_isa(void);
+
 /** Frees the scratch. */
 void cpa_cpu_fini(cpa_cpu *cpu);
 

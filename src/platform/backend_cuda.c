@@ -2,6 +2,7 @@
 // and backend_cuda_gemm.c. Never managed memory, never a wait but in a download.
 #include "backend_cuda_impl.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "cpa/base/mem.h"
@@ -36,6 +37,19 @@ static void fini(cpa_cuda *cuda)
     }
 }
 
+// What decides the bits of its results.
+static cpa_status describe(cpa_cuda *cuda)
+{
+    struct cudaDeviceProp device;
+    cpa_status st = cpa_cuda_judge(cudaGetDeviceProperties(&device, 0), "the properties of the device");
+    if (st == CPA_OK) {
+        snprintf(cuda->isa, sizeof cuda->isa, "%s, compute capability %d.%d, cuBLAS %d", device.name, device.major,
+                 device.minor, cpa_cuda_blas_version());
+        cuda->base.isa = cuda->isa;
+    }
+    return st;
+}
+
 static cpa_status destroy(cpa_backend *be)
 {
     cpa_cuda *cuda = (cpa_cuda *)be;
@@ -62,6 +76,7 @@ cpa_status cpa_backend_create_cuda(cpa_backend **out)
     CPA_TRY(cpa_alloc(1, sizeof *cuda, &cuda));
     cuda->base = (cpa_backend){.ops = &cuda_ops, .name = "cuda", .destroy = destroy};
     CPA_TRY(cpa_cuda_judge(cudaSetDevice(0), "the first of the visible devices"));
+    CPA_TRY(describe(cuda));
     CPA_TRY(cpa_cuda_judge(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "a stream"));
     CPA_TRY(cpa_cuda_blas_create(cuda));
     *out = &cuda->base;
@@ -122,8 +137,8 @@ cpa_status cpa_cuda_release(cpa_backend *be, void *ptr)
 cpa_status cpa_cuda_upload(cpa_backend *be, void *dev, const void *host, size_t bytes)
 {
     return bytes == 0 ? CPA_OK
-                      : cpa_cuda_judge(
-                            cudaMemcpyAsync(dev, host, bytes, cudaMemcpyHostToDevice, cpa_cuda_stream(be)), "an upload");
+                      : cpa_cuda_judge(cudaMemcpyAsync(dev, host, bytes, cudaMemcpyHostToDevice, cpa_cuda_stream(be)),
+                                       "an upload");
 }
 
 cpa_status cpa_cuda_download(cpa_backend *be, void *host, const void *dev, size_t bytes)

@@ -23,6 +23,15 @@ cleanup:
     return st;
 }
 
+int cpa_cuda_blas_version(void)
+{
+    int part[3] = {0};
+    cublasGetProperty(MAJOR_VERSION, &part[0]);
+    cublasGetProperty(MINOR_VERSION, &part[1]);
+    cublasGetProperty(PATCH_LEVEL, &part[2]);
+    return part[0] * 10000 + part[1] * 100 + part[2];
+}
+
 void cpa_cuda_blas_destroy(cpa_cuda *cuda)
 {
     if (cuda->blas != NULL) {

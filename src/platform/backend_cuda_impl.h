@@ -15,6 +15,7 @@ typedef struct cpa_cuda {
     void *scratch;
     size_t scratch_bytes;
     long live; // allocations not yet released
+    char isa[320];
 } cpa_cuda;
 
 /** Creates the backend on the first of the visible devices; CONFIG when there is none. */
@@ -35,6 +36,9 @@ cpa_status cpa_cuda_scale(cpa_backend *be, cpa_mat c, cpa_real beta);
 
 /** Makes be->blas, on the stream. */
 cpa_status cpa_cuda_blas_create(cpa_cuda *cuda);
+
+/** The version of cuBLAS, as a number. */
+int cpa_cuda_blas_version(void);
 
 /** Destroys it and sets it to NULL. */
 void cpa_cuda_blas_destroy(cpa_cuda *cuda);

@@ -17,6 +17,7 @@ typedef struct cpa_ops {
 struct cpa_backend {
     const cpa_ops *ops;
     const char *name;
+    const char *isa;
     bool is_host;                           // its memory is the host's
     cpa_memory memory;                      // what it counts as
     cpa_status (*destroy)(cpa_backend *be); // frees the object, and says what was wrong with its use

@@ -9,57 +9,16 @@
 
 #include <cmocka.h>
 
-#include "cpa/base/rng.h"
+#include "../support/made_cells.h"
 #include "cpa/model/model.h"
 
-enum { CELLS = 24, G = 14, P = 5, M = 2, K = 4, N_COVS = 2, N_LANES = 4, MAX_SUMS = 20 };
+enum { CELLS = 24, N_LANES = 4, MAX_SUMS = 20 };
 
-static const double label_weight[K] = {1.5, 3, 0.5, 2};
 #ifdef CPA_DOUBLE
 static const double TOLERANCE = 1e-11;
 #else
 static const double TOLERANCE = 1e-5;
 #endif
-
-static double unit(int a, int b)
-{
-    uint32_t ctr[4] = {(uint32_t)a, (uint32_t)b, 77, 1}, w[4];
-    cpa_philox(5, CPA_STREAM_INIT, ctr, w);
-    return cpa_unit(w[0]);
-}
-
-// The cells [first, end).
-static cpa_batch *make_batch(int first, int end)
-{
-    cpa_batch *b;
-    assert_int_equal(cpa_batch_create(CELLS, CELLS * G, G, N_COVS, M, &b), CPA_OK);
-    b->n_cells = end - first;
-    for (int i = 0; i < end - first; i++) {
-        int cell = first + i;
-        double library = 0;
-        for (int g = 0; g < G; g++) {
-            int x = (int)(unit(cell, g) * 9) - 4;
-            if (x > 0) {
-                b->gene[b->nnz] = g;
-                b->count[b->nnz] = (cpa_real)x;
-                b->log1p[b->nnz++] = (cpa_real)log1p(x);
-                library += x;
-            }
-        }
-        b->indptr[i + 1] = (int32_t)b->nnz;
-        b->library[i] = (cpa_real)library;
-        b->pert[i * M] = 1 + cell % (P - 1);
-        b->pert[i * M + 1] = cell % 3 ? 0 : 2;
-        b->dose[i * M] = (cpa_real)(0.1 + unit(cell, 100));
-        b->dose[i * M + 1] = cell % 3 ? 0 : (cpa_real)(0.2 + unit(cell, 101));
-        b->label[i] = cell % K;
-        b->category[i] = cell % 3;
-        b->cell[i] = 1000 + cell;
-        b->cov[i] = cell % 3;
-        b->cov[b->max_cells + i] = (cell / 2) % 2;
-    }
-    return b;
-}
 
 typedef struct variant {
     char *likelihood;
@@ -68,8 +27,6 @@ typedef struct variant {
 
 static cpa_model *make_model(cpa_backend *be, const variant *v, int max_cells, int genes, int nnz, bool mixup)
 {
-    static const char *const names[N_COVS] = {"cell_type", "batch"};
-    static const int sizes[N_COVS] = {3, 2};
     // Masks and noise are drawn by cell, so that they are the same however cells are dealt to lanes.
     cpa_model_config c = {.recon_loss = v->likelihood,
                           .doser_type = (char[]){"logsigm"},
@@ -94,9 +51,9 @@ static cpa_model *make_model(cpa_backend *be, const variant *v, int max_cells, i
                    .n_labels = K,
                    .n_covs = N_COVS,
                    .max_comb_len = M,
-                   .cov_name = names,
-                   .cov_size = sizes,
-                   .batch_cov = 1,
+                   .cov_name = cov_names,
+                   .cov_size = cov_sizes,
+                   .batch_cov = 2,
                    .max_cells = max_cells,
                    .max_nnz = nnz,
                    .mixup = mixup};
@@ -184,7 +141,7 @@ static outcome step(const char *backend, const variant *v, const cpa_lane_plan *
                           .ctx = &r}};
     p.meeting = meet ? &r.meeting : NULL;
     for (int k = 0; k < n_lanes; k++) {
-        in[k] = batch[k] = make_batch(n_lanes > 1 ? first_cell[k] : 0, n_lanes > 1 ? first_cell[k + 1] : CELLS);
+        in[k] = batch[k] = make_cells(n_lanes > 1 ? first_cell[k] : 0, n_lanes > 1 ? first_cell[k + 1] : CELLS, CELLS);
     }
     assert_int_equal(cpa_model_widen(m, n_lanes), CPA_OK);
     assert_int_equal(cpa_model_lanes(m, in, n_lanes, &p, sums), CPA_OK);
@@ -303,7 +260,7 @@ static long model_bytes(int max_cells, int genes, bool mixup)
 static void mixup_costs_one_batch(void **state)
 {
     (void)state;
-    enum { N = 128, GENES = 2000, NNZ = N * GENES / 10 };
+    enum { N = 256, GENES = 2000, NNZ = N * GENES / 10 };
     cpa_batch *plain, *mixed;
     long before = cpa_alloc_bytes();
     assert_int_equal(cpa_batch_create(N, NNZ, GENES, N_COVS, M, &plain), CPA_OK);

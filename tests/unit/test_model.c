@@ -1,164 +1,7 @@
 // Owns: gradients of the whole model against finite differences, dropout and penalty included; lanes that add up.
 // Must never compare the model with itself at the same point.
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "cpa/base/rng.h"
-#include "cpa/data/mixup.h"
-#include "cpa/model/model.h"
-
 #include "../support/on_kernels.h"
-
-enum { B = 9, G = 14, P = 5, M = 2, K = 4, N_COVS = 3, MAX_SUMS = 20 };
-
-static double unit(int a, int b)
-{
-    uint32_t ctr[4] = {(uint32_t)a, (uint32_t)b, 77, 1}, w[4];
-    cpa_philox(5, CPA_STREAM_INIT, ctr, w);
-    return cpa_unit(w[0]);
-}
-
-static cpa_batch *make_batch(void)
-{
-    cpa_batch *b;
-    assert_int_equal(cpa_batch_create(B, B * G, G, N_COVS, M, &b), CPA_OK);
-    b->n_cells = B;
-    for (int i = 0; i < B; i++) {
-        double library = 0;
-        for (int g = 0; g < G; g++) {
-            int x = (int)(unit(i, g) * 9) - 4;
-            if (x > 0) {
-                b->gene[b->nnz] = g;
-                b->count[b->nnz] = (cpa_real)x;
-                b->log1p[b->nnz++] = (cpa_real)log1p(x);
-                library += x;
-            }
-        }
-        b->indptr[i + 1] = (int32_t)b->nnz;
-        b->library[i] = (cpa_real)library;
-        b->pert[i * M] = 1 + i % (P - 1);
-        b->pert[i * M + 1] = i % 3 ? 0 : 2;
-        b->dose[i * M] = (cpa_real)(0.1 + unit(i, 100));
-        b->dose[i * M + 1] = i % 3 ? 0 : (cpa_real)(0.2 + unit(i, 101));
-        b->label[i] = i % K;
-        b->category[i] = i % 3;
-        b->cell[i] = 1000 + i;
-        b->cov[i] = i % 3;
-        b->cov[b->max_cells + i] = 0;
-        b->cov[2 * b->max_cells + i] = (i / 2) % 2;
-    }
-    return b;
-}
-
-// What varies between the models that are tested.
-typedef struct variant {
-    const char *likelihood, *doser;
-    bool batch_norm, layer_norm, variational, mixup;
-    bool mix_covariates, nb_dropout, control_zero;
-} variant;
-
-static const variant plain = {.likelihood = "nb", .doser = "logsigm", .batch_norm = true};
-
-static cpa_model *make_model(cpa_backend *be, const variant *v)
-{
-    static const char *const names[N_COVS] = {"cell_type", "single", "batch"};
-    static const int sizes[N_COVS] = {3, 1, 2};
-    static const double weight[K] = {1.5, 3, 0.5, 2};
-    cpa_model_config c = {.recon_loss = (char *)(uintptr_t)v->likelihood,
-                          .doser_type = (char *)(uintptr_t)v->doser,
-                          .n_hidden_doser = 3,
-                          .n_layers_doser = 2,
-                          .use_batch_norm_encoder = v->batch_norm,
-                          .use_layer_norm_encoder = v->layer_norm,
-                          .use_batch_norm_decoder = v->batch_norm,
-                          .use_layer_norm_decoder = v->layer_norm,
-                          .use_batch_norm_adv = v->batch_norm,
-                          .use_layer_norm_adv = v->layer_norm,
-                          .dropout_rate_encoder = 0.1,
-                          .dropout_rate_decoder = 0.15,
-                          .nb_decoder_dropout = v->nb_dropout,
-                          .control_zero = v->control_zero,
-                          .variational = v->variational,
-                          .n_latent = 5,
-                          .n_hidden_encoder = 7,
-                          .n_layers_encoder = 2,
-                          .n_hidden_decoder = 6,
-                          .n_layers_decoder = 3,
-                          .n_hidden_adv = 6,
-                          .n_layers_adv = 2,
-                          .dropout_rate_adv = 0.2};
-    cpa_shape s = {.n_genes = G,
-                   .n_perts = P,
-                   .n_labels = K,
-                   .n_covs = N_COVS,
-                   .max_comb_len = M,
-                   .cov_name = names,
-                   .cov_size = sizes,
-                   .batch_cov = 2,
-                   .max_cells = B,
-                   .max_nnz = B * G,
-                   .mixup = v->mixup};
-    cpa_model *m;
-    assert_int_equal(cpa_model_create(be, &c, &s, true, weight, NULL, &m), CPA_OK);
-    assert_int_equal(cpa_params_init(cpa_model_params(m), 3), CPA_OK);
-    return m;
-}
-
-static cpa_lane_plan plan_for(const cpa_batch *b, bool autoencoder, bool adversary)
-{
-    static const double weight[K] = {1.5, 3, 0.5, 2};
-    cpa_lane_plan p = {.update_autoencoder = autoencoder,
-                       .update_adversary = adversary,
-                       .adversary_in_loss = autoencoder,
-                       .adv_lambda = 2.5,
-                       .kl_weight = 0.7,
-                       .pen_adv = 3,
-                       .n_cells = b->n_cells,
-                       .epoch = 4,
-                       .seed = 9};
-    for (int i = 0; i < b->n_cells; i++) {
-        p.label_weight += weight[b->label[i]];
-    }
-    return p;
-}
-
-// The batch of a variant: itself, or mixed with partners.
-static cpa_batch *batch_of(const variant *v)
-{
-    cpa_batch *b = make_batch(), *mixed;
-    if (!v->mixup) {
-        return b;
-    }
-    int32_t partner[B];
-    for (int i = 0; i < B; i++) {
-        partner[i] = (i * 4 + 3) % B;
-    }
-    assert_int_equal(cpa_batch_create_mixed(B, B * G, G, N_COVS, M, &mixed), CPA_OK);
-    assert_int_equal(cpa_mixup_apply(b, 0.3, partner, mixed), CPA_OK);
-    cpa_batch_destroy(&b);
-    return mixed;
-}
-
-// Likelihood x dose response x norms x variational x mixup, one by one.
-enum { COMBINATIONS = 3 * 3 * 4 * 2 * 2 };
-
-static variant combination(int i)
-{
-    static const char *const likelihood[] = {"nb", "zinb", "gauss"}, *const doser[] = {"logsigm", "sigm", "linear"};
-    return (variant){.likelihood = likelihood[i % 3],
-                     .doser = doser[i / 3 % 3],
-                     .batch_norm = (i / 9 & 1) != 0,
-                     .layer_norm = (i / 18 & 1) != 0,
-                     .variational = (i / 36 & 1) != 0,
-                     .mixup = (i / 72 & 1) != 0};
-}
+#include "../support/small_model.h"
 
 #ifdef CPA_DOUBLE
 static const double STEP = 1e-6, TOLERANCE = 2e-7;
@@ -259,7 +102,7 @@ static void gradients_of_every_combination(void **state)
     }
 }
 
-// Few, for on the host they run slowly; every combination is held against the cpu's gradients below.
+// Few, for on the host they run slowly; every combination is held against the cpu in test_model_backends.c.
 static void gradients_of_kernels(void **state)
 {
     (void)state;
@@ -353,7 +196,7 @@ static double reconstruction_loss(const variant *v)
     double sums[MAX_SUMS];
     assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
     cpa_model *m = make_model(be, v);
-    cpa_batch *b = make_batch();
+    cpa_batch *b = make_cells(0, B, B);
     cpa_lane_plan plan = plan_for(b, true, false);
     assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
     cpa_batch_destroy(&b);
@@ -385,7 +228,7 @@ static void control_adds_nothing(void **state)
         variant v = plain;
         v.control_zero = zero == 1;
         cpa_model *m = make_model(be, &v);
-        cpa_batch *b = make_batch();
+        cpa_batch *b = make_cells(0, B, B);
         assert_int_equal(cpa_model_infer(m, b), CPA_OK);
         assert_int_equal(cpa_model_latent(m, CPA_LATENT_PERT, z), CPA_OK);
         for (int i = 0; i < B; i++) {
@@ -453,7 +296,7 @@ static void dose_networks_scale_embeddings(void **state)
     variant v = plain;
     v.doser = "mlp";
     cpa_model *m = make_model(be, &v);
-    cpa_batch *b = make_batch();
+    cpa_batch *b = make_cells(0, B, B);
     b->dose[M] = 0;
     assert_int_equal(cpa_model_infer(m, b), CPA_OK);
     assert_int_equal(cpa_model_latent(m, CPA_LATENT_PERT, z), CPA_OK);
@@ -475,90 +318,6 @@ static void dose_networks_scale_embeddings(void **state)
     cpa_batch_destroy(&b);
     cpa_model_destroy(&m);
     assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
-}
-
-// Sums and gradients of a lane on a backend; the gradients are the caller's to free, *n of them.
-static cpa_real *lane_on(const char *backend, const variant *v, double *sums, size_t *n)
-{
-    cpa_backend *be;
-    assert_int_equal(cpa_backend_create(backend, &be), CPA_OK);
-    cpa_model *m = make_model(be, v);
-    cpa_batch *b = batch_of(v);
-    cpa_lane_plan plan = plan_for(b, true, true);
-    plan.want_metrics = true;
-    plan.mix_covariates = v->mix_covariates;
-    assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
-    *n = (size_t)cpa_model_params(m)->n_grad;
-    cpa_real *grad = calloc(*n, sizeof *grad);
-    cpa_op_download(be, grad, cpa_model_params(m)->grad, *n * sizeof *grad);
-    cpa_batch_destroy(&b);
-    cpa_model_destroy(&m);
-    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
-    return grad;
-}
-
-// The same bits from both backends, which run the same arithmetic.
-static void check_backend_equals_cpu(void **state)
-{
-    (void)state;
-    variant v = plain;
-    for (int k = 0; k < 3; k++) {
-        double cpu_sums[MAX_SUMS], check_sums[MAX_SUMS];
-        size_t n, n_check;
-        v.mixup = k > 0;
-        v.mix_covariates = k == 1;
-        v.control_zero = k == 1;
-        v.doser = k == 2 ? "mlp" : "logsigm";
-        cpa_real *cpu = lane_on("cpu", &v, cpu_sums, &n), *check = lane_on("check", &v, check_sums, &n_check);
-        assert_memory_equal(cpu_sums, check_sums, (CPA_SUM_COVS + N_COVS * CPA_SUMS_PER_COV) * sizeof(double));
-        assert_int_equal(n, n_check);
-        assert_memory_equal(cpu, check, n * sizeof *cpu);
-        free(cpu);
-        free(check);
-    }
-}
-
-// |got - want| <= tolerance |want| (Euclidean), and no NaN.
-static void assert_near(const char *what, int i, const cpa_real *got, const cpa_real *want, size_t n)
-{
-    const double tolerance = sizeof(cpa_real) == sizeof(float) ? 2e-5 : 1e-11;
-    double norm = 0, off = 0;
-    for (size_t k = 0; k < n; k++) {
-        norm += (double)want[k] * (double)want[k];
-        off += ((double)got[k] - (double)want[k]) * ((double)got[k] - (double)want[k]);
-    }
-    if (!(sqrt(off) <= tolerance * sqrt(norm))) {
-        fail_msg("combination %d: %s are off by %g of %g", i, what, sqrt(off), sqrt(norm));
-    }
-}
-
-// Every combination, and networks of doses: what a device's kernels make of a lane is what the cpu makes of it.
-static void kernels_agree_with_cpu(void **state)
-{
-    (void)state;
-    for (int i = 0; i < COMBINATIONS + 4; i++) {
-        variant v = combination(i % COMBINATIONS);
-        if (i >= COMBINATIONS) {
-            v = plain;
-            v.doser = "mlp";
-            v.mixup = (i & 1) != 0;
-            v.mix_covariates = v.nb_dropout = v.control_zero = (i & 2) != 0;
-        }
-        double sums[MAX_SUMS], sums_there[MAX_SUMS];
-        cpa_real sum[MAX_SUMS], sum_there[MAX_SUMS];
-        const size_t n_sums = CPA_SUM_COVS + N_COVS * CPA_SUMS_PER_COV;
-        size_t n, n_there;
-        cpa_real *want = lane_on("cpu", &v, sums, &n), *got = lane_on(ON_KERNELS, &v, sums_there, &n_there);
-        for (size_t k = 0; k < n_sums; k++) {
-            sum[k] = (cpa_real)sums[k];
-            sum_there[k] = (cpa_real)sums_there[k];
-        }
-        assert_int_equal(n, n_there);
-        assert_near("sums", i, sum_there, sum, n_sums);
-        assert_near("gradients", i, got, want, n);
-        free(want);
-        free(got);
-    }
 }
 
 // A second lane of the same batch allocates nothing.
@@ -621,7 +380,7 @@ static void a_step_allocates_nothing(void **state)
     double sums[MAX_SUMS];
     assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
     cpa_model *m = make_model(be, &plain);
-    cpa_batch *b = make_batch();
+    cpa_batch *b = make_cells(0, B, B);
     cpa_lane_plan plan = plan_for(b, true, true);
     plan.want_metrics = true;
     assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
@@ -637,21 +396,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #ifdef CPA_DOUBLE // in float a step small enough to miss the kinks of ReLU drowns in rounding; golden fixtures judge float gradients
-        cmocka_unit_test(gradients_behind_memory_guards),
-        cmocka_unit_test(gradients_of_kernels),
-        cmocka_unit_test(gradients_of_every_combination),
-        cmocka_unit_test(adversary_gradients_of_every_combination),
-        cmocka_unit_test(gradients_of_dose_networks),
-        cmocka_unit_test(gradients_of_mended_rows),
+        cmocka_unit_test(gradients_behind_memory_guards), cmocka_unit_test(gradients_of_kernels),
+        cmocka_unit_test(gradients_of_every_combination), cmocka_unit_test(adversary_gradients_of_every_combination),
+        cmocka_unit_test(gradients_of_dose_networks),     cmocka_unit_test(gradients_of_mended_rows),
 #endif
-        cmocka_unit_test(partners_count_for_covariates),
-        cmocka_unit_test(decoder_dropout_of_counts),
-        cmocka_unit_test(control_adds_nothing),
-        cmocka_unit_test(dose_networks_scale_embeddings),
-        cmocka_unit_test(check_backend_equals_cpu),
-        cmocka_unit_test(kernels_agree_with_cpu),
-        cmocka_unit_test(final_pieces_do_not_change),
-        cmocka_unit_test(a_step_allocates_nothing),
+        cmocka_unit_test(partners_count_for_covariates),  cmocka_unit_test(decoder_dropout_of_counts),
+        cmocka_unit_test(control_adds_nothing),           cmocka_unit_test(dose_networks_scale_embeddings),
+        cmocka_unit_test(final_pieces_do_not_change),     cmocka_unit_test(a_step_allocates_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

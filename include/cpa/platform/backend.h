@@ -12,7 +12,7 @@ typedef struct cpa_backend cpa_backend;
 
 /** Creates a backend: "cpu" (OpenMP and oneDNN, or BLAS in the double build), "check" (the same arithmetic behind device
  *  manners: memory is unreadable outside operations, NaN on alloc, red zones), "cuda" in builds that have it. USAGE for
- *  an unknown name, listing those there are. */
+ *  an unknown name, listing those there are; CONFIG when there is no GPU for "cuda". */
 cpa_status cpa_backend_create(const char *name, cpa_backend **out);
 
 /** A backend that computes nothing and takes no memory, but counts (cpa_memory_bytes) what "cpu", "check" (as cpu) or "cuda" (on its
@@ -35,8 +35,8 @@ cpa_memory cpa_backend_memory(const cpa_backend *be);
 /** Where the host may read and write an array of the backend between operations; NULL where it may not. */
 cpa_real *cpa_backend_host(const cpa_backend *be, const cpa_dev_real *array);
 
-/** What decides the bits of its products beside the build: the instructions that the library of products uses. Static. */
-const char *cpa_backend_isa(void);
+/** What decides its bits beside the build: the instructions that the library of products uses, or the device. The backend's. */
+const char *cpa_backend_isa(const cpa_backend *be);
 
 // How a dose becomes the weight of a perturbation's embedding (operation doser).
 typedef enum cpa_doser { CPA_DOSER_LOGSIGM, CPA_DOSER_SIGM, CPA_DOSER_LINEAR } cpa_doser;

@@ -265,7 +265,7 @@ CPA_INLINE void cpa_nb_fraction_terms(double x, double theta, double inverse, cp
 
 /** One element of torch.optim.Adam: step = lr / bias1, root2 = sqrt(bias2). */
 CPA_INLINE void cpa_adam(cpa_real *p, cpa_real *m, cpa_real *v, cpa_real g, cpa_real step, cpa_real root2,
-                            cpa_real decay)
+                         cpa_real decay)
 {
     g += decay * *p;
     cpa_real m1 = (cpa_real)0.9 * *m + (cpa_real)(1 - 0.9) * g;

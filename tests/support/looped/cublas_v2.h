@@ -10,6 +10,7 @@
 
 typedef enum cublasStatus_t { CUBLAS_STATUS_SUCCESS = 0 } cublasStatus_t;
 typedef enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 } cublasOperation_t;
+typedef enum libraryPropertyType { MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL } libraryPropertyType;
 typedef struct cublasContext *cublasHandle_t;
 
 enum { CUBLAS_PEDANTIC_MATH = 2, CUBLAS_ATOMICS_NOT_ALLOWED = 0 };
@@ -18,6 +19,13 @@ static inline const char *cublasGetStatusString(cublasStatus_t status)
 {
     (void)status;
     return "CUBLAS_STATUS_SUCCESS";
+}
+
+static inline cublasStatus_t cublasGetProperty(libraryPropertyType type, int *value)
+{
+    (void)type;
+    *value = 0;
+    return CUBLAS_STATUS_SUCCESS;
 }
 
 static inline cublasStatus_t cublasCreate(cublasHandle_t *handle)

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-extern int64_t cpa_looped_thread;  // the number of the thread that runs
+extern int64_t cpa_looped_thread; // the number of the thread that runs
 extern bool cpa_looped_backwards; // the last thread first
 
 #endif
