@@ -29,10 +29,11 @@ static counting *self_of(cpa_backend *be)
     return (counting *)(void *)be;
 }
 
-// Notes that an operation needs so much scratch; it is kept from one to the next.
-static void need(cpa_backend *be, size_t bytes)
+// Notes that an operation needs so much scratch, on the cpu or on a device; it is kept from one to the next.
+static void need(cpa_backend *be, size_t on_cpu, size_t on_device)
 {
     counting *c = self_of(be);
+    size_t bytes = c->base.memory == CPA_MEMORY_DEVICE ? on_device : on_cpu;
     if (bytes > c->scratch) {
         cpa_memory_note(c->base.memory, (long)(bytes - c->scratch));
         c->scratch = bytes;
@@ -98,21 +99,21 @@ static const cpa_ops passed_ops = {
 
 static cpa_status sparse_linear_grad(cpa_backend *be, cpa_mat dwt, cpa_csr x, cpa_mat dy, bool use_log1p)
 {
-    need(be, cpa_cpu_sparse_linear_grad_scratch(x.rows));
+    need(be, cpa_cpu_sparse_linear_grad_scratch(x.rows), cpa_device_sparse_scratch(x.cols, x.nnz));
     return passed_sparse_linear_grad(be, dwt, x, dy, use_log1p);
 }
 
 static cpa_status group_r2(cpa_backend *be, cpa_dev_f64 *r2, cpa_mat p, cpa_mat pv, cpa_mat t, const cpa_dev_int *order,
                            const cpa_dev_int *offsets, int n_groups, const cpa_dev_int *gene_mask, int mask_words)
 {
-    need(be, cpa_cpu_group_r2_scratch(p.cols, n_groups));
+    need(be, cpa_cpu_group_r2_scratch(p.cols, n_groups), 0);
     return passed_group_r2(be, r2, p, pv, t, order, offsets, n_groups, gene_mask, mask_words);
 }
 
 static cpa_status nb_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, cpa_mat dpx_r, cpa_mat dbias,
                           cpa_mat bias, cpa_mat px_r, cpa_csr x, cpa_real scale)
 {
-    need(be, cpa_cpu_nb_scratch(logits.rows, logits.cols, 0));
+    need(be, cpa_cpu_nb_scratch(logits.rows, logits.cols, 0), 0);
     return passed_nb_loss(be, loss_sum, logits, dpx_r, dbias, bias, px_r, x, scale);
 }
 
@@ -120,14 +121,14 @@ static cpa_status zinb_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logi
                             cpa_mat zi, cpa_mat dzi_bias, cpa_mat bias, cpa_mat zi_bias, cpa_mat px_r, cpa_csr x,
                             cpa_real scale)
 {
-    need(be, cpa_cpu_nb_scratch(logits.rows, logits.cols, CPA_NB_MORE));
+    need(be, cpa_cpu_nb_scratch(logits.rows, logits.cols, CPA_NB_MORE), 0);
     return passed_zinb_loss(be, loss_sum, logits, dpx_r, dbias, zi, dzi_bias, bias, zi_bias, px_r, x, scale);
 }
 
 static cpa_status gauss_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat mean, cpa_mat raw, cpa_mat dmean_bias,
                              cpa_mat draw_bias, cpa_mat mean_bias, cpa_mat raw_bias, cpa_csr x, cpa_real scale)
 {
-    need(be, cpa_cpu_gauss_scratch(mean.rows, mean.cols));
+    need(be, cpa_cpu_gauss_scratch(mean.rows, mean.cols), 0);
     return passed_gauss_loss(be, loss_sum, mean, raw, dmean_bias, draw_bias, mean_bias, raw_bias, x, scale);
 }
 

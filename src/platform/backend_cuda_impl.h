@@ -14,7 +14,8 @@ typedef struct cpa_cuda {
     struct cublasContext *blas; // a cublasHandle_t, which backend_cuda_gemm.c makes and uses
     void *scratch;
     size_t scratch_bytes;
-    long live; // allocations not yet released
+    struct cpa_cuda_block *block; // [room] of which `live` are allocations not yet released: what they count for
+    long live, room;
     char isa[320];
 } cpa_cuda;
 

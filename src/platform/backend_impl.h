@@ -41,6 +41,12 @@ struct cpa_backend {
 CPA_BACKEND_LIST(X)
 #undef X
 
+/** Bytes of scratch that sparse_linear_grad needs on a device (kernels/sparse.cu), more than any other operation. */
+static inline size_t cpa_device_sparse_scratch(int n_genes, int64_t nnz)
+{
+    return ((size_t)n_genes + 1 + 2 * (size_t)nnz) * sizeof(int);
+}
+
 // cpa_shape_gemm(be, ...), ...: INTERNAL when the arguments cannot be those of the operation. Touches no device memory.
 #define CPA_OP(name, params, args) cpa_status cpa_shape_##name params;
 #include "cpa/platform/ops.def"

@@ -180,14 +180,17 @@ cleanup:
     return st;
 }
 
-// A batch of the largest size, as far as memory depends on it: as many groups as there can be, and no counts.
+// A batch of the largest size, as far as memory depends on it: values and groups as many as there can be.
 static cpa_status make_batch(const cpa_step_parts *parts, cpa_batch **out)
 {
     cpa_status st;
     const cpa_registry *r = parts->registry;
     int n = cpa_sampler_max_batch(parts->sampler);
-    CPA_TRY(cpa_batch_create(n, 0, r->n_genes, r->n_covs, r->max_comb_len, out));
+    int64_t nnz;
+    CPA_TRY(cpa_feed_max_nnz(parts->feed, n, &nnz));
+    CPA_TRY(cpa_batch_create(n, nnz, r->n_genes, r->n_covs, r->max_comb_len, out));
     (*out)->n_cells = n;
+    (*out)->nnz = nnz;
     for (int i = 0; i < n; i++) {
         (*out)->category[i] = i % r->n_categories;
     }

@@ -94,5 +94,7 @@ refuse 64 "8 ranks are more than the 1 lane" plan a.h5ad --ranks 8
 refuse 64 "--out" plan a.h5ad --out RUN
 refuse 66 "none.h5ad" plan none.h5ad --ranks 1
 refuse 65 "nowhere" plan a.h5ad --perturbation-key nowhere --ranks 1
+refuse 78 "--reduce nccl|--backend cuda" plan a.h5ad --reduce nccl --ranks 1
+refuse 78 "--reduce nccl|--backend cuda" train a.h5ad --out run --lanes 4 --reduce nccl
 refuse 78 "allow more with --memory" plan a.h5ad --memory 1MiB --ranks 1
 finish

@@ -1,4 +1,4 @@
-// Owns: the sum over GPUs by NCCL itself; skipped, saying so, where the build has no CUDA or there is no GPU. Ranks may share one.
+// Owns: the sum over GPUs by NCCL itself; skipped, saying so, where there is no GPU. Ranks may share one.
 // Never looks at speed.
 #include <setjmp.h>
 #include <stdarg.h>
