@@ -70,6 +70,12 @@ static inline double cpa_rows_count(const cpa_rows *rows, int64_t at)
     return rows->count16 != NULL ? (double)rows->count16[at] : (double)rows->count32[at];
 }
 
+/** Whether the genes of row i ascend, so that summing it is all that finishing does where every value is used. */
+bool cpa_rows_ascend(const cpa_rows *rows, int64_t i);
+
+/** Sets library[i] of such a row. */
+void cpa_rows_sum(const cpa_rows *rows, int64_t i, cpa_row_stats *stats);
+
 /** Finishes row i: what is not used goes, genes ascend, entries of one gene are added up into the first (the surplus ones keep it with count 0),
  *  library[i] is set. `room`: twice the row. Returns the gene whose sum is too large for a float, or -1. Sets
  *  stats->wide when a sum does not fit into 16-bit counts; the row is then of no use. */
