@@ -185,8 +185,8 @@ static const char *look_at(const cpa_h5_data *d, hid_t created, cpa_chunks *c)
     if (info->rank < 1 || info->rank > 2 || !find_element(d->type, c)) {
         return "its elements are of a type that only HDF5 can convert";
     }
-    if (!info->chunked && (H5Pget_layout(created) != H5D_CONTIGUOUS || H5Pget_external_count(created) != 0)) {
-        return "it is stored elsewhere (compact, external or virtual)";
+    if (!info->chunked && H5Pget_layout(created) != H5D_CONTIGUOUS) {
+        return "it is stored in the header (compact)";
     }
     if (!fills_with_zeros(created)) {
         return "what was never written means something other than 0";
