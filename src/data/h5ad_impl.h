@@ -89,6 +89,11 @@ cpa_status cpa_part_raw_open(cpa_part *f, const char *layer, cpa_matrix_info *in
 /** Frees what it holds. */
 void cpa_part_raw_fini(cpa_h5ad_raw_part *raw);
 
+typedef cpa_status (*cpa_use_names)(void *ctx, const cpa_strings *names);
+
+/** Calls `use` on the names of its cells, in their order, some thousands at a time where they are stored as text. */
+cpa_status cpa_part_scan_names(cpa_part *f, cpa_use_names use, void *ctx);
+
 // ---- Several files
 
 /** File k, open: of the others a bounded number stays so. */

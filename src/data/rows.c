@@ -187,6 +187,17 @@ static int64_t drop_unused(const cpa_rows *rows, int64_t begin, int64_t end)
     return to;
 }
 
+static void note_genes(const cpa_rows *rows, int64_t begin, int64_t end)
+{
+    const cpa_rows r = *rows; // stores to bytes could change it, the compiler must think
+    for (int64_t p = begin; p < end; p++) {
+        uint32_t gene = cpa_rows_gene(&r, p);
+        if (!cpa_rows_is_noted(&r, gene) && cpa_rows_count(&r, p) > 0) {
+            cpa_rows_note_gene(&r, gene);
+        }
+    }
+}
+
 int64_t cpa_rows_finish(const cpa_rows *rows, int64_t i, uint64_t *room, cpa_row_stats *stats)
 {
     int64_t begin = rows->indptr[i], end = rows->indptr[i + 1], too_large = -1;
@@ -197,6 +208,9 @@ int64_t cpa_rows_finish(const cpa_rows *rows, int64_t i, uint64_t *room, cpa_row
     if (!is_ascending(rows, begin, end)) {
         sort_row(rows, begin, end - begin, room);
         too_large = merge_row(rows, begin, end, stats);
+    }
+    if (rows->counted != NULL) {
+        note_genes(rows, begin, end);
     }
     double largest;
     rows->library[i] = sum_row(rows, begin, end, &largest);

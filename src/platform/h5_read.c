@@ -205,10 +205,11 @@ cpa_status cpa_h5_data_open(const cpa_h5 *f, const char *path, const char *field
     CPA_REQUIRE(H5Pget_layout(created) != H5D_VIRTUAL, CPA_BAD_DATA,
                 "%s: %s is virtual: its values are in other files, which are not read; save the file again as a whole",
                 f->path, path); // HDF5 would say that they are 0
-    CPA_REQUIRE(H5Pget_external_count(created) <= 0, CPA_BAD_DATA,
-                "%s: %s is stored externally: its values are in other files, which are not read; save the file again as "
-                "a whole",
-                f->path, path); // HDF5 would read any file that the header names
+    CPA_REQUIRE(
+        H5Pget_external_count(created) <= 0, CPA_BAD_DATA,
+        "%s: %s is stored externally: its values are in other files, which are not read; save the file again as "
+        "a whole",
+        f->path, path); // HDF5 would read any file that the header names
     CPA_TRY(describe_shape(d));
     if (field != NULL) {
         CPA_TRY(find_field(d, field));
