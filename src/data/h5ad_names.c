@@ -15,52 +15,56 @@ enum {
 
 // ---- Names, a stretch at a time
 
-static cpa_status scan_array(const cpa_h5_data *d, cpa_use_names use, void *ctx)
+static cpa_status scan_array(const cpa_h5_data *d, cpa_use_texts use, void *ctx)
 {
     cpa_status st = CPA_OK;
-    cpa_strings names = {0};
+    cpa_strings some = {0};
     int64_t n = cpa_h5_data_info(d)->n;
     for (int64_t at = 0; at < n; at += STRETCH) {
-        CPA_TRY(cpa_h5_data_strings(d, at, n - at < STRETCH ? n - at : STRETCH, &names));
-        CPA_TRY(use(ctx, &names));
-        cpa_strings_fini(&names);
+        CPA_TRY(cpa_h5_data_strings(d, at, n - at < STRETCH ? n - at : STRETCH, &some));
+        CPA_TRY(use(ctx, &some));
+        cpa_strings_fini(&some);
     }
 cleanup:
-    cpa_strings_fini(&names);
+    cpa_strings_fini(&some);
     return st;
 }
 
-// Numbers, categories and the like, which are rare as names.
-static cpa_status scan_whole(cpa_part *f, cpa_use_names use, void *ctx)
+cpa_status cpa_h5ad_scan_texts(const cpa_h5 *h5, const char *path, const char *field, cpa_use_texts use, void *ctx)
 {
-    cpa_strings names = {0};
-    cpa_status st = cpa_part_index(f, "obs", &names);
-    st = st == CPA_OK ? use(ctx, &names) : st;
-    cpa_strings_fini(&names);
+    cpa_status st = CPA_OK;
+    cpa_h5_data *d = NULL;
+    cpa_strings all = {0};
+    if (cpa_h5_kind_of(h5, path) == CPA_H5_DATASET) {
+        CPA_TRY(cpa_h5_data_open(h5, path, field, &d));
+    }
+    if (d != NULL && cpa_h5_data_info(d)->class == CPA_H5_CLASS_STRING) {
+        CPA_TRY(scan_array(d, use, ctx));
+    } else { // numbers, categories and the like
+        CPA_TRY(cpa_h5ad_texts(h5, path, field, &all));
+        CPA_TRY(use(ctx, &all));
+    }
+cleanup:
+    cpa_h5_data_close(&d);
+    cpa_strings_fini(&all);
     return st;
 }
 
-cpa_status cpa_part_scan_names(cpa_part *f, cpa_use_names use, void *ctx)
+cpa_status cpa_part_scan_names(cpa_part *f, cpa_use_texts use, void *ctx)
 {
     cpa_status st;
     char *index = NULL, *path = NULL;
     const char *field;
-    cpa_h5_data *d = NULL;
     CPA_TRY(cpa_h5ad_index_name(f->h5, "obs", &index));
     CPA_TRY(cpa_h5ad_locate(f->h5, "obs", index, &path, &field));
-    if (cpa_h5_kind_of(f->h5, path) == CPA_H5_DATASET) {
-        CPA_TRY(cpa_h5_data_open(f->h5, path, field, &d));
-    }
-    CPA_TRY(d != NULL && cpa_h5_data_info(d)->class == CPA_H5_CLASS_STRING ? scan_array(d, use, ctx)
-                                                                           : scan_whole(f, use, ctx));
+    CPA_TRY(cpa_h5ad_scan_texts(f->h5, path, field, use, ctx));
 cleanup:
-    cpa_h5_data_close(&d);
     cpa_free(&index);
     cpa_free(&path);
     return st;
 }
 
-static cpa_status scan_names(cpa_h5ad *f, cpa_use_names use, void *ctx)
+static cpa_status scan_names(cpa_h5ad *f, cpa_use_texts use, void *ctx)
 {
     cpa_status st = CPA_OK;
     cpa_part *p;
