@@ -42,6 +42,9 @@ cpa_status cpa_chunks_open(const cpa_h5_data *d, cpa_chunks **out, const char **
 /** Frees it and sets *c to NULL; NULL-safe. */
 void cpa_chunks_close(cpa_chunks **c);
 
+/** Bytes of the table that says where the chunks are. */
+size_t cpa_chunks_bytes(const cpa_chunks *c);
+
 typedef struct cpa_chunk_reader cpa_chunk_reader; // the memory of one thread
 
 // What a reader needs: bytes of the largest chunk as it is stored, and as it is unpacked.
