@@ -360,12 +360,13 @@ cpa_status cpa_decoder_finish(cpa_decoder *d, cpa_row_stats *stats)
     return tell(d);
 }
 
-cpa_status cpa_decoder_count(cpa_decoder *d, int64_t first, int64_t n, int64_t *count, cpa_row_stats *stats)
+cpa_status cpa_decoder_count(cpa_decoder *d, int64_t first, int64_t n, int64_t *count, uint8_t *counted,
+                             cpa_row_stats *stats)
 {
     d->cell = NULL;
     d->first = first;
     d->n = n;
-    d->to = (cpa_rows){0};
+    d->to = (cpa_rows){.counted = counted};
     d->count = count;
     d->unpacks = false;
     memset(count, 0, (size_t)n * sizeof *count);

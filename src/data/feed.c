@@ -133,7 +133,7 @@ static cpa_status open_stream(cpa_feed *f)
     size_t one, indptr = (size_t)(m->info.n_cells + 1) * sizeof *m->indptr * (m->stored != NULL ? 2 : 1);
     CPA_TRY(check_streamable(f));
     CPA_TRY(cpa_matrix_judge(m));
-    cpa_matrix_warn(m);
+    CPA_TRY(cpa_matrix_warn(m));
     int batches = f->plan.sampler != NULL ? 1 : LIST_BATCHES;
     cpa_streamer_plan plan = stream_plan(f, batches);
     double most;

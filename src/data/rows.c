@@ -191,23 +191,37 @@ static int64_t drop_unused(const cpa_rows *rows, int64_t begin, int64_t end)
     return to;
 }
 
-bool cpa_rows_ascend(const cpa_rows *rows, int64_t i)
+static void note_genes(const cpa_rows *rows, int64_t begin, int64_t end)
 {
-    return is_ascending(rows, rows->indptr[i], rows->indptr[i + 1]);
+    const cpa_rows r = *rows; // stores to bytes could change it, the compiler must think
+    for (int64_t p = begin; p < end; p++) {
+        uint32_t gene = cpa_rows_gene(&r, p);
+        if (!cpa_rows_is_noted(&r, gene) && cpa_rows_count(&r, p) > 0) {
+            cpa_rows_note_gene(&r, gene);
+        }
+    }
 }
 
-// The row is [begin, end) of the arrays, its first values.
-static void note_sum(const cpa_rows *rows, int64_t i, int64_t begin, int64_t end, cpa_row_stats *stats)
+// What the values [begin, end) of row i come to; genes ascend.
+static void take_stock(const cpa_rows *rows, int64_t i, int64_t begin, int64_t end, cpa_row_stats *stats)
 {
     double largest;
+    if (rows->counted != NULL) {
+        note_genes(rows, begin, end);
+    }
     rows->library[i] = sum_row(rows, begin, end, &largest);
     stats->max_count = largest > stats->max_count ? largest : stats->max_count;
     stats->n_empty += rows->library[i] <= 0;
 }
 
+bool cpa_rows_ascend(const cpa_rows *rows, int64_t i)
+{
+    return is_ascending(rows, rows->indptr[i], rows->indptr[i + 1]);
+}
+
 void cpa_rows_sum(const cpa_rows *rows, int64_t i, cpa_row_stats *stats)
 {
-    note_sum(rows, i, rows->indptr[i], rows->indptr[i + 1], stats);
+    take_stock(rows, i, rows->indptr[i], rows->indptr[i + 1], stats);
 }
 
 int64_t cpa_rows_finish(const cpa_rows *rows, int64_t i, uint64_t *room, cpa_row_stats *stats)
@@ -221,6 +235,6 @@ int64_t cpa_rows_finish(const cpa_rows *rows, int64_t i, uint64_t *room, cpa_row
         sort_row(rows, begin, end - begin, room);
         too_large = merge_row(rows, begin, end, stats);
     }
-    note_sum(rows, i, begin, end, stats);
+    take_stock(rows, i, begin, end, stats);
     return too_large;
 }
