@@ -136,7 +136,7 @@ static cpa_status open_stream(cpa_feed *f)
     CPA_TRY(check_streamable(f));
     if (!f->shares) {
         CPA_TRY(cpa_matrix_judge(m));
-        cpa_matrix_warn(m);
+        CPA_TRY(cpa_matrix_warn(m));
     }
     int batches = f->plan.sampler != NULL ? 1 : LIST_BATCHES;
     cpa_streamer_plan plan = stream_plan(f, batches);

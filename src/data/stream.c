@@ -113,12 +113,12 @@ static cpa_decoder_plan decoder_plan(const cpa_streamer_plan *plan, int64_t max_
 // Bytes of the tables that say where the chunks are.
 static size_t table_bytes(const cpa_h5ad_raw *raw)
 {
-    int64_t n = 0;
+    size_t n = 0;
     for (int k = 0; k < raw->n_parts; k++) {
         const cpa_h5ad_raw_part *p = &raw->part[k];
-        n += p->data->n + (p->indices != NULL ? p->indices->n : 0);
+        n += cpa_chunks_bytes(p->data) + (p->indices != NULL ? cpa_chunks_bytes(p->indices) : 0);
     }
-    return 16 * (size_t)n;
+    return n;
 }
 
 cpa_status cpa_streamer_bytes(const cpa_streamer_plan *plan, size_t *bytes, size_t *one)
