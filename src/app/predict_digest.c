@@ -25,7 +25,7 @@ static uint64_t add_text(uint64_t hash, const char *s)
 static uint64_t add_model(uint64_t hash, const cpa_trained *t)
 {
     hash = add_text(hash, t->meta.digest);
-    hash = add_text(hash, cpa_backend_isa());
+    hash = add_text(hash, cpa_backend_isa(t->be));
     hash = add_number(hash, sizeof(cpa_real));
     hash = t->more ? add_number(hash, (int64_t)cpa_digest_vectors(t->more)) : hash;
     hash = add_number(hash, t->parts);

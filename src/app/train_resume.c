@@ -84,7 +84,8 @@ static cpa_status describe(cpa_train_run *t)
     cpa_checkpoint_facts *facts = &t->facts;
     CPA_TRY(describe_options(&t->options, facts));
     CPA_TRY(describe_data(t, facts));
-    st = cpa_sprintf(&facts->isa, "%s %s", sizeof(cpa_real) == sizeof(float) ? "float" : "double", cpa_backend_isa());
+    st = cpa_sprintf(&facts->isa, "%s %s", sizeof(cpa_real) == sizeof(float) ? "float" : "double",
+                     cpa_backend_isa(t->be));
 cleanup:
     return st;
 }

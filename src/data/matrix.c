@@ -313,6 +313,21 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_matrix_sample(cpa_matrix *m)
+{
+    cpa_status st = CPA_OK;
+    cpa_slab s = {0};
+    int64_t n;
+    if (m->judged || m->raw == NULL) {
+        return CPA_OK;
+    }
+    CPA_TRY(cpa_slab_init(&s, m, true));
+    CPA_TRY(cpa_slab_read(&s, 0, m->info.n_cells, &n, &m->stats));
+cleanup:
+    cpa_slab_fini(&s);
+    return st;
+}
+
 // Adds the genes with counts of all ranks up. Collective.
 static cpa_status share_counted(const cpa_matrix *m)
 {

@@ -407,12 +407,14 @@ static cpa_status keep_list(cpa_streamer *s, int64_t values)
     CPA_TRY(cpa_window_init(w, s->plan.matrix, s->n_listed, values, 0));
     CPA_TRY(cpa_alloc(2 * (size_t)s->n_listed, sizeof *pair, &pair));
     CPA_TRY(cpa_decoder_create(&plan, &decoder));
-    cpa_window_set_list(w, s->plan.matrix, s->listed, s->n_listed, pair);
-    cpa_decoder_start(decoder, w->cell, 0, w->cells.n_cells, &w->rows);
-    CPA_TRY(cpa_decoder_finish(decoder, &stats));
+    if (!s->plan.imagined) {
+        cpa_window_set_list(w, s->plan.matrix, s->listed, s->n_listed, pair);
+        cpa_decoder_start(decoder, w->cell, 0, w->cells.n_cells, &w->rows);
+        CPA_TRY(cpa_decoder_finish(decoder, &stats));
+        s->report.bytes += stats.n_read;
+    }
     w->state = CPA_WINDOW_READY;
     s->kept = true;
-    s->report.bytes += stats.n_read;
 cleanup:
     cpa_free(&pair);
     cpa_decoder_destroy(&decoder);

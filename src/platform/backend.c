@@ -30,6 +30,16 @@ const char *cpa_backend_name(const cpa_backend *be)
     return be->name;
 }
 
+cpa_memory cpa_backend_memory(const cpa_backend *be)
+{
+    return be->memory;
+}
+
+const char *cpa_backend_isa(const cpa_backend *be)
+{
+    return be->isa;
+}
+
 cpa_real *cpa_backend_host(const cpa_backend *be, const cpa_dev_real *array)
 {
     return be->is_host ? (cpa_real *)(uintptr_t)array : NULL;

@@ -35,7 +35,7 @@ static bool tile_product(bool ta, bool tb, int m, int n, int k, double alpha, co
     return true;
 }
 
-const char *cpa_backend_isa(void)
+const char *cpa_cpu_isa(void)
 {
     return openblas_get_corename();
 }
@@ -46,7 +46,7 @@ static bool tile_product(bool ta, bool tb, int m, int n, int k, float alpha, con
     return dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc) == dnnl_success;
 }
 
-const char *cpa_backend_isa(void)
+const char *cpa_cpu_isa(void)
 {
     static const struct {
         dnnl_cpu_isa_t isa;

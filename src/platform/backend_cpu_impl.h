@@ -23,12 +23,24 @@ typedef struct cpa_cpu {
 /** Fills the common part. */
 void cpa_cpu_init(cpa_cpu *cpu, const char *name, const cpa_ops *ops, cpa_status (*destroy)(cpa_backend *be));
 
+/** The instructions that the library of products uses. Static. */
+const char *cpa_cpu_isa(void);
+
 /** Frees the scratch. */
 void cpa_cpu_fini(cpa_cpu *cpu);
 
 /** At least `bytes` of 64-byte aligned scratch in *out, with any content, good until the operation ends. Grows when it
  *  must, so a second operation of the same size allocates nothing. */
 cpa_status cpa_cpu_scratch(cpa_backend *be, size_t bytes, void *out);
+
+/** Bytes that count as taken by the cpu backend for a block of so many. */
+size_t cpa_cpu_block_bytes(size_t bytes);
+
+// Scratch of the operations that can need more than any other, in bytes, for outputs and inputs of these shapes.
+size_t cpa_cpu_sparse_linear_grad_scratch(int rows);
+size_t cpa_cpu_group_r2_scratch(int n_genes, int n_groups);
+size_t cpa_cpu_nb_scratch(int rows, int n_genes, int n_more);
+size_t cpa_cpu_gauss_scratch(int rows, int n_genes);
 
 // The table, and its functions cpa_cpu_gemm, ... spread over backend_cpu_*.c.
 extern const cpa_ops cpa_cpu_ops;

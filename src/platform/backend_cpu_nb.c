@@ -6,18 +6,8 @@
 
 #include "cpa/platform/math_inl.h"
 
-// With t = theta + eps, u = mu / t and s = u / (1 + u) = mu / (theta + mu + eps), a gene of a cell has
-//   loss        = theta log1p(u)                       - [x (log(mu + eps) - log1p(u)) + T(x)]
-//   mu dl/dmu   = theta s                              - x theta s / (mu + eps)
-//   dl/dpx_r    = theta (log1p(u) - theta s / t)       - x (1 - (1 - s) theta / t) + E(x)
-// where the right-hand parts are there only for x > 0, and
-//   T(x) = lgamma(x + theta) - lgamma(theta) - lgamma(x + 1) - x log t
-//        = sum over i < x of log((theta + i) / (t (i + 1)))
-//   E(x) = x - theta (digamma(x + theta) - digamma(theta))
-//        = sum over i < x of i / (theta + i).
-// The sums make a table for small counts, and Stirling's series goes on from its end; nothing cancels, however large
-// theta is.
-enum { TABLE = 16, LAST = TABLE - 1 }; // counts 0 .. 15
+// The formulas are in math_inl.h. The sums of T and E make a table for small counts, and Stirling's series goes on from its end.
+enum { TABLE = CPA_NB_TABLE, LAST = CPA_NB_LAST }; // counts 0 .. 15
 
 static size_t lines_of(int64_t n)
 {
@@ -32,19 +22,27 @@ static cpa_real *carve(char **scratch, int64_t n)
     return p;
 }
 
+static size_t row_bytes(int n_genes, int n_more)
+{
+    return (size_t)(4 + n_more) * lines_of(n_genes);
+}
+
+size_t cpa_cpu_nb_scratch(int rows, int n_genes, int n_more)
+{
+    int sums = n_more > 0 ? 3 : 2;
+    return 3 * lines_of(n_genes) + 2 * lines_of((int64_t)TABLE * n_genes) +
+           (size_t)sums * lines_of((int64_t)CPA_BLOCKS * n_genes) + cpa_lines((size_t)rows * sizeof(double)) +
+           row_bytes(n_genes, n_more) * (size_t)omp_get_max_threads();
+}
+
 cpa_status cpa_nb_scratch(cpa_backend *be, cpa_nb *out, int rows, int n_genes, int n_more)
 {
     char *p;
-    int sums = n_more > 0 ? 3 : 2;
-    size_t row_bytes = (size_t)(4 + n_more) * lines_of(n_genes);
-    size_t bytes = 3 * lines_of(n_genes) + 2 * lines_of((int64_t)TABLE * n_genes) +
-                   (size_t)sums * lines_of((int64_t)CPA_BLOCKS * n_genes) + cpa_lines((size_t)rows * sizeof(double)) +
-                   row_bytes * (size_t)omp_get_max_threads();
-    cpa_status st = cpa_cpu_scratch(be, bytes, &p);
+    cpa_status st = cpa_cpu_scratch(be, cpa_cpu_nb_scratch(rows, n_genes, n_more), &p);
     if (st != CPA_OK) {
         return st;
     }
-    *out = (cpa_nb){.genes = {.n_genes = n_genes}, .row_bytes = row_bytes, .n_more = n_more};
+    *out = (cpa_nb){.genes = {.n_genes = n_genes}, .row_bytes = row_bytes(n_genes, n_more), .n_more = n_more};
     out->genes.theta = carve(&p, n_genes);
     out->genes.inverse = carve(&p, n_genes);
     out->genes.step = carve(&p, n_genes);
@@ -72,12 +70,6 @@ cpa_nb_row cpa_nb_row_of(const cpa_nb *s)
     return r;
 }
 
-// T(i + 1) - T(i) = log((theta + i) / (t (i + 1))), as log1p((i - eps) / t) - log(i + 1).
-static inline cpa_real next_term(cpa_real i, cpa_real inverse)
-{
-    return cpa_log1p((i - CPA_NB_EPS) * inverse) - cpa_log(i + 1);
-}
-
 // theta, its inverse and the tables for the genes [from, to).
 static void prepare_genes(const cpa_nb_genes *g, const cpa_real *px_r, int from, int to)
 {
@@ -96,13 +88,13 @@ static void prepare_genes(const cpa_nb_genes *g, const cpa_real *px_r, int from,
         cpa_real *t = g->t + (int64_t)x * n, *e = g->e + (int64_t)x * n;
 #pragma omp simd
         for (int j = from; j < to; j++) {
-            t[j] = t[j - n] + next_term(i, g->inverse[j]);
+            t[j] = t[j - n] + cpa_nb_next_term(i, g->inverse[j]);
             e[j] = e[j - n] + i / (g->theta[j] + i);
         }
     }
 #pragma omp simd
     for (int j = from; j < to; j++) {
-        g->step[j] = next_term(LAST, g->inverse[j]);
+        g->step[j] = cpa_nb_next_term(LAST, g->inverse[j]);
     }
 }
 
@@ -112,24 +104,6 @@ void cpa_nb_prepare(const cpa_nb_genes *g, const cpa_real *px_r, bool parallel)
     for (int j = 0; j < g->n_genes; j += CPA_CHUNK) {
         prepare_genes(g, px_r, j, g->n_genes - j < CPA_CHUNK ? g->n_genes : j + CPA_CHUNK);
     }
-}
-
-// T and E of a count x >= LAST, by the differences of Stirling's series from LAST to x: with z = LAST + theta and
-// d = x - LAST, lgamma(z + d) - lgamma(z) = (z + d - 1/2) log1p(d / z) + d log z - d + tails; likewise lgamma(x + 1).
-static inline void large_terms(cpa_real x, cpa_real theta, cpa_real step, cpa_real *t, cpa_real *e)
-{
-    const cpa_real one = TABLE, half = (cpa_real)0.5;
-    cpa_real d = x - LAST, z = LAST + theta, up = cpa_log1p(d / z);
-    *t += d * step + (z + d - half) * up - (one + d - half) * cpa_log1p(d / one) +
-          (cpa_lgamma_tail(z + d) - cpa_lgamma_tail(z)) - (cpa_lgamma_tail(one + d) - cpa_lgamma_tail(one));
-    *e += d - theta * (up - (cpa_digamma_tail(z + d) - cpa_digamma_tail(z)));
-}
-
-// T and E of a count that is not an integer, from their definition.
-static void fraction_terms(double x, double theta, double inverse, cpa_real *t, cpa_real *e)
-{
-    *t = (cpa_real)(cpa_lgamma(x + theta) - cpa_lgamma(theta) - cpa_lgamma(x + 1) + x * log(inverse));
-    *e = (cpa_real)(x - theta * (cpa_digamma(x + theta) - cpa_digamma(theta)));
 }
 
 // The count's row in the tables; the last one when it has none.
@@ -157,12 +131,12 @@ static void stored_terms(const cpa_nb_genes *g, const int *restrict gene, const 
 #pragma omp simd
     for (int i = 0; i < others; i++) {
         int k = other[i];
-        large_terms(count[k], g->theta[gene[k]], g->step[gene[k]], &t[k], &e[k]);
+        cpa_nb_large_terms(count[k], g->theta[gene[k]], g->step[gene[k]], &t[k], &e[k]);
     }
     for (int i = 0; i < others; i++) {
         int k = other[i], j = gene[k];
         if (count[k] < LAST) {
-            fraction_terms((double)count[k], (double)g->theta[j], (double)g->inverse[j], &t[k], &e[k]);
+            cpa_nb_fraction_terms((double)count[k], (double)g->theta[j], (double)g->inverse[j], &t[k], &e[k]);
         }
     }
 }

@@ -3,6 +3,7 @@
 #ifndef CPA_PLATFORM_BACKEND_IMPL_H
 #define CPA_PLATFORM_BACKEND_IMPL_H
 
+#include "cpa/base/mem.h"
 #include "cpa/platform/backend.h"
 
 // One function per operation of ops.def.
@@ -16,18 +17,35 @@ typedef struct cpa_ops {
 struct cpa_backend {
     const cpa_ops *ops;
     const char *name;
-    bool is_host; // its memory is the host's
+    const char *isa;
+    bool is_host;                           // its memory is the host's
+    cpa_memory memory;                      // what it counts as
     cpa_status (*destroy)(cpa_backend *be); // frees the object, and says what was wrong with its use
 };
+
+#ifdef CPA_CUDA
+#define CPA_BACKENDS_OF_DEVICES(X) X(cuda)
+#elif defined(CPA_LOOPED) // in tests (tests/support/looped): the device's kernels as loops on the host
+#define CPA_BACKENDS_OF_DEVICES(X) X(kernels) X(kernels_backwards)
+#else
+#define CPA_BACKENDS_OF_DEVICES(X)
+#endif
 
 // Creators, one for each backend of this build: X(name).
 #define CPA_BACKEND_LIST(X)                                                                                            \
     X(cpu)                                                                                                             \
-    X(check)
+    X(check)                                                                                                           \
+    CPA_BACKENDS_OF_DEVICES(X)
 
 #define X(name) cpa_status cpa_backend_create_##name(cpa_backend **out);
 CPA_BACKEND_LIST(X)
 #undef X
+
+/** Bytes of scratch that sparse_linear_grad needs on a device (kernels/sparse.cu), more than any other operation. */
+static inline size_t cpa_device_sparse_scratch(int n_genes, int64_t nnz)
+{
+    return ((size_t)n_genes + 1 + 2 * (size_t)nnz) * sizeof(int);
+}
 
 // cpa_shape_gemm(be, ...), ...: INTERNAL when the arguments cannot be those of the operation. Touches no device memory.
 #define CPA_OP(name, params, args) cpa_status cpa_shape_##name params;

@@ -1,4 +1,5 @@
-// Owns: the command line of the golden replay: golden FIXTURE.h5 ... [--write REPLAY.h5]. Exits 0 when every replay is within its bounds.
+// Owns: the command line of the golden replay: golden FIXTURE.h5 ... [--write REPLAY.h5] [--backend NAME].
+// Exits 0 when every replay is within its bounds.
 // Must never judge one fixture by another's replay.
 #include <stdio.h>
 #include <string.h>
@@ -11,14 +12,14 @@ static const bool TIGHT = true;
 static const bool TIGHT = false;
 #endif
 
-static cpa_status run(const char *path, const char *write, bool *ok)
+static cpa_status run(const char *path, const char *backend, const char *write, bool *ok)
 {
     cpa_status st = CPA_OK;
     fixture f;
     store replay = {0};
     printf("%s%s\n", path, TIGHT ? " (double, tight)" : "");
     CPA_TRY(fixture_read(path, &f));
-    CPA_TRY(golden_replay(&f, &replay));
+    CPA_TRY(golden_replay(&f, backend, &replay));
     if (write) {
         CPA_TRY(store_write(write, &replay));
     }
@@ -31,22 +32,24 @@ cleanup:
 
 int main(int argc, char **argv)
 {
-    const char *write = NULL;
+    const char *write = NULL, *backend = "cpu";
     int fixtures = 0;
     bool ok = true;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--write") == 0 && i + 1 < argc) {
             write = argv[++i];
+        } else if (strcmp(argv[i], "--backend") == 0 && i + 1 < argc) {
+            backend = argv[++i];
         } else {
             argv[1 + fixtures++] = argv[i];
         }
     }
     if (fixtures == 0 || (write && fixtures > 1)) {
-        fprintf(stderr, "usage: golden FIXTURE.h5 ... [--write REPLAY.h5 (with one fixture)]\n");
+        fprintf(stderr, "usage: golden FIXTURE.h5 ... [--write REPLAY.h5 (with one fixture)] [--backend NAME]\n");
         return CPA_USAGE;
     }
     for (int i = 1; i <= fixtures; i++) {
-        cpa_status st = run(argv[i], write, &ok);
+        cpa_status st = run(argv[i], backend, write, &ok);
         if (st != CPA_OK) {
             fprintf(stderr, "golden: error: %s\n", cpa_message());
             return st;

@@ -60,8 +60,8 @@ cpa_status fixture_read(const char *path, fixture *f);
 /** Frees it. */
 void fixture_fini(fixture *f);
 
-/** Replays a fixture: everything that golden_judge looks at, in the fixture's own layout. */
-cpa_status golden_replay(const fixture *f, store *replay);
+/** Replays a fixture on a backend: everything that golden_judge looks at, in the fixture's own layout. */
+cpa_status golden_replay(const fixture *f, const char *backend, store *replay);
 
 /** Judges a replay by the fixture's rules, prints the worst of each kind and a verdict; true when everything is within its bound.
  *  `tight`: bounds divided by 100, no further than what float32 storage allows (1e-6). */

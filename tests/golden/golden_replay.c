@@ -519,7 +519,7 @@ cleanup:
     return st;
 }
 
-static cpa_status set_up(replay *r)
+static cpa_status set_up(replay *r, const char *backend)
 {
     cpa_status st = CPA_OK;
     const fixture *f = r->f;
@@ -546,7 +546,7 @@ static cpa_status set_up(replay *r)
     CPA_TRY(cpa_batch_create_mixed(cells, s.max_nnz, f->n_genes, f->n_covs, f->max_comb_len, &r->mixed));
     CPA_TRY(cpa_alloc((size_t)cells, sizeof *r->partner, &r->partner));
     CPA_TRY(cpa_alloc((size_t)cells * (size_t)f->model.n_latent, sizeof *r->noise, &r->noise));
-    CPA_TRY(cpa_backend_create("cpu", &r->be));
+    CPA_TRY(cpa_backend_create(backend, &r->be));
     CPA_TRY(cpa_model_create(r->be, &f->model, &s, true, w->v, NULL, &r->m));
     const cpa_params *t = cpa_model_params(r->m);
     for (int i = 0; i < t->n; i++) {
@@ -561,11 +561,11 @@ cleanup:
     return st;
 }
 
-cpa_status golden_replay(const fixture *f, store *out)
+cpa_status golden_replay(const fixture *f, const char *backend, store *out)
 {
     cpa_status st = CPA_OK;
     replay r = {.f = f, .out = out};
-    CPA_TRY(set_up(&r));
+    CPA_TRY(set_up(&r, backend));
     CPA_TRY(replay_stored_steps(&r));
     CPA_TRY(replay_all_steps(&r));
     CPA_TRY(replay_evaluation(&r));

@@ -7,7 +7,7 @@ longest=600
 
 # Files of $1 that people write.
 sources() {
-    (cd "$1" && find src include tests -name '*.[ch]' -type f | sort)
+    (cd "$1" && find src include kernels tests -name '*.[ch]' -type f -o -name '*.cu' -type f | sort)
 }
 
 too_long() {
@@ -34,8 +34,8 @@ no_header() {
 
 open_ends() {
     local marks='TO''DO|FIX''ME|XX''X'
-    (cd "$1" && grep -rnwE "$marks" --include='*.[ch]' --include='*.def' --include='*.sh' --include='*.txt' \
-        --include='*.md' src include tests 2>/dev/null || true)
+    (cd "$1" && grep -rnwE "$marks" --include='*.[ch]' --include='*.cu' --include='*.def' --include='*.sh' --include='*.txt' \
+        --include='*.md' src include kernels tests 2>/dev/null || true)
 }
 
 # Functions that other files could call without a header that tells them how. A header may also declare them by a macro
@@ -68,7 +68,7 @@ violations() {
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-mkdir -p "$scratch/src/base" "$scratch/include/cpa/base" "$scratch/tests"
+mkdir -p "$scratch/src/base" "$scratch/include/cpa/base" "$scratch/kernels" "$scratch/tests"
 header=$'// Owns: a planted file.\n// Must never be built.'
 printf '%s\ncpa_status cpa_known(int x);\n' "$header" >"$scratch/include/cpa/base/good.h"
 printf '%s\ncpa_status cpa_known(int x)\n{\n}\nstatic int local(void)\n{\n}\n' "$header" >"$scratch/src/base/good.c"
@@ -76,17 +76,18 @@ printf '%s\n#define CPA_OP(name, ...) void cpa_op_##name(void);\n' "$header" >"$
 printf '%s\nvoid cpa_op_add(void)\n{\n}\n' "$header" >"$scratch/src/base/op.c"
 { echo "$header"; seq 600; } >"$scratch/src/base/long.c"
 printf '#include <stdio.h>\n' >"$scratch/src/base/bare.c"
+printf '#include "kernel.h"\n' >"$scratch/kernels/bare.cu"
 printf '// Owns: one line.\n#include <stdio.h>\n' >"$scratch/src/base/short.c"
 printf '%s\n// TO''DO later\n' "$header" >"$scratch/src/base/open.c"
 printf '%s\nconst char *cpa_hidden(int a,\n    int b)\n{\n}\n' "$header" >"$scratch/src/base/hidden.c"
 found=$(violations "$scratch")
-for expected in long.c:602: bare.c:1: short.c:2: open.c:3: hidden.c:3:; do
+for expected in long.c:602: bare.c:1: bare.cu:1: short.c:2: open.c:3: hidden.c:3:; do
     if ! grep -qF "$expected" <<<"$found"; then
         printf 'self-check: %s was not caught in:\n%s\n' "$expected" "$found"
         exit 1
     fi
 done
-if [ "$(wc -l <<<"$found")" -ne 5 ]; then
+if [ "$(wc -l <<<"$found")" -ne 6 ]; then
     printf 'self-check: more was reported than planted:\n%s\n' "$found"
     exit 1
 fi

@@ -4,17 +4,22 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 
-# Prints file:line: reason for every include in $1/src and $1/include that breaks a rule.
+# Prints file:line: reason for every include in $1/src, $1/include and $1/kernels that breaks a rule.
 violations() {
-    (cd "$1" && grep -rnE '^[[:space:]]*#[[:space:]]*include' --include='*.[ch]' --include='*.def' src include || true) |
+    (cd "$1" && grep -rnE '^[[:space:]]*#[[:space:]]*include' --include='*.[ch]' --include='*.cu' --include='*.def' \
+        src include kernels || true) |
         awk '
     BEGIN {
         n = split("base platform nn data model train app", names, " ")
         split("0 1 2 2 3 4 5", levels, " ")
         for (i = 1; i <= n; i++) { level[names[i]] = levels[i] }
         home["mpi.h"] = "^src/platform/comm_mpi\\.c$"
+        home["nccl.h"] = "^src/platform/comm_nccl\\.c$"
         home["hdf5.h"] = home["hdf5_hl.h"] = "^src/platform/h5[a-z0-9_]*\\.[ch]$"
         home["cblas.h"] = home["dnnl.h"] = home["dnnl_types.h"] = "^src/platform/backend_cpu[a-z0-9_]*\\.[ch]$"
+        home["cuda_runtime_api.h"] = "^src/platform/backend_cuda[a-z0-9_]*\\.[ch]$"
+        home["cublas_v2.h"] = "^src/platform/backend_cuda_gemm\\.c$"
+        home["nccl.h"] = "^src/platform/comm_nccl\\.c$"
         home["oneapi/dnnl/dnnl.h"] = home["openblas_config.h"] = home["cblas.h"]
     }
     function bad(why) { print file ":" line ": " why }
@@ -27,6 +32,8 @@ violations() {
             layer = substr(file, 5, RLENGTH - 5)
         } else if (file == "src/main.c") {
             layer = "app"
+        } else if (file ~ /^kernels\//) {
+            layer = "platform"
         } else {
             bad("belongs to no layer"); next
         }
@@ -44,6 +51,10 @@ violations() {
             else if (layer == "model" && to == "data" && target != "cpa/data/batch.h") {
                 bad("model sees nothing of data but cpa/data/batch.h, not " target)
             }
+        } else if (file ~ /^kernels\//) {
+            if (target ~ /\// && !(file == "kernels/kernel.h" && target == "../src/platform/backend_cuda_impl.h")) {
+                bad("kernels see of src nothing but backend_cuda_impl.h, in kernel.h")
+            }
         } else if (index($0, "\"" target "\"") > 0 && target !~ /^[a-z0-9_]+_impl\.h$/) {
             bad("\"" target "\" is neither a cpa/ header nor a private *_impl.h of this folder")
         }
@@ -54,6 +65,7 @@ violations() {
 planted=(
     'src/base/x.c|#include "cpa/platform/comm.h"'
     'src/platform/x.c|#include <mpi.h>'
+    'src/platform/z.c|#include <nccl.h>'
     'src/data/x.c|#  include <hdf5.h>'
     'src/nn/x.c|#include <cblas.h>'
     'include/cpa/platform/x.h|#include "dnnl.h"'
@@ -63,6 +75,12 @@ planted=(
     'src/train/x.c|#include "cpa/app/options.h"'
     'src/train/y.c|#include "../model/model_impl.h"'
     'src/other/x.c|#include <stdio.h>'
+    'src/data/z.c|#include <cuda_runtime_api.h>'
+    'src/platform/backend_cuda.c|#include <cublas_v2.h>'
+    'src/platform/y.c|#include <nccl.h>'
+    'kernels/x.cu|#include "cpa/nn/mlp.h"'
+    'kernels/y.cu|#include "../src/platform/backend_cuda_impl.h"'
+    'kernels/z.cu|#include <cuda_runtime_api.h>'
 )
 allowed=(
     'src/platform/comm_mpi.c|#include <mpi.h>'
@@ -71,6 +89,10 @@ allowed=(
     'src/model/z.c|#include "cpa/data/batch.h"'
     'src/main.c|#include "cpa/app/options.h"'
     'src/train/z.c|#include "step_impl.h"'
+    'src/platform/backend_cuda_gemm.c|#include <cublas_v2.h>'
+    'src/platform/backend_cuda_impl.h|#include <cuda_runtime_api.h>'
+    'kernels/kernel.h|#include "../src/platform/backend_cuda_impl.h"'
+    'kernels/norm.cu|#include "kernel.h"'
 )
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

@@ -2,7 +2,7 @@
 // list of which file tests which operation. Never computes a result that is under test.
 //
 // A case runs on `cpu` with one thread, on `cpu` with two and on `check`; whatever it downloads must have the same bits
-// in all three.
+// in all three. And it runs twice on the kernels of a device (on_kernels.h): both times the same bits, close to the same references.
 #ifndef CPA_TESTS_SUPPORT_OPS_H
 #define CPA_TESTS_SUPPORT_OPS_H
 
@@ -21,6 +21,7 @@
 #include "cpa/base/mem.h"
 #include "cpa/base/rng.h"
 #include "cpa/platform/backend.h"
+#include "on_kernels.h"
 
 // Every operation of ops.def is in one of these lists (test_ops_memory.c does not compile otherwise), and
 // test_ops_<list>.c has the function case_<operation>.
@@ -316,6 +317,8 @@ static inline void run_case(void **state)
     uint64_t one = run_on("cpu", 1, run), two = run_on("cpu", 2, run), check = run_on("check", 2, run);
     assert_true(one == two);
     assert_true(two == check);
+    uint64_t once = run_on(ON_KERNELS, 1, run), again = run_on(ON_KERNELS_AGAIN, 1, run);
+    assert_true(once == again);
     assert_int_equal(cpa_alloc_balance(), balance);
 }
 

@@ -1,105 +1,7 @@
 // Owns: gradients of the whole model against finite differences, dropout and penalty included; lanes that add up.
 // Must never compare the model with itself at the same point.
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "../support/made_cells.h"
-#include "cpa/data/mixup.h"
-#include "cpa/model/model.h"
-
-enum { B = 9, MAX_SUMS = 20 };
-
-// What varies between the models that are tested.
-typedef struct variant {
-    const char *likelihood, *doser;
-    bool batch_norm, layer_norm, variational, mixup;
-    bool mix_covariates, nb_dropout, control_zero;
-} variant;
-
-static const variant plain = {.likelihood = "nb", .doser = "logsigm", .batch_norm = true};
-
-static cpa_model *make_model(cpa_backend *be, const variant *v)
-{
-    cpa_model_config c = {.recon_loss = (char *)(uintptr_t)v->likelihood,
-                          .doser_type = (char *)(uintptr_t)v->doser,
-                          .n_hidden_doser = 3,
-                          .n_layers_doser = 2,
-                          .use_batch_norm_encoder = v->batch_norm,
-                          .use_layer_norm_encoder = v->layer_norm,
-                          .use_batch_norm_decoder = v->batch_norm,
-                          .use_layer_norm_decoder = v->layer_norm,
-                          .use_batch_norm_adv = v->batch_norm,
-                          .use_layer_norm_adv = v->layer_norm,
-                          .dropout_rate_encoder = 0.1,
-                          .dropout_rate_decoder = 0.15,
-                          .nb_decoder_dropout = v->nb_dropout,
-                          .control_zero = v->control_zero,
-                          .variational = v->variational,
-                          .n_latent = 5,
-                          .n_hidden_encoder = 7,
-                          .n_layers_encoder = 2,
-                          .n_hidden_decoder = 6,
-                          .n_layers_decoder = 3,
-                          .n_hidden_adv = 6,
-                          .n_layers_adv = 2,
-                          .dropout_rate_adv = 0.2};
-    cpa_shape s = {.n_genes = G,
-                   .n_perts = P,
-                   .n_labels = K,
-                   .n_covs = N_COVS,
-                   .max_comb_len = M,
-                   .cov_name = cov_names,
-                   .cov_size = cov_sizes,
-                   .batch_cov = 2,
-                   .max_cells = B,
-                   .max_nnz = B * G,
-                   .mixup = v->mixup};
-    cpa_model *m;
-    assert_int_equal(cpa_model_create(be, &c, &s, true, label_weight, NULL, &m), CPA_OK);
-    assert_int_equal(cpa_params_init(cpa_model_params(m), 3), CPA_OK);
-    return m;
-}
-
-static cpa_lane_plan plan_for(const cpa_batch *b, bool autoencoder, bool adversary)
-{
-    cpa_lane_plan p = {.update_autoencoder = autoencoder,
-                       .update_adversary = adversary,
-                       .adversary_in_loss = autoencoder,
-                       .adv_lambda = 2.5,
-                       .kl_weight = 0.7,
-                       .pen_adv = 3,
-                       .n_cells = b->n_cells,
-                       .epoch = 4,
-                       .seed = 9};
-    for (int i = 0; i < b->n_cells; i++) {
-        p.label_weight += label_weight[b->label[i]];
-    }
-    return p;
-}
-
-// The batch of a variant: itself, or mixed with partners.
-static cpa_batch *batch_of(const variant *v)
-{
-    cpa_batch *b = make_cells(0, B, B), *mixed;
-    if (!v->mixup) {
-        return b;
-    }
-    int32_t partner[B];
-    for (int i = 0; i < B; i++) {
-        partner[i] = (i * 4 + 3) % B;
-    }
-    assert_int_equal(cpa_batch_create_mixed(B, B * G, G, N_COVS, M, &mixed), CPA_OK);
-    assert_int_equal(cpa_mixup_apply(b, 0.3, partner, mixed), CPA_OK);
-    cpa_batch_destroy(&b);
-    return mixed;
-}
+#include "../support/on_kernels.h"
+#include "../support/small_model.h"
 
 #ifdef CPA_DOUBLE
 static const double STEP = 1e-6, TOLERANCE = 2e-7;
@@ -191,20 +93,23 @@ static void gradients_behind_memory_guards(void **state)
     check_gradients("check", &plain, false);
 }
 
-// Likelihood x dose response x norms x variational x mixup.
 static void gradients_of_every_combination(void **state)
 {
     (void)state;
-    static const char *const likelihood[] = {"nb", "zinb", "gauss"}, *const doser[] = {"logsigm", "sigm", "linear"};
-    for (int i = 0; i < 3 * 3 * 4 * 2 * 2; i++) {
-        variant v = {.likelihood = likelihood[i % 3],
-                     .doser = doser[i / 3 % 3],
-                     .batch_norm = (i / 9 & 1) != 0,
-                     .layer_norm = (i / 18 & 1) != 0,
-                     .variational = (i / 36 & 1) != 0,
-                     .mixup = (i / 72 & 1) != 0};
+    for (int i = 0; i < COMBINATIONS; i++) {
+        variant v = combination(i);
         check_gradients("cpu", &v, true);
     }
+}
+
+// Few, for on the host they run slowly; every combination is held against the cpu in test_model_backends.c.
+static void gradients_of_kernels(void **state)
+{
+    (void)state;
+    const variant other = {.likelihood = "zinb", .doser = "sigm", .layer_norm = true, .variational = true};
+    check_gradients(ON_KERNELS, &plain, true);
+    check_gradients(ON_KERNELS, &plain, false);
+    check_gradients(ON_KERNELS, &other, true);
 }
 
 // The adversaries see nothing of likelihood and dose response.
@@ -415,47 +320,6 @@ static void dose_networks_scale_embeddings(void **state)
     assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
 }
 
-// Sums and gradients of a lane on a backend; the gradients are the caller's to free, *n of them.
-static cpa_real *lane_on(const char *backend, const variant *v, double *sums, size_t *n)
-{
-    cpa_backend *be;
-    assert_int_equal(cpa_backend_create(backend, &be), CPA_OK);
-    cpa_model *m = make_model(be, v);
-    cpa_batch *b = batch_of(v);
-    cpa_lane_plan plan = plan_for(b, true, true);
-    plan.want_metrics = true;
-    plan.mix_covariates = v->mix_covariates;
-    assert_int_equal(cpa_model_lane(m, b, &plan, sums), CPA_OK);
-    *n = (size_t)cpa_model_params(m)->n_grad;
-    cpa_real *grad = calloc(*n, sizeof *grad);
-    cpa_op_download(be, grad, cpa_model_params(m)->grad, *n * sizeof *grad);
-    cpa_batch_destroy(&b);
-    cpa_model_destroy(&m);
-    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
-    return grad;
-}
-
-// The same bits from both backends, which run the same arithmetic.
-static void check_backend_equals_cpu(void **state)
-{
-    (void)state;
-    variant v = plain;
-    for (int k = 0; k < 3; k++) {
-        double cpu_sums[MAX_SUMS], check_sums[MAX_SUMS];
-        size_t n, n_check;
-        v.mixup = k > 0;
-        v.mix_covariates = k == 1;
-        v.control_zero = k == 1;
-        v.doser = k == 2 ? "mlp" : "logsigm";
-        cpa_real *cpu = lane_on("cpu", &v, cpu_sums, &n), *check = lane_on("check", &v, check_sums, &n_check);
-        assert_memory_equal(cpu_sums, check_sums, (CPA_SUM_COVS + N_COVS * CPA_SUMS_PER_COV) * sizeof(double));
-        assert_int_equal(n, n_check);
-        assert_memory_equal(cpu, check, n * sizeof *cpu);
-        free(cpu);
-        free(check);
-    }
-}
-
 // A second lane of the same batch allocates nothing.
 // What was said to be final, as it was then.
 typedef struct watcher {
@@ -532,19 +396,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #ifdef CPA_DOUBLE // in float a step small enough to miss the kinks of ReLU drowns in rounding; golden fixtures judge float gradients
-        cmocka_unit_test(gradients_behind_memory_guards),
-        cmocka_unit_test(gradients_of_every_combination),
-        cmocka_unit_test(adversary_gradients_of_every_combination),
-        cmocka_unit_test(gradients_of_dose_networks),
-        cmocka_unit_test(gradients_of_mended_rows),
+        cmocka_unit_test(gradients_behind_memory_guards), cmocka_unit_test(gradients_of_kernels),
+        cmocka_unit_test(gradients_of_every_combination), cmocka_unit_test(adversary_gradients_of_every_combination),
+        cmocka_unit_test(gradients_of_dose_networks),     cmocka_unit_test(gradients_of_mended_rows),
 #endif
-        cmocka_unit_test(partners_count_for_covariates),
-        cmocka_unit_test(decoder_dropout_of_counts),
-        cmocka_unit_test(control_adds_nothing),
-        cmocka_unit_test(dose_networks_scale_embeddings),
-        cmocka_unit_test(check_backend_equals_cpu),
-        cmocka_unit_test(final_pieces_do_not_change),
-        cmocka_unit_test(a_step_allocates_nothing),
+        cmocka_unit_test(partners_count_for_covariates),  cmocka_unit_test(decoder_dropout_of_counts),
+        cmocka_unit_test(control_adds_nothing),           cmocka_unit_test(dose_networks_scale_embeddings),
+        cmocka_unit_test(final_pieces_do_not_change),     cmocka_unit_test(a_step_allocates_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "cpa/base/inline.h"
+
 // What a draw is for; part of the key, so that two purposes never share a stream.
 typedef enum cpa_stream {
     CPA_STREAM_INIT = 1,      // initial parameters; counter: tensor number, element
@@ -19,7 +21,7 @@ typedef enum cpa_stream {
 } cpa_stream;
 
 /** Four 32-bit words for (seed, stream) and a 128-bit counter. */
-static inline void cpa_philox(uint64_t seed, cpa_stream stream, const uint32_t ctr[4], uint32_t out[4])
+CPA_INLINE void cpa_philox(uint64_t seed, cpa_stream stream, const uint32_t ctr[4], uint32_t out[4])
 {
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32) ^ ((uint32_t)stream * 0x9E3779B1u);
     uint32_t c0 = ctr[0], c1 = ctr[1], c2 = ctr[2], c3 = ctr[3];
@@ -40,7 +42,7 @@ static inline void cpa_philox(uint64_t seed, cpa_stream stream, const uint32_t c
 }
 
 /** Uniform in [0, 1) with 24 bits: exact in float. */
-static inline float cpa_unit(uint32_t word)
+CPA_INLINE float cpa_unit(uint32_t word)
 {
     return (float)(word >> 8) * 0x1p-24f;
 }

@@ -5,15 +5,23 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "cpa/base/status.h"
+#include "cpa/base/mem.h"
 #include "cpa/platform/tensor.h"
 
 typedef struct cpa_backend cpa_backend;
 
 /** Creates a backend: "cpu" (OpenMP and oneDNN, or BLAS in the double build), "check" (the same arithmetic behind device
  *  manners: memory is unreadable outside operations, NaN on alloc, red zones), "cuda" in builds that have it. USAGE for
- *  an unknown name, listing those there are. */
+ *  an unknown name, listing those there are; CONFIG when there is no GPU for "cuda". */
 cpa_status cpa_backend_create(const char *name, cpa_backend **out);
+
+/** A backend that computes nothing and takes no memory, but counts (cpa_memory_bytes) what "cpu", "check" (as cpu) or "cuda" (on its
+ *  device, also in builds that do not have it) would take for the same calls: for planning. What it gives out cannot be read or
+ *  written. */
+cpa_status cpa_backend_create_counting(const char *of, cpa_backend **out);
+
+/** Most scratch that operations of the counting backend would have needed so far, in bytes; counted, too. */
+size_t cpa_backend_counted_scratch(const cpa_backend *be);
 
 /** Destroys it and sets *be to NULL. INTERNAL when memory was not released or, with "check", was written out of bounds. */
 cpa_status cpa_backend_destroy(cpa_backend **be);
@@ -21,11 +29,14 @@ cpa_status cpa_backend_destroy(cpa_backend **be);
 /** Its name. */
 const char *cpa_backend_name(const cpa_backend *be);
 
+/** What its memory counts as (cpa_memory_bytes). */
+cpa_memory cpa_backend_memory(const cpa_backend *be);
+
 /** Where the host may read and write an array of the backend between operations; NULL where it may not. */
 cpa_real *cpa_backend_host(const cpa_backend *be, const cpa_dev_real *array);
 
-/** What decides the bits of its products beside the build: the instructions that the library of products uses. Static. */
-const char *cpa_backend_isa(void);
+/** What decides its bits beside the build: the instructions that the library of products uses, or the device. The backend's. */
+const char *cpa_backend_isa(const cpa_backend *be);
 
 // How a dose becomes the weight of a perturbation's embedding (operation doser).
 typedef enum cpa_doser { CPA_DOSER_LOGSIGM, CPA_DOSER_SIGM, CPA_DOSER_LINEAR } cpa_doser;

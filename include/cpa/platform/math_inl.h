@@ -1,5 +1,5 @@
 // Owns: the scalar formulas that every backend shares: exp and log that vectorise, sigmoid and softplus, the
-// gamma functions, Adam. Never touches memory beyond its arguments.
+// gamma functions, the terms of counts, Adam. Never touches memory beyond its arguments.
 #ifndef CPA_PLATFORM_MATH_INL_H
 #define CPA_PLATFORM_MATH_INL_H
 
@@ -7,34 +7,35 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "cpa/base/inline.h"
 #include "cpa/base/types.h"
 
 #define CPA_NB_EPS ((cpa_real)1e-8)
 
 #ifdef CPA_DOUBLE
 
-static inline double cpa_exp(double x)
+CPA_INLINE double cpa_exp(double x)
 {
     return exp(x);
 }
 
-static inline double cpa_exp_both(double x, double *less_1)
+CPA_INLINE double cpa_exp_both(double x, double *less_1)
 {
     *less_1 = expm1(x);
     return exp(x);
 }
 
-static inline double cpa_log(double x)
+CPA_INLINE double cpa_log(double x)
 {
     return log(x);
 }
 
-static inline double cpa_log1p(double u)
+CPA_INLINE double cpa_log1p(double u)
 {
     return log1p(u);
 }
 
-static inline double cpa_sqrt(double x)
+CPA_INLINE double cpa_sqrt(double x)
 {
     return sqrt(x);
 }
@@ -44,14 +45,14 @@ static inline double cpa_sqrt(double x)
 // Polynomials after Moshier's Cephes. They are here, and not calls of the C library, because a loop around them
 // vectorises on any instruction set, and because their bits do not change with the library.
 
-static inline uint32_t cpa_bits(float x)
+CPA_INLINE uint32_t cpa_bits(float x)
 {
     uint32_t u;
     memcpy(&u, &x, sizeof u);
     return u;
 }
 
-static inline float cpa_from_bits(uint32_t u)
+CPA_INLINE float cpa_from_bits(uint32_t u)
 {
     float x;
     memcpy(&x, &u, sizeof x);
@@ -62,7 +63,7 @@ static inline float cpa_from_bits(uint32_t u)
 static const float cpa_round = 0x1.8p23f;
 
 // exp(x - n log(2)) - 1 for the integer n nearest to x / log(2).
-static inline float cpa_exp_core(float x, float n)
+CPA_INLINE float cpa_exp_core(float x, float n)
 {
     float r = x - n * 0.693359375f + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -75,7 +76,7 @@ static inline float cpa_exp_core(float x, float n)
 }
 
 /** exp(x), within 2 units in the last place; below 2^-125 it is 0. NaN stays NaN. */
-static inline float cpa_exp(float x)
+CPA_INLINE float cpa_exp(float x)
 {
     float c = x < -87.0f ? -87.0f : x;
     c = c > 88.8f ? 88.8f : c;
@@ -89,7 +90,7 @@ static inline float cpa_exp(float x)
 
 /** exp(x) and in *less_1 exp(x) - 1, for x <= 0, each within 2 units in the last place, also where x is tiny. At least
  *  exp(-87); NaN stays NaN. */
-static inline float cpa_exp_both(float x, float *less_1)
+CPA_INLINE float cpa_exp_both(float x, float *less_1)
 {
     float c = x < -87.0f ? -87.0f : x;
     float t = c * 1.44269504088896341f + cpa_round;
@@ -100,7 +101,7 @@ static inline float cpa_exp_both(float x, float *less_1)
 }
 
 // log(1 + f) for sqrt(1/2) <= 1 + f < sqrt(2), plus e log(2).
-static inline float cpa_log_core(float f, float e)
+CPA_INLINE float cpa_log_core(float f, float e)
 {
     float z = f * f;
     float p = 7.0376836292e-2f;
@@ -117,13 +118,13 @@ static inline float cpa_log_core(float f, float e)
 }
 
 // The exponent of x > 0 that leaves a fraction in [sqrt(1/2), sqrt(2)).
-static inline int32_t cpa_exponent(float x)
+CPA_INLINE int32_t cpa_exponent(float x)
 {
     return (int32_t)(cpa_bits(x) - 0x3f3504f3u) >> 23;
 }
 
 /** log(x), within 2 units in the last place; x is 0 or normal. NaN below 0. */
-static inline float cpa_log(float x)
+CPA_INLINE float cpa_log(float x)
 {
     int32_t e = cpa_exponent(x);
     float m = cpa_from_bits(cpa_bits(x) - ((uint32_t)e << 23));
@@ -134,7 +135,7 @@ static inline float cpa_log(float x)
 }
 
 /** log(1 + u) for u >= 0, within 2 units in the last place, also where u is tiny. NaN and infinity stay. */
-static inline float cpa_log1p(float u)
+CPA_INLINE float cpa_log1p(float u)
 {
     float w = 1.0f + u;
     int32_t e = cpa_exponent(w);
@@ -146,7 +147,7 @@ static inline float cpa_log1p(float u)
     return u < INFINITY ? y : u;
 }
 
-static inline float cpa_sqrt(float x)
+CPA_INLINE float cpa_sqrt(float x)
 {
     return sqrtf(x);
 }
@@ -154,7 +155,7 @@ static inline float cpa_sqrt(float x)
 #endif
 
 /** sigmoid(x) without overflow. */
-static inline double cpa_sigmoid(double x)
+CPA_INLINE double cpa_sigmoid(double x)
 {
     return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x));
 }
@@ -162,14 +163,14 @@ static inline double cpa_sigmoid(double x)
 // ---- logits ----
 
 /** sigmoid(x) without overflow, in a form that vectorises. NaN stays NaN. */
-static inline cpa_real cpa_logistic(cpa_real x)
+CPA_INLINE cpa_real cpa_logistic(cpa_real x)
 {
     cpa_real e = cpa_exp(x < 0 ? x : -x), d = 1 / (1 + e);
     return x < 0 ? e * d : d;
 }
 
 /** log(1 + exp(x)) without overflow, in a form that vectorises. NaN stays NaN. */
-static inline cpa_real cpa_softplus(cpa_real x)
+CPA_INLINE cpa_real cpa_softplus(cpa_real x)
 {
     return (x > 0 ? x : 0) + cpa_log1p(cpa_exp(x < 0 ? x : -x));
 }
@@ -177,7 +178,7 @@ static inline cpa_real cpa_softplus(cpa_real x)
 // ---- gamma functions ----
 
 /** lgamma(z) - [(z - 1/2) log z - z + log(2 pi) / 2] for z >= 15, to full precision. */
-static inline cpa_real cpa_lgamma_tail(cpa_real z)
+CPA_INLINE cpa_real cpa_lgamma_tail(cpa_real z)
 {
     const cpa_real c1 = (cpa_real)(1.0 / 12), c3 = (cpa_real)(1.0 / 360), c5 = (cpa_real)(1.0 / 1260);
     const cpa_real c7 = (cpa_real)(1.0 / 1680), c9 = (cpa_real)(1.0 / 1188);
@@ -186,7 +187,7 @@ static inline cpa_real cpa_lgamma_tail(cpa_real z)
 }
 
 /** log(z) - digamma(z) for z >= 15, to full precision. */
-static inline cpa_real cpa_digamma_tail(cpa_real z)
+CPA_INLINE cpa_real cpa_digamma_tail(cpa_real z)
 {
     const cpa_real c2 = (cpa_real)(1.0 / 12), c4 = (cpa_real)(1.0 / 120), c6 = (cpa_real)(1.0 / 252);
     const cpa_real c8 = (cpa_real)(1.0 / 240), c10 = (cpa_real)(1.0 / 132);
@@ -195,7 +196,7 @@ static inline cpa_real cpa_digamma_tail(cpa_real z)
 }
 
 /** lgamma(z), z > 0, in double: shifted up to where the series holds. */
-static inline double cpa_lgamma(double z)
+CPA_INLINE double cpa_lgamma(double z)
 {
     const double half_log_2pi = 0.91893853320467274178;
     double product = 1;
@@ -209,7 +210,7 @@ static inline double cpa_lgamma(double z)
 }
 
 /** Digamma, z > 0, in double. */
-static inline double cpa_digamma(double z)
+CPA_INLINE double cpa_digamma(double z)
 {
     double shift = 0;
     while (z < 15) {
@@ -221,11 +222,50 @@ static inline double cpa_digamma(double z)
     return log(z) - 0.5 * i - tail - shift;
 }
 
+// ---- negative binomial ----
+
+// With t = theta + eps, u = mu / t and s = u / (1 + u) = mu / (theta + mu + eps), a gene of a cell has
+//   loss        = theta log1p(u)                       - [x (log(mu + eps) - log1p(u)) + T(x)]
+//   mu dl/dmu   = theta s                              - x theta s / (mu + eps)
+//   dl/dpx_r    = theta (log1p(u) - theta s / t)       - x (1 - (1 - s) theta / t) + E(x)
+// where the right-hand parts are there only for x > 0, and
+//   T(x) = lgamma(x + theta) - lgamma(theta) - lgamma(x + 1) - x log t
+//        = sum over i < x of log((theta + i) / (t (i + 1)))
+//   E(x) = x - theta (digamma(x + theta) - digamma(theta))
+//        = sum over i < x of i / (theta + i).
+// The sums are for small counts, and Stirling's series goes on from their end; nothing cancels, however large theta is.
+enum { CPA_NB_TABLE = 16, CPA_NB_LAST = CPA_NB_TABLE - 1 }; // counts 0 .. 15 are small
+
+/** T(i + 1) - T(i) = log((theta + i) / (t (i + 1))), as log1p((i - eps) / t) - log(i + 1); inverse = 1 / t. */
+CPA_INLINE cpa_real cpa_nb_next_term(cpa_real i, cpa_real inverse)
+{
+    return cpa_log1p((i - CPA_NB_EPS) * inverse) - cpa_log(i + 1);
+}
+
+/** Adds to T and E of CPA_NB_LAST what a count x above has more, by the differences of Stirling's series: with z = LAST + theta and
+ *  d = x - LAST, lgamma(z + d) - lgamma(z) = (z + d - 1/2) log1p(d / z) + d log z - d + tails; likewise lgamma(x + 1).
+ *  step = cpa_nb_next_term(CPA_NB_LAST, ...). */
+CPA_INLINE void cpa_nb_large_terms(cpa_real x, cpa_real theta, cpa_real step, cpa_real *t, cpa_real *e)
+{
+    const cpa_real one = CPA_NB_TABLE, half = (cpa_real)0.5;
+    cpa_real d = x - CPA_NB_LAST, z = CPA_NB_LAST + theta, up = cpa_log1p(d / z);
+    *t += d * step + (z + d - half) * up - (one + d - half) * cpa_log1p(d / one) +
+          (cpa_lgamma_tail(z + d) - cpa_lgamma_tail(z)) - (cpa_lgamma_tail(one + d) - cpa_lgamma_tail(one));
+    *e += d - theta * (up - (cpa_digamma_tail(z + d) - cpa_digamma_tail(z)));
+}
+
+/** T and E of a count that is not an integer, from their definition. */
+CPA_INLINE void cpa_nb_fraction_terms(double x, double theta, double inverse, cpa_real *t, cpa_real *e)
+{
+    *t = (cpa_real)(cpa_lgamma(x + theta) - cpa_lgamma(theta) - cpa_lgamma(x + 1) + x * log(inverse));
+    *e = (cpa_real)(x - theta * (cpa_digamma(x + theta) - cpa_digamma(theta)));
+}
+
 // ---- Adam ----
 
 /** One element of torch.optim.Adam: step = lr / bias1, root2 = sqrt(bias2). */
-static inline void cpa_adam(cpa_real *p, cpa_real *m, cpa_real *v, cpa_real g, cpa_real step, cpa_real root2,
-                            cpa_real decay)
+CPA_INLINE void cpa_adam(cpa_real *p, cpa_real *m, cpa_real *v, cpa_real g, cpa_real step, cpa_real root2,
+                         cpa_real decay)
 {
     g += decay * *p;
     cpa_real m1 = (cpa_real)0.9 * *m + (cpa_real)(1 - 0.9) * g;

@@ -1,0 +1,120 @@
+// Owns: what all kernels are written with. A kernel is C, a function of the number of its thread; threads share nothing and tell each
+// other nothing, so a result is the same bits on every run, and the same source runs as loops on the host (docs/gpu.md).
+// Must never be included outside kernels/.
+#ifndef CPA_KERNELS_KERNEL_H
+#define CPA_KERNELS_KERNEL_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#include "../src/platform/backend_cuda_impl.h"
+#include "cpa/base/rng.h"
+#include "cpa/platform/math_inl.h"
+#ifdef __cplusplus
+}
+#endif
+
+#include "launch.h"
+
+// The first failure ends the operation.
+#define CPA_STEP(call)                                                                                                 \
+    do {                                                                                                               \
+        cpa_status st_ = (call);                                                                                       \
+        if (st_ != CPA_OK) {                                                                                           \
+            return st_;                                                                                                \
+        }                                                                                                              \
+    } while (0)
+
+// ---- looking into device memory ----
+
+CPA_DEVICE cpa_real *cpa_reals(const cpa_dev_real *p)
+{
+    return (cpa_real *)(uintptr_t)p;
+}
+
+CPA_DEVICE const int *cpa_ints(const cpa_dev_int *p)
+{
+    return (const int *)(uintptr_t)p;
+}
+
+CPA_DEVICE double *cpa_f64s(const cpa_dev_f64 *p)
+{
+    return (double *)(uintptr_t)p;
+}
+
+CPA_DEVICE int64_t *cpa_i64s(const cpa_dev_i64 *p)
+{
+    return (int64_t *)(uintptr_t)p;
+}
+
+CPA_DEVICE cpa_real *cpa_row(cpa_mat m, int row)
+{
+    return cpa_reals(m.data) + (int64_t)row * m.ld;
+}
+
+// An element of a view that may be without data.
+CPA_DEVICE cpa_real cpa_or(cpa_mat m, int row, int col, cpa_real otherwise)
+{
+    return m.data != NULL ? cpa_row(m, row)[col] : otherwise;
+}
+
+// ---- how work is cut ----
+
+// A thread an element, rows one after another.
+static inline int64_t cpa_elements(cpa_mat m)
+{
+    return (int64_t)m.rows * m.cols;
+}
+
+CPA_DEVICE int cpa_row_of(cpa_mat m, int64_t i)
+{
+    return (int)(i / m.cols);
+}
+
+CPA_DEVICE int cpa_col_of(cpa_mat m, int64_t i)
+{
+    return (int)(i % m.cols);
+}
+
+// Long rows are summed by CPA_PARTS threads each: part p takes columns p, p + CPA_PARTS, ... and leaves its sum in scratch
+// [rows, CPA_PARTS], which the thread of the row then adds up in order (cpa_cuda_totals).
+enum { CPA_PARTS = 128 };
+
+static inline int64_t cpa_parts(int rows)
+{
+    return (int64_t)rows * CPA_PARTS;
+}
+
+/** sum[0] = v[0] + ... + v[count - 1], in this order. */
+cpa_status cpa_cuda_sum(cpa_backend *be, cpa_dev_f64 *sum, const double *v, int64_t count);
+
+// ---- formulas that several families share ----
+
+// What a gradient is multiplied by on its way back through ReLU and dropout, where the output is y.
+CPA_DEVICE cpa_real cpa_gated(cpa_real dy, cpa_real y, cpa_real keep, bool relu)
+{
+    return !relu ? dy : y > 0 ? dy * keep : 0;
+}
+
+// Where gene j of cell b is stored, -1 if it is not.
+CPA_DEVICE int cpa_stored(cpa_csr x, int b, int j)
+{
+    const int *gene = cpa_ints(x.gene);
+    int from = cpa_ints(x.indptr)[b], to = cpa_ints(x.indptr)[b + 1], end = to;
+    while (from < to) {
+        int mid = from + (to - from) / 2;
+        if (gene[mid] < j) {
+            from = mid + 1;
+        } else {
+            to = mid;
+        }
+    }
+    return from < end && gene[from] == j ? from : -1;
+}
+
+#endif

@@ -1,0 +1,100 @@
+// Owns: the Gaussian latent state of the variational model on the device: its noise, its sample, its divergence from the standard
+// normal. Never a draw that depends on anything but seed and counter.
+#include "kernel.h"
+
+// Added to every variance.
+static const cpa_real floor_var = (cpa_real)1e-4;
+
+CPA_KERNEL sample(int64_t n, cpa_mat z, cpa_mat std, cpa_mat mean, cpa_mat raw, cpa_mat noise)
+{
+    const int64_t i = cpa_thread();
+    if (i < n) {
+        const int b = cpa_row_of(z, i), l = cpa_col_of(z, i);
+        const cpa_real s = cpa_sqrt(cpa_softplus(cpa_row(raw, b)[l]) + floor_var), m = cpa_row(mean, b)[l];
+        cpa_row(std, b)[l] = s;
+        cpa_row(z, b)[l] = noise.data != NULL ? m + s * cpa_row(noise, b)[l] : m;
+    }
+}
+
+// KL(N(mean, std) || N(0, 1)) of a cell; in double, because at variance 1 almost nothing is left.
+CPA_KERNEL divergence(int64_t n, double *kl, cpa_mat mean, cpa_mat std)
+{
+    const int64_t b = cpa_thread();
+    if (b >= n) {
+        return;
+    }
+    double sum = 0;
+    for (int l = 0; l < mean.cols; l++) {
+        const double m = (double)cpa_row(mean, (int)b)[l], s = (double)cpa_row(std, (int)b)[l], var = s * s;
+        sum += 0.5 * (m * m + var - 1 - log(var));
+    }
+    kl[b] = sum;
+}
+
+cpa_status cpa_cuda_sample_latent(cpa_backend *be, cpa_mat z, cpa_mat std, cpa_dev_f64 *kl_sum, cpa_mat mean,
+                                  cpa_mat raw, cpa_mat noise)
+{
+    double *kl;
+    CPA_STEP(cpa_cuda_scratch(be, (size_t)mean.rows * sizeof *kl, &kl));
+    CPA_STEP(CPA_LAUNCH(be, sample, cpa_elements(z), z, std, mean, raw, noise));
+    CPA_STEP(CPA_LAUNCH(be, divergence, (int64_t)mean.rows, kl, mean, std));
+    return cpa_cuda_sum(be, kl_sum, kl, mean.rows);
+}
+
+CPA_KERNEL sample_grad(int64_t n, cpa_mat dmean, cpa_mat draw, cpa_mat dz, cpa_mat mean, cpa_mat raw, cpa_mat std,
+                       cpa_mat noise, cpa_real kl_scale)
+{
+    const int64_t i = cpa_thread();
+    if (i >= n) {
+        return;
+    }
+    const int b = cpa_row_of(dz, i), l = cpa_col_of(dz, i);
+    const cpa_real up = cpa_row(dz, b)[l], s = cpa_row(std, b)[l], inverse = 1 / s;
+    // std - 1 / std, as a product that keeps its digits at std 1.
+    cpa_real dstd = kl_scale * ((s - 1) * (s + 1) * inverse);
+    dstd += noise.data != NULL ? up * cpa_row(noise, b)[l] : 0;
+    cpa_row(draw, b)[l] = dstd * (cpa_real)0.5 * inverse * cpa_logistic(cpa_row(raw, b)[l]);
+    cpa_row(dmean, b)[l] = up + kl_scale * cpa_row(mean, b)[l];
+}
+
+cpa_status cpa_cuda_sample_latent_grad(cpa_backend *be, cpa_mat dmean, cpa_mat draw, cpa_mat dz, cpa_mat mean,
+                                       cpa_mat raw, cpa_mat std, cpa_mat noise, cpa_real kl_scale)
+{
+    return CPA_LAUNCH(be, sample_grad, cpa_elements(dz), dmean, draw, dz, mean, raw, std, noise, kl_scale);
+}
+
+// Two standard normals by Box and Muller: the first two words are the radius, with 64 bits of tail, the others the angle.
+CPA_DEVICE void normal_pair(const uint32_t word[4], double pair[2])
+{
+    const double u = ((double)((uint64_t)word[0] << 32 | word[1]) + 0.5) * 0x1p-64;
+    const double angle = (double)((uint64_t)word[2] << 32 | word[3]) * (0x1p-64 * 6.28318530717958647693);
+    const double radius = sqrt(-2 * log(u));
+    pair[0] = radius * cos(angle);
+    pair[1] = radius * sin(angle);
+}
+
+// A thread for two columns of a row, which share a draw.
+CPA_KERNEL normal_noise(int64_t n, cpa_mat noise, const cpa_dev_int *cell, uint64_t seed, uint32_t epoch,
+                        uint32_t layer)
+{
+    const int64_t i = cpa_thread();
+    if (i >= n) {
+        return;
+    }
+    const int pairs = (noise.cols + 1) / 2, row = (int)(i / pairs), l = (int)(i % pairs);
+    const uint32_t counter[4] = {(uint32_t)cpa_ints(cell)[row], epoch, layer, (uint32_t)l};
+    uint32_t word[4];
+    double pair[2];
+    cpa_philox(seed, CPA_STREAM_NOISE, counter, word);
+    normal_pair(word, pair);
+    cpa_row(noise, row)[2 * l] = (cpa_real)pair[0];
+    if (2 * l + 1 < noise.cols) {
+        cpa_row(noise, row)[2 * l + 1] = (cpa_real)pair[1];
+    }
+}
+
+cpa_status cpa_cuda_normal_noise(cpa_backend *be, cpa_mat noise, const cpa_dev_int *cell, uint64_t seed, uint32_t epoch,
+                                 uint32_t layer)
+{
+    return CPA_LAUNCH(be, normal_noise, (int64_t)noise.rows * ((noise.cols + 1) / 2), noise, cell, seed, epoch, layer);
+}

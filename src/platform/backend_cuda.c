@@ -1,0 +1,181 @@
+// Owns: the cuda backend as an object: device, stream, table, memory, scratch. Computes nothing; the operations live in kernels/
+// and backend_cuda_gemm.c. Never managed memory, never a wait but in a download.
+#include "backend_cuda_impl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "cpa/base/mem.h"
+
+static const cpa_ops cuda_ops = {
+#define CPA_OP(name, params, args) .name = cpa_cuda_##name,
+#include "cpa/platform/ops.def"
+#undef CPA_OP
+};
+
+cpa_status cpa_cuda_judge(cudaError_t error, const char *what)
+{
+    if (error == cudaSuccess) {
+        return CPA_OK;
+    }
+    return cpa_fail(CPA_INTERNAL, "backend cuda: %s: %s", what, cudaGetErrorString(error));
+}
+
+cpa_status cpa_cuda_launched(const char *kernel)
+{
+    return cpa_cuda_judge(cudaGetLastError(), kernel);
+}
+
+static void fini(cpa_cuda *cuda)
+{
+    cpa_cuda_blas_destroy(cuda);
+    if (cuda->scratch != NULL) {
+        cudaFree(cuda->scratch);
+        cpa_memory_note(CPA_MEMORY_DEVICE, -(long)cuda->scratch_bytes);
+    }
+    cpa_free(&cuda->block);
+    if (cuda->stream != NULL) {
+        cudaStreamDestroy(cuda->stream);
+    }
+}
+
+// What decides the bits of its results.
+static cpa_status describe(cpa_cuda *cuda)
+{
+    struct cudaDeviceProp device;
+    cpa_status st = cpa_cuda_judge(cudaGetDeviceProperties(&device, 0), "the properties of the device");
+    if (st == CPA_OK) {
+        snprintf(cuda->isa, sizeof cuda->isa, "%s, compute capability %d.%d, cuBLAS %d", device.name, device.major,
+                 device.minor, cpa_cuda_blas_version());
+        cuda->base.isa = cuda->isa;
+    }
+    return st;
+}
+
+static cpa_status destroy(cpa_backend *be)
+{
+    cpa_cuda *cuda = (cpa_cuda *)be;
+    long live = cuda->live;
+    cpa_status st = cpa_cuda_judge(cudaStreamSynchronize(cuda->stream), "what was still under way");
+    fini(cuda);
+    cpa_free(&cuda);
+    if (st == CPA_OK && live != 0) {
+        st = cpa_fail(CPA_INTERNAL, "backend cuda: %ld blocks of memory were never released; report this bug", live);
+    }
+    return st;
+}
+
+cpa_status cpa_backend_create_cuda(cpa_backend **out)
+{
+    int devices = 0;
+    cudaError_t found = cudaGetDeviceCount(&devices);
+    if (found != cudaSuccess || devices == 0) {
+        return cpa_fail(CPA_CONFIG, "backend cuda: there is no GPU that could be used (%s); --backend cpu needs none",
+                        found != cudaSuccess ? cudaGetErrorString(found) : "the driver knows of none");
+    }
+    cpa_cuda *cuda = NULL;
+    cpa_status st;
+    CPA_TRY(cpa_alloc(1, sizeof *cuda, &cuda));
+    cuda->base = (cpa_backend){.ops = &cuda_ops, .name = "cuda", .memory = CPA_MEMORY_DEVICE, .destroy = destroy};
+    CPA_TRY(cpa_cuda_judge(cudaSetDevice(0), "the first of the visible devices"));
+    CPA_TRY(describe(cuda));
+    CPA_TRY(cpa_cuda_judge(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "a stream"));
+    CPA_TRY(cpa_cuda_blas_create(cuda));
+    *out = &cuda->base;
+cleanup:
+    if (st != CPA_OK && cuda != NULL) {
+        fini(cuda);
+        cpa_free(&cuda);
+    }
+    return st;
+}
+
+static cpa_status device_memory(size_t bytes, void **out)
+{
+    cudaError_t error = cudaMalloc(out, bytes > 0 ? bytes : 1);
+    if (error == cudaSuccess) {
+        return CPA_OK;
+    }
+    (void)cudaGetLastError(); // or the next launch would be blamed for it
+    return cpa_fail(CPA_INTERNAL, "backend cuda: %zu bytes of device memory could not be had: %s", bytes,
+                    cudaGetErrorString(error));
+}
+
+cpa_status cpa_cuda_scratch(cpa_backend *be, size_t bytes, void *out)
+{
+    cpa_cuda *cuda = (cpa_cuda *)be;
+    cpa_status st = CPA_OK;
+    if (bytes > cuda->scratch_bytes || cuda->scratch == NULL) {
+        if (cuda->scratch != NULL) { // waits for those who still use it
+            CPA_TRY(cpa_cuda_judge(cudaFree(cuda->scratch), "the release of scratch"));
+        }
+        cpa_memory_note(CPA_MEMORY_DEVICE, -(long)cuda->scratch_bytes);
+        cuda->scratch = NULL;
+        cuda->scratch_bytes = 0;
+        CPA_TRY(device_memory(bytes, &cuda->scratch));
+        cuda->scratch_bytes = bytes;
+        cpa_memory_note(CPA_MEMORY_DEVICE, (long)bytes);
+    }
+    memcpy(out, &cuda->scratch, sizeof cuda->scratch);
+cleanup:
+    return st;
+}
+
+// The runtime does not say how large a block was.
+struct cpa_cuda_block {
+    void *at;
+    long bytes;
+};
+
+cpa_status cpa_cuda_alloc(cpa_backend *be, size_t bytes, void **out)
+{
+    cpa_status st = CPA_OK;
+    cpa_cuda *cuda = (cpa_cuda *)be;
+    if (cuda->live == cuda->room) {
+        CPA_TRY(cpa_realloc(2 * (size_t)cuda->room + 64, sizeof *cuda->block, &cuda->block));
+        cuda->room = 2 * cuda->room + 64;
+    }
+    CPA_TRY(device_memory(bytes, out));
+    cuda->block[cuda->live++] = (struct cpa_cuda_block){*out, (long)bytes};
+    cpa_memory_note(CPA_MEMORY_DEVICE, (long)bytes);
+cleanup:
+    return st;
+}
+
+cpa_status cpa_cuda_release(cpa_backend *be, void *ptr)
+{
+    cpa_cuda *cuda = (cpa_cuda *)be;
+    for (long i = 0; i < cuda->live; i++) {
+        if (cuda->block[i].at == ptr) {
+            cpa_memory_note(CPA_MEMORY_DEVICE, -cuda->block[i].bytes);
+            cuda->block[i] = cuda->block[--cuda->live];
+            break;
+        }
+    }
+    return ptr == NULL ? CPA_OK : cpa_cuda_judge(cudaFree(ptr), "a release");
+}
+
+// The host's memory is pageable, so the driver has taken a copy of it when the call returns.
+cpa_status cpa_cuda_upload(cpa_backend *be, void *dev, const void *host, size_t bytes)
+{
+    return bytes == 0 ? CPA_OK
+                      : cpa_cuda_judge(cudaMemcpyAsync(dev, host, bytes, cudaMemcpyHostToDevice, cpa_cuda_stream(be)),
+                                       "an upload");
+}
+
+cpa_status cpa_cuda_download(cpa_backend *be, void *host, const void *dev, size_t bytes)
+{
+    cpa_status st = CPA_OK;
+    if (bytes > 0) {
+        CPA_TRY(cpa_cuda_judge(cudaMemcpyAsync(host, dev, bytes, cudaMemcpyDeviceToHost, cpa_cuda_stream(be)),
+                               "a download"));
+        CPA_TRY(cpa_cuda_judge(cudaStreamSynchronize(cpa_cuda_stream(be)), "an operation before a download"));
+    }
+cleanup:
+    return st;
+}
+
+cpa_status cpa_cuda_zero(cpa_backend *be, void *dev, size_t bytes)
+{
+    return bytes == 0 ? CPA_OK : cpa_cuda_judge(cudaMemsetAsync(dev, 0, bytes, cpa_cuda_stream(be)), "zeroing");
+}

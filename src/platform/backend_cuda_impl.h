@@ -1,0 +1,57 @@
+// Owns: what the files of the cuda backend share, host and kernels: the object, its stream, its scratch. Never included outside
+// src/platform/backend_cuda*.c, kernels/ and comm_nccl.c, whose sums follow what is on the stream.
+#ifndef CPA_PLATFORM_BACKEND_CUDA_IMPL_H
+#define CPA_PLATFORM_BACKEND_CUDA_IMPL_H
+
+#include <cuda_runtime_api.h>
+
+#include "backend_impl.h"
+
+// One device, one stream: operations run in the order in which they were called, and the host waits in `download` alone.
+typedef struct cpa_cuda {
+    cpa_backend base;
+    cudaStream_t stream;
+    struct cublasContext *blas; // a cublasHandle_t, which backend_cuda_gemm.c makes and uses
+    void *scratch;
+    size_t scratch_bytes;
+    struct cpa_cuda_block *block; // [room] of which `live` are allocations not yet released: what they count for
+    long live, room;
+    char isa[320];
+} cpa_cuda;
+
+/** Creates the backend on the first of the visible devices; CONFIG when there is none. */
+cpa_status cpa_backend_create_cuda(cpa_backend **out);
+
+/** At least `bytes` of scratch on the device in *out (a pointer to a pointer), with any content, good until the operation ends. Grows
+ *  when it must, so a second operation of the same size allocates nothing. */
+cpa_status cpa_cuda_scratch(cpa_backend *be, size_t bytes, void *out);
+
+/** INTERNAL, naming the kernel, when its launch was refused. */
+cpa_status cpa_cuda_launched(const char *kernel);
+
+/** INTERNAL with the driver's words when `error` is one; `what` failed. */
+cpa_status cpa_cuda_judge(cudaError_t error, const char *what);
+
+/** C *= beta; beta 0 overwrites whatever was there. */
+cpa_status cpa_cuda_scale(cpa_backend *be, cpa_mat c, cpa_real beta);
+
+/** Makes be->blas, on the stream. */
+cpa_status cpa_cuda_blas_create(cpa_cuda *cuda);
+
+/** The version of cuBLAS, as a number. */
+int cpa_cuda_blas_version(void);
+
+/** Destroys it and sets it to NULL. */
+void cpa_cuda_blas_destroy(cpa_cuda *cuda);
+
+static inline cudaStream_t cpa_cuda_stream(cpa_backend *be)
+{
+    return ((cpa_cuda *)be)->stream;
+}
+
+// The operations cpa_cuda_gemm, ... spread over backend_cuda*.c and kernels/*.cu.
+#define CPA_OP(name, params, args) cpa_status cpa_cuda_##name params;
+#include "cpa/platform/ops.def"
+#undef CPA_OP
+
+#endif

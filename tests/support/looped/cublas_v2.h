@@ -1,0 +1,89 @@
+// Owns: a stand-in for the part of cuBLAS that the cuda backend uses: products of matrices that go down the columns, as cuBLAS
+// documents them, by plain loops in double. Must never be on the include path of anything but tests.
+#ifndef CPA_TESTS_LOOPED_CUBLAS_V2_H
+#define CPA_TESTS_LOOPED_CUBLAS_V2_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cuda_runtime_api.h"
+
+typedef enum cublasStatus_t { CUBLAS_STATUS_SUCCESS = 0 } cublasStatus_t;
+typedef enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 } cublasOperation_t;
+typedef enum libraryPropertyType { MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL } libraryPropertyType;
+typedef struct cublasContext *cublasHandle_t;
+
+enum { CUBLAS_PEDANTIC_MATH = 2, CUBLAS_ATOMICS_NOT_ALLOWED = 0 };
+
+static inline const char *cublasGetStatusString(cublasStatus_t status)
+{
+    (void)status;
+    return "CUBLAS_STATUS_SUCCESS";
+}
+
+static inline cublasStatus_t cublasGetProperty(libraryPropertyType type, int *value)
+{
+    (void)type;
+    *value = 0;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+static inline cublasStatus_t cublasCreate(cublasHandle_t *handle)
+{
+    *handle = NULL;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+static inline cublasStatus_t cublasDestroy(cublasHandle_t handle)
+{
+    (void)handle;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+static inline cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream)
+{
+    (void)handle;
+    (void)stream;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+static inline cublasStatus_t cublasSetMathMode(cublasHandle_t handle, int mode)
+{
+    (void)handle;
+    (void)mode;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+static inline cublasStatus_t cublasSetAtomicsMode(cublasHandle_t handle, int mode)
+{
+    (void)handle;
+    (void)mode;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+// C[m, n] = alpha op(A)[m, k] op(B)[k, n] + beta C; element (i, j) of a matrix lies at i + j ld. C is not read when beta is 0.
+#define LOOPED_GEMM(name, real)                                                                                        \
+    static inline cublasStatus_t name(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, \
+                                      int k, const real *alpha, const real *a, int lda, const real *b, int ldb,        \
+                                      const real *beta, real *c, int ldc)                                              \
+    {                                                                                                                  \
+        (void)handle;                                                                                                  \
+        const ptrdiff_t a_i = ta == CUBLAS_OP_N ? 1 : lda, a_l = ta == CUBLAS_OP_N ? lda : 1;                          \
+        const ptrdiff_t b_l = tb == CUBLAS_OP_N ? 1 : ldb, b_j = tb == CUBLAS_OP_N ? ldb : 1;                          \
+        for (int j = 0; j < n; j++) {                                                                                  \
+            for (int i = 0; i < m; i++) {                                                                              \
+                double sum = 0;                                                                                        \
+                for (int l = 0; l < k; l++) {                                                                          \
+                    sum += (double)a[i * a_i + l * a_l] * (double)b[l * b_l + j * b_j];                                \
+                }                                                                                                      \
+                real *to = &c[i + j * (ptrdiff_t)ldc];                                                                 \
+                *to = (real)((double)*alpha * sum + (*beta == 0 ? 0 : (double)*beta * (double)*to));                   \
+            }                                                                                                          \
+        }                                                                                                              \
+        return CUBLAS_STATUS_SUCCESS;                                                                                  \
+    }
+
+LOOPED_GEMM(cublasSgemm, float)
+LOOPED_GEMM(cublasDgemm, double)
+
+#endif

@@ -1,0 +1,11 @@
+// Owns: what the launches of kernels on the host share. Never used by anything but tests/support/looped.
+#ifndef CPA_TESTS_LOOPED_H
+#define CPA_TESTS_LOOPED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+extern int64_t cpa_looped_thread; // the number of the thread that runs
+extern bool cpa_looped_backwards; // the last thread first
+
+#endif
