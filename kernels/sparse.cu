@@ -89,7 +89,7 @@ CPA_KERNEL weight_grad(int64_t n, cpa_mat dwt, by_gene by, cpa_csr x, cpa_mat dy
 cpa_status cpa_cuda_sparse_linear_grad(cpa_backend *be, cpa_mat dwt, cpa_csr x, cpa_mat dy, bool use_log1p)
 {
     by_gene by;
-    CPA_STEP(cpa_cuda_scratch(be, ((size_t)x.cols + 1 + 2 * (size_t)x.nnz) * sizeof *by.begin, &by.begin));
+    CPA_STEP(cpa_cuda_scratch(be, cpa_device_sparse_scratch(x.cols, x.nnz), &by.begin));
     by.cell = by.begin + x.cols + 1;
     by.at = by.cell + x.nnz;
     CPA_STEP(CPA_LAUNCH(be, count_genes, (int64_t)x.cols, by, x));

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cpa/app/commands.h"
+#include "cpa/base/log.h"
 #include "cpa/data/cells.h"
 #include "cpa/data/pert_table.h"
 
@@ -112,8 +113,19 @@ static cpa_status look_at_counts(cpa_comm *comm, cpa_h5ad *file, const char *lay
         return cpa_cells_load_matrix(m, cells);
     }
     CPA_TRY(cpa_matrix_judge(*m));
-    cpa_matrix_warn(*m);
+    CPA_TRY(cpa_matrix_warn(*m));
 cleanup:
+    return st;
+}
+
+// Training never reads the names of cells, so it would not object to any.
+static cpa_status warn_of_names(cpa_h5ad *file)
+{
+    cpa_status st = cpa_h5ad_warn_of_names(file);
+    if (st == CPA_BAD_DATA) {
+        cpa_warn("%s", cpa_message());
+        st = CPA_OK;
+    }
     return st;
 }
 
@@ -138,6 +150,7 @@ cpa_status cpa_cmd_check(cpa_comm *comm, const cpa_options *o)
     CPA_REQUIRE(counts == CPA_OK || counts == CPA_BAD_DATA, counts, "%s", cpa_message());
     CPA_TRY(add_message(&problems, counts));
     CPA_TRY(check_vectors(comm, o, registry, &vectors, &problems));
+    CPA_TRY(cpa_comm_agree(comm, cpa_comm_rank(comm) == 0 ? warn_of_names(file) : CPA_OK));
     CPA_TRY(cpa_problems_status(&problems, CPA_BAD_DATA));
     if (cpa_comm_rank(comm) == 0) {
         print_summary(registry, cells != NULL ? cells->matrix : matrix);

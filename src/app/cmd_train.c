@@ -108,6 +108,7 @@ cpa_status cpa_cmd_train(cpa_comm *comm, const cpa_options *o)
     work.read -= t.set_up.read;
     work.seconds -= t.set_up.seconds;
     CPA_TRY(cpa_runlog_stage(t.log, comm, "trained", &work));
+    CPA_TRY(cpa_runlog_items(t.log, comm, &t.ledger));
     report_end(&t, &summary);
 cleanup:
     cpa_train_tear_down(&t, st == CPA_OK);

@@ -104,6 +104,12 @@ static void add_files(const cpa_h5ad *f, cJSON *doc)
     }
 }
 
+static cpa_status warn_of_names(cpa_h5ad *f, cJSON *doc)
+{
+    cpa_status st = cpa_h5ad_warn_of_names(f);
+    return st != CPA_OK ? add_part(doc, "names", NULL, st) : CPA_OK;
+}
+
 cpa_status cpa_inspect_h5ad(const char *path, cJSON *doc)
 {
     cpa_status st;
@@ -122,6 +128,7 @@ cpa_status cpa_inspect_h5ad(const char *path, cJSON *doc)
     CPA_TRY(add_frame(f, "obs", doc));
     CPA_TRY(add_frame(f, "var", doc));
     CPA_TRY(add_uns(f, doc));
+    CPA_TRY(warn_of_names(f, doc));
 cleanup:
     cpa_h5ad_close(&f);
     return st;

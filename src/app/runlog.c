@@ -138,3 +138,26 @@ cleanup:
     cpa_free(&all);
     return st;
 }
+
+cpa_status cpa_runlog_items(cpa_runlog *log, cpa_comm *comm, const cpa_ledger *ledger)
+{
+    cpa_status st;
+    int n_ranks = cpa_comm_size(comm);
+    double mine[CPA_N_ITEMS], *all = NULL;
+    for (int i = 0; i < CPA_N_ITEMS; i++) {
+        mine[i] = (double)cpa_ledger_item(ledger, (cpa_item)i);
+    }
+    CPA_TRY(cpa_comm_agree(comm, cpa_alloc((size_t)n_ranks, sizeof mine, &all)));
+    CPA_TRY(cpa_comm_allgather(comm, mine, all, sizeof mine));
+    for (int r = 0; r < n_ranks && st == CPA_OK; r++) {
+        cpa_runlog_field fields[1 + CPA_N_ITEMS] = {{.name = "rank", .number = r}};
+        for (int i = 0; i < CPA_N_ITEMS; i++) {
+            fields[1 + i] = (cpa_runlog_field){.name = cpa_item_name((cpa_item)i), .number = all[r * CPA_N_ITEMS + i]};
+        }
+        st = cpa_runlog_event(log, "items", fields, 1 + CPA_N_ITEMS);
+    }
+    st = cpa_comm_agree(comm, st);
+cleanup:
+    cpa_free(&all);
+    return st;
+}

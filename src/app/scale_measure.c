@@ -65,7 +65,6 @@ static cpa_status make_stepper(walk *w)
 {
     cpa_status st;
     const cpa_train_config *c = &w->run.options.train;
-    CPA_TRY(cpa_train_make_model(&w->run));
     cpa_step_parts parts = cpa_train_parts(&w->run);
     CPA_TRY(cpa_stepper_create(&parts, &w->stepper));
     cpa_stepper_optimizer(w->stepper)->steps =
@@ -89,6 +88,8 @@ static cpa_status set_up(const cpa_train_run *base, cpa_comm *part, int lanes, w
     } else {
         CPA_TRY(cpa_train_open_feed(&w->run));
     }
+    CPA_TRY(cpa_comm_agree(part, cpa_train_make_model(&w->run)));
+    CPA_TRY(cpa_train_connect(&w->run));
     CPA_TRY(cpa_comm_agree(part, make_stepper(w)));
 cleanup:
     return st;
@@ -97,6 +98,7 @@ cleanup:
 static void tear_down(walk *w)
 {
     cpa_stepper_destroy(&w->stepper);
+    cpa_device_sum_destroy(&w->run.device_sum);
     cpa_model_destroy(&w->run.model);
     cpa_backend_destroy(&w->run.be);
     cpa_feed_close(&w->run.feed);

@@ -22,14 +22,17 @@ typedef struct cpa_train_run {
     cpa_backend *be;
     cpa_sampler *sampler;
     cpa_model *model;
+    cpa_device_sum *device_sum; // with --reduce nccl
     cpa_model_meta meta;
     cpa_history *history;
     cpa_checkpoint_facts facts;
     cpa_found found; // what training goes on from, until it does
     cpa_checkpoints *checkpoints;
+    cpa_ledger ledger;
+    cpa_matrix *imagined;   // NULL: the real thing; else a plan: cells are not read, nothing computes; borrowed
     double begun, started;  // the run, training
     cpa_runlog_work set_up; // what the set-up took
-    int64_t first_epoch; // of this sitting
+    int64_t first_epoch;    // of this sitting
 } cpa_train_run;
 
 /** Puts the parts together, up to the first step: run folder, data, sampler, model, history, and with --resume the
@@ -44,6 +47,10 @@ cpa_status cpa_train_take_options(cpa_train_run *t, const cpa_options *o);
 /** Reads what describes cells, genes and perturbations: file, registry, gene, vectors. Collective. */
 cpa_status cpa_train_read(cpa_train_run *t);
 
+/** Order, cells, model and history: the parts below with what goes with them, each entered in the ledger. AGAIN when asked to stop.
+ *  Collective. */
+cpa_status cpa_train_prepare(cpa_train_run *t);
+
 /** The training cells in file order, dealt to lanes. BAD_DATA: too few. Rank-local. */
 cpa_status cpa_train_make_sampler(cpa_train_run *t);
 
@@ -53,8 +60,11 @@ cpa_status cpa_train_open_feed(cpa_train_run *t);
 /** Backend and model with their first parameters; needs the feed. Rank-local. */
 cpa_status cpa_train_make_model(cpa_train_run *t);
 
+/** Connects the ranks' GPUs where --reduce nccl wants that and a step has several lanes; needs the backend. Collective. */
+cpa_status cpa_train_connect(cpa_train_run *t);
+
 /** What a step works on. Borrowed from the run. */
-cpa_step_parts cpa_train_parts(const cpa_train_run *t);
+cpa_step_parts cpa_train_parts(cpa_train_run *t);
 
 /** Logs where the ranks run, a line each; with one rank only what is wrong with that. Collective. */
 cpa_status cpa_train_describe_binding(cpa_comm *comm);

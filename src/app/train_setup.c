@@ -72,16 +72,16 @@ cleanup:
 cpa_status cpa_train_open_feed(cpa_train_run *t)
 {
     const cpa_train_config *c = &t->options.train;
-    return cpa_feed_open(&(cpa_feed_plan){.comm = t->comm,
-                                          .file = t->file,
-                                          .layer = t->registry->spec.layer,
-                                          .sampler = t->sampler,
-                                          .in_blocks = t->window > 0,
-                                          .n_lanes = c->lanes,
-                                          .batch_size = c->batch_size,
-                                          .n_epochs = cpa_schedule_epochs(c, t->registry->n_cells),
-                                          .memory = t->options.memory},
-                         &t->feed);
+    const cpa_feed_plan plan = {.comm = t->comm,
+                                .file = t->file,
+                                .layer = t->registry->spec.layer,
+                                .sampler = t->sampler,
+                                .in_blocks = t->window > 0,
+                                .n_lanes = c->lanes,
+                                .batch_size = c->batch_size,
+                                .n_epochs = cpa_schedule_epochs(c, t->registry->n_cells),
+                                .memory = t->options.memory};
+    return t->imagined ? cpa_feed_imagine(&plan, t->imagined, &t->feed) : cpa_feed_open(&plan, &t->feed);
 }
 
 cpa_status cpa_train_make_model(cpa_train_run *t)
@@ -114,14 +114,23 @@ cpa_status cpa_train_make_model(cpa_train_run *t)
         s.pert_features = features;
     }
     CPA_TRY(cpa_feed_max_nnz(t->feed, s.max_cells, &s.max_nnz));
-    CPA_TRY(cpa_backend_create(t->options.backend, &t->be));
+    CPA_TRY(t->imagined ? cpa_backend_create_counting(t->options.backend, &t->be)
+                        : cpa_backend_create(t->options.backend, &t->be));
     CPA_TRY(cpa_model_create(t->be, &t->options.model, &s, true, r->label_weight, r->deg, &t->model));
-    CPA_TRY(cpa_params_init(cpa_model_params(t->model), (uint64_t)t->options.model.seed));
+    if (!t->imagined) {
+        CPA_TRY(cpa_params_init(cpa_model_params(t->model), (uint64_t)t->options.model.seed));
+    }
 cleanup:
     cpa_free(&name);
     cpa_free(&size);
     cpa_free(&features);
     return st;
+}
+
+cpa_status cpa_train_connect(cpa_train_run *t)
+{
+    bool wanted = strcmp(t->options.train.reduce, "nccl") == 0 && t->options.train.lanes > 1 && !t->imagined;
+    return wanted ? cpa_device_sum_create(t->comm, t->be, &t->device_sum) : CPA_OK;
 }
 
 static void describe(const cpa_train_run *t)
@@ -181,16 +190,26 @@ cleanup:
     return st;
 }
 
+// What only GPUs can do; `check` does it without one, to find mistakes.
+static cpa_status check_reduce(const cpa_options *o)
+{
+    bool on_gpus = strcmp(o->train.reduce, "nccl") == 0, can = strcmp(o->backend, "cpu") != 0;
+    return !on_gpus || can ? CPA_OK
+                           : cpa_fail(CPA_CONFIG, "--reduce nccl adds up on GPUs and needs --backend cuda (of a build "
+                                                  "with cmake --preset cuda); --reduce mpi is its like without them");
+}
+
 cpa_status cpa_train_take_options(cpa_train_run *t, const cpa_options *o)
 {
     cpa_status st;
     CPA_TRY(cpa_comm_agree(t->comm, check_vectors(o)));
+    CPA_TRY(cpa_comm_agree(t->comm, check_reduce(o)));
     CPA_TRY(cpa_comm_agree(t->comm, cpa_options_copy(o, &t->options)));
 cleanup:
     return st;
 }
 
-cpa_step_parts cpa_train_parts(const cpa_train_run *t)
+cpa_step_parts cpa_train_parts(cpa_train_run *t)
 {
     return (cpa_step_parts){.comm = t->comm,
                             .be = t->be,
@@ -202,7 +221,9 @@ cpa_step_parts cpa_train_parts(const cpa_train_run *t)
                             .seed = (uint64_t)t->options.model.seed,
                             .gene = &t->gene,
                             .block = t->block,
-                            .window = t->window};
+                            .window = t->window,
+                            .device_sum = t->device_sum,
+                            .ledger = &t->ledger};
 }
 
 // What the model file will say beside its tensors.
@@ -277,24 +298,42 @@ cpa_runlog_work cpa_train_work(const cpa_train_run *t)
         .read = (double)r.read, .cells = (double)r.filled, .seconds = cpa_seconds() - t->begun, .waited = r.waited};
 }
 
+cpa_status cpa_train_prepare(cpa_train_run *t)
+{
+    cpa_status st;
+    bool exact = strcmp(t->options.train.epoch_means, "exact") == 0;
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_train_make_sampler(t)));
+    cpa_ledger_enter(&t->ledger, CPA_ITEM_ORDER);
+    CPA_TRY(cpa_train_open_feed(t));
+    cpa_ledger_enter(&t->ledger, CPA_ITEM_CELLS);
+    CPA_TRY(check_stop(t));
+    cpa_comm_phase("setting up");
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_train_make_model(t)));
+    cpa_ledger_enter_model(&t->ledger, cpa_model_params(t->model));
+    CPA_TRY(cpa_train_connect(t));
+    cpa_ledger_enter(&t->ledger, CPA_ITEM_LANES);
+    CPA_TRY(cpa_comm_agree(t->comm, cpa_history_create(t->registry, exact, &t->history)));
+    CPA_TRY(cpa_comm_agree(t->comm, resolve(t)));
+    CPA_TRY(cpa_comm_agree(t->comm, make_meta(t)));
+    cpa_ledger_enter(&t->ledger, CPA_ITEM_HISTORY);
+cleanup:
+    return st;
+}
+
 cpa_status cpa_train_set_up(cpa_train_run *t, const cpa_options *o)
 {
     cpa_status st = CPA_OK;
-    bool is_first = cpa_comm_rank(t->comm) == 0, exact = strcmp(o->train.epoch_means, "exact") == 0;
+    bool is_first = cpa_comm_rank(t->comm) == 0;
     CPA_TRY(cpa_train_take_options(t, o));
     CPA_TRY(open_run(t));
     t->begun = cpa_seconds();
     CPA_TRY(cpa_runlog_stage(t->log, t->comm, "start", &(cpa_runlog_work){0}));
+    cpa_ledger_begin(&t->ledger);
     CPA_TRY(cpa_train_read(t));
-    CPA_TRY(cpa_comm_agree(t->comm, cpa_train_make_sampler(t)));
-    CPA_TRY(cpa_train_open_feed(t));
-    CPA_TRY(check_stop(t));
-    cpa_comm_phase("setting up");
-    CPA_TRY(cpa_comm_agree(t->comm, cpa_train_make_model(t)));
-    CPA_TRY(cpa_comm_agree(t->comm, cpa_history_create(t->registry, exact, &t->history)));
-    CPA_TRY(cpa_comm_agree(t->comm, resolve(t)));
-    CPA_TRY(cpa_comm_agree(t->comm, make_meta(t)));
+    cpa_ledger_enter(&t->ledger, CPA_ITEM_COLUMNS);
+    CPA_TRY(cpa_train_prepare(t));
     CPA_TRY(cpa_train_find(t));
+    cpa_ledger_enter(&t->ledger, CPA_ITEM_STEPS); // a checkpoint that was found, given back before the first step
     CPA_TRY(cpa_comm_agree(t->comm, is_first ? cpa_options_write(&t->options, t->config) : CPA_OK));
     t->set_up = cpa_train_work(t);
     CPA_TRY(cpa_runlog_stage(t->log, t->comm, "setup", &t->set_up));
@@ -312,6 +351,7 @@ void cpa_train_tear_down(cpa_train_run *t, bool keep)
     cpa_runlog_close(&t->log);
     cpa_rundir_close(&t->dir, keep);
     cpa_history_destroy(&t->history);
+    cpa_device_sum_destroy(&t->device_sum);
     cpa_model_destroy(&t->model);
     cpa_backend_destroy(&t->be);
     cpa_feed_close(&t->feed);

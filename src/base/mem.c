@@ -6,13 +6,32 @@
 #include <malloc.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-static atomic_long allocations; // ever made
-static atomic_long live;        // not yet freed
-static atomic_long bytes_live;  // of those
+enum { HUGE_PAGE = 2 << 20 }; // bytes, of the usual machines
+
+static atomic_long allocations;         // ever made
+static atomic_long live;                // not yet freed
+static atomic_long taken[CPA_N_MEMORY]; // bytes that live; HOST: of those, and what was noted besides
+
+// Asks for huge pages where an array covers some, before it is touched: rows all over it are then found without walking page tables.
+// Refused requests cost nothing but that.
+static void ask_for_huge_pages(void *p, size_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+    uintptr_t begin = ((uintptr_t)p + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1), end = (uintptr_t)p + bytes;
+    if (end > begin + 2 * (uintptr_t)HUGE_PAGE) {
+        (void)madvise((void *)begin, (end - begin) & ~(size_t)(HUGE_PAGE - 1), MADV_HUGEPAGE);
+    }
+#else
+    (void)p;
+    (void)bytes;
+#endif
+}
 
 cpa_status cpa_alloc(size_t n, size_t size, void *out)
 {
@@ -24,9 +43,10 @@ cpa_status cpa_alloc(size_t n, size_t size, void *out)
     if (p == NULL) {
         return cpa_fail(CPA_INTERNAL, "out of memory: %zu elements of %zu bytes could not be allocated", n, size);
     }
+    ask_for_huge_pages(p, bytes);
     atomic_fetch_add(&allocations, 1);
     atomic_fetch_add(&live, 1);
-    atomic_fetch_add(&bytes_live, (long)malloc_usable_size(p));
+    cpa_memory_note(CPA_MEMORY_HOST, (long)malloc_usable_size(p));
     memcpy(out, &p, sizeof p);
     return CPA_OK;
 }
@@ -44,7 +64,7 @@ cpa_status cpa_realloc(size_t n, size_t size, void *inout)
         return cpa_fail(CPA_INTERNAL, "out of memory: %zu elements of %zu bytes could not be allocated", n, size);
     }
     atomic_fetch_add(&allocations, 1);
-    atomic_fetch_add(&bytes_live, (long)malloc_usable_size(p) - (long)before);
+    cpa_memory_note(CPA_MEMORY_HOST, (long)malloc_usable_size(p) - (long)before);
     if (old == NULL) {
         atomic_fetch_add(&live, 1);
     }
@@ -57,7 +77,7 @@ void cpa_free(void *ptr)
     void *p, *none = NULL;
     memcpy(&p, ptr, sizeof p);
     if (p != NULL) {
-        atomic_fetch_sub(&bytes_live, (long)malloc_usable_size(p));
+        cpa_memory_note(CPA_MEMORY_HOST, -(long)malloc_usable_size(p));
         free(p);
         atomic_fetch_sub(&live, 1);
         memcpy(ptr, &none, sizeof none);
@@ -181,7 +201,17 @@ long cpa_alloc_balance(void)
 
 long cpa_alloc_bytes(void)
 {
-    return atomic_load(&bytes_live);
+    return cpa_memory_bytes(CPA_MEMORY_HOST);
+}
+
+void cpa_memory_note(cpa_memory where, long bytes)
+{
+    atomic_fetch_add(&taken[where], bytes);
+}
+
+long cpa_memory_bytes(cpa_memory where)
+{
+    return atomic_load(&taken[where]);
 }
 
 long cpa_alloc_count(void)

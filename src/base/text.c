@@ -43,6 +43,19 @@ const char *cpa_text_str(const cpa_text *t)
     return t->s != NULL ? t->s : "";
 }
 
+cpa_status cpa_text_add_names(cpa_text *t, const cpa_strings *some, int64_t n)
+{
+    cpa_status st = CPA_OK;
+    for (int64_t i = 0; i < some->n; i++) {
+        CPA_TRY(cpa_text_add(t, "%s'%s'", i > 0 ? ", " : "", some->s[i]));
+    }
+    if (n > some->n) {
+        CPA_TRY(cpa_text_add(t, ", ..."));
+    }
+cleanup:
+    return st;
+}
+
 void cpa_text_fini(cpa_text *t)
 {
     cpa_free(&t->s);

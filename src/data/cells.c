@@ -153,6 +153,7 @@ static cpa_status fill(loading *l)
         l->rows.count16 = is_wide ? NULL : l->cells->shared[COUNTS];
         l->rows.count32 = is_wide ? l->cells->shared[COUNTS] : NULL;
         l->stats = (cpa_row_stats){0};
+        memset(l->m->counted, 0, (size_t)l->m->info.n_genes); // what was read in vain does not count
         st = l->m->raw == NULL ? scan_slice(l) : l->m->stored != NULL ? decode_selected(l) : decode_slice(l);
         wide = !is_wide && l->stats.wide ? 1 : 0;
         CPA_TRY(cpa_comm_agree(l->m->comm, wide > 0 ? CPA_OK : st));
@@ -179,6 +180,7 @@ static cpa_status load(loading *l)
     CPA_TRY(take_window(l, LIBRARY, (size_t)n * sizeof *c->library));
     l->rows.library = c->shared[LIBRARY];
     l->rows.indptr = l->m->indptr;
+    l->rows.counted = l->m->counted;
     CPA_TRY(fill(l));
     CPA_TRY(cpa_matrix_take_stats(l->m, &l->stats, l->m->is_first_node));
     c->n_cells = n;
@@ -203,6 +205,7 @@ cpa_status cpa_cells_load_matrix(cpa_matrix **m, cpa_cells **out)
 {
     loading l = {.m = *m};
     cpa_status st = load(&l);
+    st = st == CPA_OK ? cpa_matrix_warn(l.m) : st;
     *m = NULL;
     if (st != CPA_OK) {
         if (l.cells == NULL || l.cells->matrix == NULL) {
@@ -211,7 +214,6 @@ cpa_status cpa_cells_load_matrix(cpa_matrix **m, cpa_cells **out)
         cpa_cells_destroy(&l.cells);
         return st;
     }
-    cpa_matrix_warn(l.m);
     *out = l.cells;
     return CPA_OK;
 }

@@ -128,25 +128,36 @@ static cpa_status convert_member(const cpa_conversion *c, const char *name)
     return cpa_h5_copy(c->in->h5, name, c->out, name);
 }
 
+static cpa_status convert_file(const cpa_conversion *c)
+{
+    cpa_status st;
+    cpa_strings members = {0};
+    CPA_TRY(cpa_h5_list(c->in->h5, "/", &members));
+    for (int64_t k = 0; k < members.n; k++) {
+        CPA_TRY(convert_member(c, members.s[k]));
+    }
+cleanup:
+    cpa_strings_fini(&members);
+    return st;
+}
+
 cpa_status cpa_convert(const char *in, const char *out, int gzip)
 {
     cpa_status st;
-    cpa_part file = {0};
-    cpa_conversion c = {.in = &file, .gzip = gzip};
-    cpa_strings members = {0};
-    CPA_REQUIRE(!cpa_h5ad_is_list(in), CPA_BAD_DATA,
-                "%s: a list of files is read as it is; convert the files that it names, each by itself", in);
-    CPA_TRY(cpa_part_open(in, &file));
-    CPA_TRY(cpa_h5_list(c.in->h5, "/", &members));
+    cpa_h5ad *f = NULL;
+    cpa_conversion c = {.gzip = gzip};
+    CPA_TRY(cpa_h5ad_open(in, &f));
+    c.all = f;
+    CPA_TRY(cpa_h5ad_part(f, 0, &c.in));
+    if (f->n_parts > 1) {
+        CPA_TRY(cpa_h5ad_select(f, NULL, NULL));
+    }
     CPA_TRY(cpa_h5_create(out, &c.out));
     CPA_TRY(cpa_h5ad_write_root(c.out));
-    for (int64_t k = 0; k < members.n; k++) {
-        CPA_TRY(convert_member(&c, members.s[k]));
-    }
+    CPA_TRY(f->n_parts > 1 ? cpa_convert_files(&c) : convert_file(&c));
     CPA_TRY(cpa_h5_finish(&c.out));
 cleanup:
     cpa_h5_close(&c.out);
-    cpa_part_fini(&file);
-    cpa_strings_fini(&members);
+    cpa_h5ad_close(&f);
     return st;
 }

@@ -6,13 +6,21 @@
 #include "h5ad_impl.h"
 
 typedef struct cpa_conversion {
-    cpa_part *in;
+    cpa_h5ad *all; // one file or several
+    cpa_part *in;  // the first of them; of one file, it stays open
     cpa_h5 *out;
     int gzip;
 } cpa_conversion;
 
-/** Rewrites X (layer NULL; raw/X where that is in use) or a layer at `path`. */
+/** Rewrites X (layer NULL; raw/X where that is in use) or a layer at `path`, the cells of all files one after another. */
 cpa_status cpa_convert_matrix(const cpa_conversion *c, const char *layer, const char *path);
+
+/** Writes several files as one. What they cannot say together is left out, which is said. */
+cpa_status cpa_convert_files(const cpa_conversion *c);
+
+/** Writes a column of obs that some of several files have, or of the selected genes of the first one, at `to`. A number that is
+ *  missing is NaN or, among integers and booleans, masked; texts of which some are missing, or categories, become categories. */
+cpa_status cpa_convert_column(const cpa_conversion *c, const char *frame, const char *column, const char *to);
 
 /** Writes the frame at `from` in today's encoding to the frame `to`. */
 cpa_status cpa_convert_frame(const cpa_conversion *c, const char *from, const char *to);

@@ -64,7 +64,7 @@ size_t cpa_decoder_bytes(const cpa_decoder_plan *plan)
     extent e = look_at(plan->raw);
     size_t cells = (size_t)plan->max_cells;
     return (size_t)n_threads(plan) * (cpa_chunk_reader_bytes(&e.room) + 2 * (size_t)plan->longest * sizeof(uint64_t)) +
-           (size_t)most_pieces(plan, &e) * sizeof(cpa_piece) + (e.has_csr ? cells * sizeof(cpa_run) : 0) +
+           (size_t)most_pieces(plan, &e) * sizeof(cpa_piece) + (e.has_csr ? cells * (sizeof(cpa_run) + sizeof(uint8_t)) : 0) +
            (e.has_dense ? cells * (sizeof(int64_t) + sizeof(double)) : 0);
 }
 
@@ -78,6 +78,7 @@ cpa_status cpa_decoder_create(const cpa_decoder_plan *plan, cpa_decoder **out)
     d->plan = *plan;
     pthread_mutex_init(&d->lock, NULL);
     CPA_TRY(cpa_alloc(e.has_csr ? (size_t)plan->max_cells : 0, sizeof *d->run, &d->run));
+    CPA_TRY(cpa_alloc(e.has_csr ? (size_t)plan->max_cells : 0, sizeof *d->state, &d->state));
     CPA_TRY(cpa_alloc((size_t)most_pieces(plan, &e), sizeof *d->piece, &d->piece));
     CPA_TRY(cpa_alloc(e.has_dense ? (size_t)plan->max_cells : 0, sizeof *d->cursor, &d->cursor));
     CPA_TRY(cpa_alloc(e.has_dense ? (size_t)plan->max_cells : 0, sizeof *d->sum, &d->sum));
@@ -117,6 +118,7 @@ void cpa_decoder_destroy(cpa_decoder **out)
     cpa_free(&d->room);
     cpa_free(&d->stats);
     cpa_free(&d->run);
+    cpa_free(&d->state);
     cpa_free(&d->piece);
     cpa_free(&d->cursor);
     cpa_free(&d->sum);
@@ -167,7 +169,8 @@ static bool run_item(void *ctx, int phase, int64_t item, int thread)
         return run_piece(d, phase == 0 ? item : d->n_first + item, thread);
     }
     for (int64_t i = item * GROUP; i < d->n && i < (item + 1) * GROUP; i++) {
-        int64_t gene = cpa_rows_finish(&d->to, i, d->room[thread], &d->stats[thread]);
+        bool done = d->n_runs > 0 && d->state[i] == CPA_ROW_DONE;
+        int64_t gene = done ? -1 : cpa_rows_finish(&d->to, i, d->room[thread], &d->stats[thread]);
         cpa_row_stats_total(&d->stats[thread], cpa_wanted(d, i), d->to.library[i]);
         if (gene >= 0) {
             return too_large(d, cpa_wanted(d, i), gene);
@@ -208,6 +211,9 @@ static void begin(cpa_decoder *d)
     memset(d->stats, 0, (size_t)cpa_team_size(d->team) * sizeof *d->stats);
     d->fault = (cpa_fault){.kind = CPA_FAULT_NONE};
     make_pieces(d);
+    if (d->n_runs > 0) {
+        memset(d->state, CPA_ROW_UNKNOWN, (size_t)d->n);
+    }
     int64_t groups = d->count != NULL || d->unpacks ? 0 : (d->n + GROUP - 1) / GROUP;
     cpa_team_start(d->team, &(cpa_work){d, {d->n_first, d->n_pieces - d->n_first, groups}, run_item});
 }
@@ -354,12 +360,13 @@ cpa_status cpa_decoder_finish(cpa_decoder *d, cpa_row_stats *stats)
     return tell(d);
 }
 
-cpa_status cpa_decoder_count(cpa_decoder *d, int64_t first, int64_t n, int64_t *count, cpa_row_stats *stats)
+cpa_status cpa_decoder_count(cpa_decoder *d, int64_t first, int64_t n, int64_t *count, uint8_t *counted,
+                             cpa_row_stats *stats)
 {
     d->cell = NULL;
     d->first = first;
     d->n = n;
-    d->to = (cpa_rows){0};
+    d->to = (cpa_rows){.counted = counted};
     d->count = count;
     d->unpacks = false;
     memset(count, 0, (size_t)n * sizeof *count);

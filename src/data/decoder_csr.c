@@ -40,9 +40,9 @@ void cpa_decoder_plan_csr(cpa_decoder *d, bool counts)
 // Puts up to CPA_TILE genes in place; -1 or the first that is out of range.
 static int64_t put_genes(const cpa_decoder *d, const cpa_h5ad_raw_part *part, const void *from, int64_t at, int64_t n)
 {
-    uint32_t gene[CPA_TILE], limit = (uint32_t)part->n_stored, most = 0;
+    uint32_t room[CPA_TILE], limit = (uint32_t)part->n_stored, most = 0;
     const int32_t *place = part->place;
-    cpa_elements_as_index(part->indices, from, n, gene);
+    const uint32_t *gene = cpa_elements_as_index(part->indices, from, n, room);
     for (int64_t i = 0; i < n; i++) {
         most = gene[i] > most ? gene[i] : most;
     }
@@ -51,8 +51,11 @@ static int64_t put_genes(const cpa_decoder *d, const cpa_h5ad_raw_part *part, co
             return i;
         }
     }
-    for (int64_t i = 0; place != NULL && i < n; i++) {
-        gene[i] = (uint32_t)place[gene[i]]; // -1 is CPA_NO_GENE
+    if (place != NULL) {
+        for (int64_t i = 0; i < n; i++) {
+            room[i] = (uint32_t)place[gene[i]]; // -1 is CPA_NO_GENE
+        }
+        gene = room;
     }
     if (d->to.gene16 != NULL) {
         for (int64_t i = 0; i < n; i++) {
@@ -116,6 +119,33 @@ static bool put(cpa_decoder *d, bool counts, const uint8_t *from, const cpa_run 
     return true;
 }
 
+// Looks at the rows that lie wholly in what was just put, before it leaves the cache. Of those at its ends, and those out of order, the last
+// phase makes rows.
+static void look_at_rows(cpa_decoder *d, bool counts, const cpa_run *run, int thread)
+{
+    const int64_t *indptr = d->to.indptr;
+    int64_t end = run->to + run->end - run->begin, low = 0, high = d->n; // indptr[low - 1] < run->to <= indptr[high]
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (indptr[middle] < run->to) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    for (int64_t i = low; i < d->n && indptr[i + 1] <= end; i++) {
+        if (indptr[i] == indptr[i + 1]) {
+            continue; // in no run, or in two
+        }
+        if (!counts && cpa_rows_ascend(&d->to, i)) {
+            d->state[i] = CPA_ROW_ASCENDS;
+        } else if (counts && d->state[i] == CPA_ROW_ASCENDS) {
+            cpa_rows_sum(&d->to, i, &d->stats[thread]);
+            d->state[i] = CPA_ROW_DONE;
+        }
+    }
+}
+
 bool cpa_decoder_run_csr(cpa_decoder *d, const cpa_piece *piece, int thread)
 {
     const cpa_chunks *c = piece->counts ? cpa_part_of(d, piece->part)->data : cpa_part_of(d, piece->part)->indices;
@@ -144,6 +174,9 @@ bool cpa_decoder_run_csr(cpa_decoder *d, const cpa_piece *piece, int thread)
         const uint8_t *from = (const uint8_t *)elements + (size_t)(run.begin - piece->begin) * c->element_bytes;
         if (!put(d, piece->counts, from, &run, thread)) {
             return false;
+        }
+        if (d->to.kept == NULL) {
+            look_at_rows(d, piece->counts, &run, thread);
         }
     }
     return true;

@@ -35,8 +35,11 @@ static int64_t put_values(cpa_decoder *d, const int32_t *place, int64_t i, int64
         if (!is_used(place, first + k, value[k])) {
             continue;
         }
+        uint32_t gene = (uint32_t)(place != NULL ? place[first + k] : first + k);
         if (d->count == NULL) {
-            cpa_rows_put_gene(&d->to, at + n_kept, (uint32_t)(place != NULL ? place[first + k] : first + k));
+            cpa_rows_put_gene(&d->to, at + n_kept, gene);
+        } else if (!cpa_rows_is_noted(&d->to, gene)) {
+            cpa_rows_note_gene(&d->to, gene);
         }
         kept[n_kept++] = value[k];
     }

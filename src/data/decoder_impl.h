@@ -25,6 +25,9 @@ typedef struct cpa_piece {
 
 typedef enum cpa_fault_kind { CPA_FAULT_NONE, CPA_FAULT_CHUNK, CPA_FAULT_GENE, CPA_FAULT_COUNT } cpa_fault_kind;
 
+// What is known of a wanted row before all are there.
+typedef enum cpa_row_state { CPA_ROW_UNKNOWN, CPA_ROW_ASCENDS, CPA_ROW_DONE } cpa_row_state;
+
 // What a thread met.
 typedef struct cpa_fault {
     cpa_fault_kind kind;
@@ -48,6 +51,7 @@ struct cpa_decoder {
     cpa_piece *piece;
     int64_t n_runs;
     int64_t n_pieces, n_first; // all; those of the first phase: `indices`, and dense matrices
+    uint8_t *state;            // [max_cells] CSR: cpa_row_state
     int64_t *cursor;           // [max_cells] dense: next free place
     double *sum;               // [max_cells] dense: of the counts, while counting
     bool has_csr, has_dense;   // some file

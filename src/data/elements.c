@@ -40,23 +40,27 @@ static double half_as_double(uint16_t half)
     return (half & 0x8000) != 0 ? -value : value;
 }
 
-void cpa_elements_as_index(const cpa_chunks *c, const void *from, int64_t n, uint32_t *to)
+const uint32_t *cpa_elements_as_index(const cpa_chunks *c, const void *from, int64_t n, uint32_t *room)
 {
-    uint64_t room[CPA_TILE];
-    const void *in = in_order(c, from, n, room);
+    uint64_t swapped[CPA_TILE];
+    if (!c->swapped && (c->element == CPA_ELEMENT_I32 || c->element == CPA_ELEMENT_U32)) {
+        return from;
+    }
+    const void *in = in_order(c, from, n, swapped);
     switch (c->element) {
 #define X(element, type)                                                                                               \
     case element:                                                                                                      \
         for (int64_t i = 0; i < n; i++) {                                                                              \
             uint64_t v = (uint64_t)(int64_t)((const type *)in)[i]; /* negative ones are huge */                        \
-            to[i] = v < UINT32_MAX ? (uint32_t)v : UINT32_MAX;                                                         \
+            room[i] = v < UINT32_MAX ? (uint32_t)v : UINT32_MAX;                                                       \
         }                                                                                                              \
         break;
         INTEGERS(X)
 #undef X
     default:
-        memset(to, 0xff, (size_t)n * sizeof *to);
+        memset(room, 0xff, (size_t)n * sizeof *room);
     }
+    return room;
 }
 
 void cpa_elements_as_double(const cpa_chunks *c, const void *from, int64_t n, double *to)

@@ -14,7 +14,8 @@ struct cpa_feed {
     bool is_given;         // by the user
     cpa_matrix *matrix;    // streamed: owned; resident: the cells'
     cpa_cells *cells;      // resident
-    bool shares;           // another feed's cells
+    bool shares;           // another feed's cells, or another's matrix
+    size_t imagined;       // bytes that resident cells would take and do not
     cpa_streamer *stream;  // or streamed
     cpa_place *place;      // [batch] streamed
     const int64_t *listed; // borrowed
@@ -106,7 +107,8 @@ static cpa_streamer_plan stream_plan(const cpa_feed *f, int batches)
                               .sampler = f->plan.sampler,
                               .n_lanes = f->plan.n_lanes,
                               .max_batch = f->plan.batch_size * batches + 2,
-                              .n_epochs = f->plan.n_epochs};
+                              .n_epochs = f->plan.n_epochs,
+                              .imagined = f->shares};
     if (plan.sampler != NULL) {
         cpa_lane_range(plan.n_lanes, cpa_comm_size(plan.comm), cpa_comm_rank(plan.comm), &plan.first_lane,
                        &plan.end_lane);
@@ -132,8 +134,10 @@ static cpa_status open_stream(cpa_feed *f)
     cpa_matrix *m = f->matrix;
     size_t one, indptr = (size_t)(m->info.n_cells + 1) * sizeof *m->indptr * (m->stored != NULL ? 2 : 1);
     CPA_TRY(check_streamable(f));
-    CPA_TRY(cpa_matrix_judge(m));
-    cpa_matrix_warn(m);
+    if (!f->shares) {
+        CPA_TRY(cpa_matrix_judge(m));
+        CPA_TRY(cpa_matrix_warn(m));
+    }
     int batches = f->plan.sampler != NULL ? 1 : LIST_BATCHES;
     cpa_streamer_plan plan = stream_plan(f, batches);
     double most;
@@ -188,6 +192,29 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_feed_imagine(const cpa_feed_plan *plan, cpa_matrix *m, cpa_feed **out)
+{
+    cpa_feed *f = NULL;
+    cpa_status st;
+    CPA_TRY(cpa_alloc(1, sizeof *f, &f));
+    f->plan = *plan;
+    f->matrix = m;
+    f->shares = true;
+    CPA_TRY(find_budget(f));
+    if (resident_bytes(m, m->stats.wide) <= f->budget) {
+        f->bytes = resident_bytes(m, m->stats.wide);
+        f->imagined = f->bytes - (size_t)(m->info.n_cells + 1) * sizeof *m->indptr;
+        cpa_memory_note(CPA_MEMORY_NODE, (long)f->imagined);
+    } else {
+        CPA_TRY(open_stream(f));
+    }
+    *out = f;
+    f = NULL;
+cleanup:
+    cpa_feed_close(&f);
+    return st;
+}
+
 cpa_status cpa_feed_share(const cpa_feed *whole, cpa_sampler *sampler, cpa_feed **out)
 {
     cpa_status st;
@@ -211,8 +238,9 @@ void cpa_feed_close(cpa_feed **out)
     cpa_streamer_destroy(&f->stream);
     if (!f->shares) {
         cpa_cells_destroy(&f->cells);
+        cpa_matrix_close(&f->matrix);
     }
-    cpa_matrix_close(&f->matrix);
+    cpa_memory_note(CPA_MEMORY_NODE, -(long)f->imagined);
     cpa_free(&f->place);
     cpa_free(out);
 }

@@ -8,7 +8,10 @@
 
 #include "h5ad_impl.h"
 
-enum { PATH_BYTES = 1 << 16 }; // a longer path leads nowhere
+enum {
+    PATH_BYTES = 1 << 16, // a longer path leads nowhere
+    STRETCH = 1 << 12,    // codes read at a time
+};
 
 // ---- Where an element lies
 
@@ -175,6 +178,13 @@ static cpa_status check_utf8(const cpa_h5 *h5, const char *path, const cpa_strin
     return CPA_OK;
 }
 
+static cpa_status check_rank(const cpa_h5 *h5, const char *path, const cpa_h5_info *info)
+{
+    return info->rank <= 1
+               ? CPA_OK
+               : cpa_fail(CPA_BAD_DATA, "%s: %s has %d dimensions, one is expected", cpa_h5_path(h5), path, info->rank);
+}
+
 // Reads a dataset, or a field of a table.
 static cpa_status read_values(const cpa_h5 *h5, const char *path, const char *field, values *out)
 {
@@ -189,8 +199,7 @@ static cpa_status read_values(const cpa_h5 *h5, const char *path, const char *fi
     out->n = info->n;
     out->is_bool = info->class == CPA_H5_CLASS_BOOL;
     out->is_single = strcmp(info->dtype, "float32") == 0;
-    CPA_REQUIRE(info->rank <= 1, CPA_BAD_DATA, "%s: %s has %d dimensions, one is expected", cpa_h5_path(h5), path,
-                info->rank);
+    CPA_TRY(check_rank(h5, path, info));
     if (info->class == CPA_H5_CLASS_STRING) {
         CPA_TRY(cpa_h5_data_strings(d, 0, info->n, &out->s));
         CPA_TRY(check_utf8(h5, path, &out->s));
@@ -255,31 +264,36 @@ void cpa_factor_fini(cpa_factor *factor)
     factor->n = 0;
 }
 
-// Codes and the labels they number. `labels` may be empty when every code is missing.
+// Codes and the labels they number, a stretch of codes at a time. `labels` may be empty when every code is missing.
 static cpa_status factor_of_codes(const cpa_h5 *h5, const char *path, const char *field, const char *labels,
                                   cpa_factor *out)
 {
-    values codes;
-    cpa_status st = read_values(h5, path, field, &codes);
-    if (st != CPA_OK) {
-        return st;
-    }
-    CPA_REQUIRE(codes.i != NULL, CPA_BAD_DATA, "%s: %s should hold the integer codes of a categorical column",
-                cpa_h5_path(h5), path);
+    cpa_h5_data *d = NULL;
+    int64_t code[STRETCH];
+    cpa_status st = cpa_h5_data_open(h5, path, field, &d);
+    CPA_TRY(st);
+    const cpa_h5_info *info = cpa_h5_data_info(d);
+    CPA_TRY(check_rank(h5, path, info));
+    CPA_REQUIRE(info->class != CPA_H5_CLASS_STRING && info->class != CPA_H5_CLASS_FLOAT, CPA_BAD_DATA,
+                "%s: %s should hold the integer codes of a categorical column", cpa_h5_path(h5), path);
     CPA_REQUIRE(!has_member(h5, labels, "codes"), CPA_BAD_DATA, "%s: %s: categories cannot have categories",
                 cpa_h5_path(h5), labels); // they may be the column itself
     CPA_TRY(cpa_h5ad_texts(h5, labels, NULL, &out->level));
-    CPA_TRY(cpa_alloc((size_t)codes.n, sizeof *out->code, &out->code));
-    out->n = codes.n;
-    for (int64_t i = 0; i < codes.n; i++) {
-        CPA_REQUIRE(codes.i[i] >= -1 && codes.i[i] < out->level.n, CPA_BAD_DATA,
-                    "%s: %s%s%s: row %lld has the code %lld, but there are %lld categories (in %s)", cpa_h5_path(h5),
-                    path, field != NULL ? "/" : "", field != NULL ? field : "", (long long)i, (long long)codes.i[i],
-                    (long long)out->level.n, labels);
-        out->code[i] = (int32_t)codes.i[i];
+    CPA_TRY(cpa_alloc((size_t)info->n, sizeof *out->code, &out->code));
+    out->n = info->n;
+    for (int64_t at = 0, n; at < out->n; at += n) {
+        n = out->n - at < STRETCH ? out->n - at : STRETCH;
+        CPA_TRY(cpa_h5_data_read(d, CPA_H5_I64, &at, &n, code));
+        for (int64_t i = 0; i < n; i++) {
+            CPA_REQUIRE(code[i] >= -1 && code[i] < out->level.n, CPA_BAD_DATA,
+                        "%s: %s%s%s: row %lld has the code %lld, but there are %lld categories (in %s)",
+                        cpa_h5_path(h5), path, field != NULL ? "/" : "", field != NULL ? field : "",
+                        (long long)(at + i), (long long)code[i], (long long)out->level.n, labels);
+            out->code[at + i] = (int32_t)code[i];
+        }
     }
 cleanup:
-    values_fini(&codes);
+    cpa_h5_data_close(&d);
     return st;
 }
 

@@ -89,6 +89,11 @@ cpa_status cpa_part_raw_open(cpa_part *f, const char *layer, cpa_matrix_info *in
 /** Frees what it holds. */
 void cpa_part_raw_fini(cpa_h5ad_raw_part *raw);
 
+typedef cpa_status (*cpa_use_texts)(void *ctx, const cpa_strings *texts);
+
+/** Calls `use` on the names of its cells, as cpa_h5ad_scan_texts. */
+cpa_status cpa_part_scan_names(cpa_part *f, cpa_use_texts use, void *ctx);
+
 // ---- Several files
 
 /** File k, open: of the others a bounded number stays so. */
@@ -139,6 +144,9 @@ cpa_status cpa_h5ad_frame_length(const cpa_h5 *h5, const char *frame, int64_t *n
 /** Reads any one-dimensional array (strings, numbers, booleans, categorical, nullable without gaps; `field` of a
  *  compound or NULL) as strings. BAD_DATA: another encoding, missing values, no valid UTF-8. `out` must be empty. */
 cpa_status cpa_h5ad_texts(const cpa_h5 *h5, const char *path, const char *field, cpa_strings *out);
+
+/** Calls `use` on the same strings in their order, some thousands at a time where they are stored as text. */
+cpa_status cpa_h5ad_scan_texts(const cpa_h5 *h5, const char *path, const char *field, cpa_use_texts use, void *ctx);
 
 /** The `encoding-type` of an object in a fresh string; "" when there is none. */
 cpa_status cpa_h5ad_encoding(const cpa_h5 *h5, const char *path, char **out);

@@ -7,6 +7,8 @@
 enum {
     TABLE_SIZE = 4096,    // counts below this are looked up
     PARALLEL_NNZ = 65536, // below this a team of threads costs more than it saves
+    AHEAD = 2,            // cells whose counts are asked of memory before it is their turn
+    LINE = 64,            // bytes that memory gives at once
 };
 
 static cpa_real log1p_table[TABLE_SIZE];
@@ -45,6 +47,32 @@ static void copy_counts32(const float *restrict from, int64_t n, cpa_real *restr
         bool tabled = c < (float)TABLE_SIZE && c == (float)(int)c;
         count[i] = c;
         log[i] = tabled ? log1p_table[(int)c] : (cpa_real)log1p((double)c);
+    }
+}
+
+// Must be inlined: the compiler takes a call that only asks for one without effect, and drops it.
+static inline __attribute__((always_inline)) void ask_for(const void *from, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += LINE) {
+        __builtin_prefetch((const char *)from + i);
+    }
+}
+
+// The cells of a batch lie scattered over far more memory than a cache holds: waiting for them would take longer than copying.
+static inline __attribute__((always_inline)) void ask_for_cell(const cpa_cells *cells, int64_t row)
+{
+    int64_t from = cells->indptr[row];
+    size_t n = (size_t)cpa_cells_nnz(cells, row);
+    __builtin_prefetch(&cells->library[row]);
+    if (cells->gene16 != NULL) {
+        ask_for(cells->gene16 + from, n * sizeof *cells->gene16);
+    } else {
+        ask_for(cells->gene32 + from, n * sizeof *cells->gene32);
+    }
+    if (cells->count16 != NULL) {
+        ask_for(cells->count16 + from, n * sizeof *cells->count16);
+    } else {
+        ask_for(cells->count32 + from, n * sizeof *cells->count32);
     }
 }
 
@@ -121,7 +149,8 @@ static cpa_status fill(const cpa_cells *cells, const cpa_place *place, const cpa
     }
 #pragma omp parallel for schedule(static) if (nnz >= PARALLEL_NNZ)
     for (int i = 0; i < n; i++) {
-        cpa_place p = place_of(cells, place, row, i);
+        cpa_place p = place_of(cells, place, row, i), later = place_of(cells, place, row, i + AHEAD < n ? i + AHEAD : i);
+        ask_for_cell(later.cells, later.row);
         copy_cell(p.cells, p.row, batch, i);
     }
 cleanup:

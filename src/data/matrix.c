@@ -3,11 +3,13 @@
 #include <string.h>
 
 #include "cpa/base/log.h"
+#include "cpa/base/text.h"
 #include "matrix_impl.h"
 
 enum {
     SLAB_CELLS = 1 << 16,  // judged at once, at most
     SLAB_VALUES = 1 << 22, // the same; more only for a cell or chunk that is larger
+    SOME_NAMES = 3,        // in a warning
 };
 
 static cpa_status open_parts(cpa_matrix *m)
@@ -17,6 +19,7 @@ static cpa_status open_parts(cpa_matrix *m)
     CPA_TRY(cpa_h5ad_raw_open(m->file, m->layer, &m->info, &m->raw, &m->why, &m->which));
     m->first = m->info.n_cells * cpa_comm_node_rank(m->comm) / cpa_comm_node_size(m->comm);
     m->last = m->info.n_cells * (cpa_comm_node_rank(m->comm) + 1) / cpa_comm_node_size(m->comm);
+    CPA_TRY(cpa_alloc((size_t)m->info.n_genes, sizeof *m->counted, &m->counted));
 cleanup:
     return st;
 }
@@ -51,7 +54,7 @@ static cpa_status count_dense(const cpa_matrix *m, int64_t first, int64_t last, 
     cpa_row_stats met;
     CPA_TRY(
         cpa_decoder_create(&(cpa_decoder_plan){.file = m->file, .raw = m->raw, .max_cells = last - first}, &decoder));
-    CPA_TRY(cpa_decoder_count(decoder, first, last - first, count, &met));
+    CPA_TRY(cpa_decoder_count(decoder, first, last - first, count, m->counted, &met));
     for (int64_t i = 0; i < last - first; i++) {
         met.n_empty += count[i] == 0;
     }
@@ -201,6 +204,7 @@ void cpa_matrix_close(cpa_matrix **m)
     cpa_comm_shared_free((*m)->comm, &shared[1]);
     cpa_h5ad_raw_close(&(*m)->raw);
     cpa_free(&(*m)->path);
+    cpa_free(&(*m)->counted);
     cpa_free(m);
 }
 
@@ -239,6 +243,7 @@ cpa_status cpa_slab_init(cpa_slab *s, const cpa_matrix *m, bool wide)
         CPA_TRY(cpa_alloc(SLAB_CELLS, sizeof *s->rows.kept, &s->rows.kept));
     }
     s->rows.indptr = s->indptr;
+    s->rows.counted = m->counted;
     CPA_TRY(cpa_decoder_create(&(cpa_decoder_plan){.file = m->file,
                                                    .raw = m->raw,
                                                    .indptr = cpa_matrix_extent(m),
@@ -308,6 +313,40 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_matrix_sample(cpa_matrix *m)
+{
+    cpa_status st = CPA_OK;
+    cpa_slab s = {0};
+    int64_t n;
+    if (m->judged || m->raw == NULL) {
+        return CPA_OK;
+    }
+    CPA_TRY(cpa_slab_init(&s, m, true));
+    CPA_TRY(cpa_slab_read(&s, 0, m->info.n_cells, &n, &m->stats));
+cleanup:
+    cpa_slab_fini(&s);
+    return st;
+}
+
+// Adds the genes with counts of all ranks up. Collective.
+static cpa_status share_counted(const cpa_matrix *m)
+{
+    int64_t *sum = NULL;
+    size_t n = (size_t)m->info.n_genes;
+    cpa_status st = cpa_alloc(n, sizeof *sum, &sum);
+    CPA_TRY(cpa_comm_agree(m->comm, st));
+    for (size_t g = 0; g < n; g++) {
+        sum[g] = m->counted[g];
+    }
+    CPA_TRY(cpa_comm_sum_i64(m->comm, sum, (int)n));
+    for (size_t g = 0; g < n; g++) {
+        m->counted[g] = sum[g] > 0;
+    }
+cleanup:
+    cpa_free(&sum);
+    return st;
+}
+
 cpa_status cpa_matrix_take_stats(cpa_matrix *m, const cpa_row_stats *mine, bool counts)
 {
     cpa_status st;
@@ -319,6 +358,7 @@ cpa_status cpa_matrix_take_stats(cpa_matrix *m, const cpa_row_stats *mine, bool 
     }
     CPA_TRY(cpa_comm_sum_i64(m->comm, sum, 5));
     CPA_TRY(cpa_comm_max_f64(m->comm, &max_count, 1));
+    CPA_TRY(share_counted(m));
     m->stats = (cpa_row_stats){.n_empty = sum[0],
                                .n_non_integer = sum[1],
                                .n_duplicate = sum[2],
@@ -330,7 +370,36 @@ cleanup:
     return st;
 }
 
-void cpa_matrix_warn(const cpa_matrix *m)
+// Names the first genes without counts.
+static cpa_status warn_of_genes(const cpa_matrix *m)
+{
+    cpa_status st = CPA_OK;
+    cpa_strings all = {0}, some = {0};
+    cpa_text names = {0};
+    int64_t n = 0;
+    for (int64_t g = 0; g < m->info.n_genes; g++) {
+        n += m->counted[g] == 0;
+    }
+    if (n == 0) {
+        goto cleanup;
+    }
+    CPA_TRY(cpa_h5ad_index(m->file, "var", &all));
+    for (int64_t g = 0; g < m->info.n_genes && some.n < SOME_NAMES; g++) {
+        if (m->counted[g] == 0) {
+            CPA_TRY(cpa_strings_add(&some, all.s[g]));
+        }
+    }
+    CPA_TRY(cpa_text_add_names(&names, &some, n));
+    cpa_warn("%s: %lld of the %lld genes of %s have no counts; they are kept: %s", cpa_h5ad_path(m->file), (long long)n,
+             (long long)m->info.n_genes, m->name, cpa_text_str(&names));
+cleanup:
+    cpa_strings_fini(&all);
+    cpa_strings_fini(&some);
+    cpa_text_fini(&names);
+    return st;
+}
+
+cpa_status cpa_matrix_warn(const cpa_matrix *m)
 {
     const cpa_row_stats *s = &m->stats;
     const char *path = cpa_h5ad_path(m->file);
@@ -350,4 +419,5 @@ void cpa_matrix_warn(const cpa_matrix *m)
     if (s->max_count > 0x1p24) {
         cpa_warn("%s: counts of %s reach %g; those above 2^24 are rounded", path, m->name, s->max_count);
     }
+    return cpa_comm_agree(m->comm, cpa_comm_rank(m->comm) == 0 ? warn_of_genes(m) : CPA_OK);
 }

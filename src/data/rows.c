@@ -29,8 +29,7 @@ void cpa_row_stats_total(cpa_row_stats *a, int64_t cell, double sum)
     static int64_t put_##type##s(const cpa_rows *rows, int64_t at, int64_t n, const type *restrict v,                  \
                                  cpa_row_stats *stats)                                                                 \
     {                                                                                                                  \
-        int64_t broken = 0;                                                                                            \
-        int bad = 0, wide = 0;                                                                                         \
+        int bad = 0, broken = 0, wide = 0;                                                                             \
         for (int64_t i = 0; i < n; i++) {                                                                              \
             int whole = v[i] == truncated(v[i]);                                                                       \
             bad |= !(v[i] >= 0 && v[i] <= (type)FLT_MAX);                                                              \
@@ -137,14 +136,14 @@ static int64_t merge_row(const cpa_rows *rows, int64_t begin, int64_t end, cpa_r
 
 static bool is_ascending(const cpa_rows *rows, int64_t begin, int64_t end)
 {
-    int falls = 0;
+    uint16_t falls = 0; // no wider than the genes, or half of every vector is padding
     if (rows->gene16 != NULL) {
         for (int64_t p = begin + 1; p < end; p++) {
-            falls |= rows->gene16[p - 1] >= rows->gene16[p];
+            falls |= (uint16_t)(rows->gene16[p - 1] >= rows->gene16[p]);
         }
     } else {
         for (int64_t p = begin + 1; p < end; p++) {
-            falls |= rows->gene32[p - 1] >= rows->gene32[p];
+            falls |= (uint16_t)(rows->gene32[p - 1] >= rows->gene32[p]);
         }
     }
     return !falls;
@@ -156,9 +155,14 @@ static double sum_row(const cpa_rows *rows, int64_t begin, int64_t end, double *
     if (rows->count16 != NULL) {
         uint64_t sum = 0;
         uint16_t most = 0;
-        for (int64_t p = begin; p < end; p++) {
-            sum += rows->count16[p];
-            most = rows->count16[p] > most ? rows->count16[p] : most;
+        for (int64_t p = begin, until; p < end; p = until) {
+            uint32_t part = 0; // of as many as it can hold
+            until = end - p < UINT16_MAX ? end : p + UINT16_MAX;
+            for (int64_t k = p; k < until; k++) {
+                part += rows->count16[k];
+                most = rows->count16[k] > most ? rows->count16[k] : most;
+            }
+            sum += part;
         }
         *largest = most;
         return (double)sum;
@@ -187,6 +191,39 @@ static int64_t drop_unused(const cpa_rows *rows, int64_t begin, int64_t end)
     return to;
 }
 
+static void note_genes(const cpa_rows *rows, int64_t begin, int64_t end)
+{
+    const cpa_rows r = *rows; // stores to bytes could change it, the compiler must think
+    for (int64_t p = begin; p < end; p++) {
+        uint32_t gene = cpa_rows_gene(&r, p);
+        if (!cpa_rows_is_noted(&r, gene) && cpa_rows_count(&r, p) > 0) {
+            cpa_rows_note_gene(&r, gene);
+        }
+    }
+}
+
+// What the values [begin, end) of row i come to; genes ascend.
+static void take_stock(const cpa_rows *rows, int64_t i, int64_t begin, int64_t end, cpa_row_stats *stats)
+{
+    double largest;
+    if (rows->counted != NULL) {
+        note_genes(rows, begin, end);
+    }
+    rows->library[i] = sum_row(rows, begin, end, &largest);
+    stats->max_count = largest > stats->max_count ? largest : stats->max_count;
+    stats->n_empty += rows->library[i] <= 0;
+}
+
+bool cpa_rows_ascend(const cpa_rows *rows, int64_t i)
+{
+    return is_ascending(rows, rows->indptr[i], rows->indptr[i + 1]);
+}
+
+void cpa_rows_sum(const cpa_rows *rows, int64_t i, cpa_row_stats *stats)
+{
+    take_stock(rows, i, rows->indptr[i], rows->indptr[i + 1], stats);
+}
+
 int64_t cpa_rows_finish(const cpa_rows *rows, int64_t i, uint64_t *room, cpa_row_stats *stats)
 {
     int64_t begin = rows->indptr[i], end = rows->indptr[i + 1], too_large = -1;
@@ -198,9 +235,6 @@ int64_t cpa_rows_finish(const cpa_rows *rows, int64_t i, uint64_t *room, cpa_row
         sort_row(rows, begin, end - begin, room);
         too_large = merge_row(rows, begin, end, stats);
     }
-    double largest;
-    rows->library[i] = sum_row(rows, begin, end, &largest);
-    stats->max_count = largest > stats->max_count ? largest : stats->max_count;
-    stats->n_empty += rows->library[i] <= 0;
+    take_stock(rows, i, begin, end, stats);
     return too_large;
 }

@@ -16,7 +16,7 @@ struct cpa_sampler {
     uint64_t seed;
     int64_t n;
     int64_t *first; // [n_lanes+1] where a lane's cells begin in `cell` and `order`
-    int64_t *cell;  // [n] by lane, ascending
+    uint32_t *cell; // [n] by lane, ascending
     int64_t *order; // [n] by lane, in the order of the current epoch
     int64_t *last;  // [n_lanes] place of the lane's last block, which may be a short one, among its shuffled blocks
     int64_t *taken; // scratch: the blocks of the longest lane
@@ -67,7 +67,9 @@ static void deal(cpa_sampler *s, const int64_t *cell)
     }
     for (int64_t j = 0; j < n_blocks; j++) { // moves each lane's beginning to its end
         int64_t *at = &first[place[j] % s->n_lanes], size = block_size(s, s->n, j);
-        memcpy(s->cell + *at, cell + j * s->block, (size_t)size * sizeof *cell);
+        for (int64_t i = 0; i < size; i++) {
+            s->cell[*at + i] = (uint32_t)cell[j * s->block + i];
+        }
         *at += size;
     }
     memmove(first + 1, first, (size_t)s->n_lanes * sizeof *first);
@@ -92,6 +94,8 @@ cpa_status cpa_sampler_create(const int64_t *cell, int64_t n, int n_lanes, int b
     CPA_REQUIRE(n >= 0 && n_lanes > 0 && (n_lanes & (n_lanes - 1)) == 0 && batch_size > 0 && block > 0 && window >= 0,
                 CPA_INTERNAL, "no order for %lld cells, %d lanes, batches of %d, blocks of %d, a window of %lld",
                 (long long)n, n_lanes, batch_size, block, (long long)window);
+    CPA_REQUIRE(n == 0 || cell[n - 1] <= UINT32_MAX, CPA_BAD_DATA, "cell %lld: at most %lld cells can be trained on",
+                (long long)cell[n - 1], (long long)UINT32_MAX + 1);
     CPA_TRY(cpa_alloc(1, sizeof *s, &s));
     *s = (cpa_sampler){.n_lanes = n_lanes, .batch_size = batch_size, .block = block, .seed = seed, .n = n};
     s->window = window == 0 ? n : window / n_lanes > 0 ? window / n_lanes : 1;
@@ -172,14 +176,16 @@ static void mix_window(const cpa_sampler *s, uint32_t epoch, int lane, int64_t w
 
 static void order_lane(cpa_sampler *s, int lane, uint32_t epoch)
 {
-    const int64_t *cell = s->cell + s->first[lane];
+    const uint32_t *cell = s->cell + s->first[lane];
     int64_t *order = s->order + s->first[lane], n = lane_size(s, lane), at = 0;
     int64_t n_blocks = shuffle_blocks(s, lane, epoch);
     for (int64_t k = 0, window = 0; k < n_blocks; window++) {
         int64_t start = at;
         for (int64_t end = n_blocks - k < s->window ? n_blocks : k + s->window; k < end; k++) {
             int64_t j = s->taken[k], size = block_size(s, n, j);
-            memcpy(order + at, cell + j * s->block, (size_t)size * sizeof *cell);
+            for (int64_t i = 0; i < size; i++) {
+                order[at + i] = cell[j * s->block + i];
+            }
             at += size;
             s->last[lane] = j == n_blocks - 1 ? k : s->last[lane];
         }

@@ -113,12 +113,12 @@ static cpa_decoder_plan decoder_plan(const cpa_streamer_plan *plan, int64_t max_
 // Bytes of the tables that say where the chunks are.
 static size_t table_bytes(const cpa_h5ad_raw *raw)
 {
-    int64_t n = 0;
+    size_t n = 0;
     for (int k = 0; k < raw->n_parts; k++) {
         const cpa_h5ad_raw_part *p = &raw->part[k];
-        n += p->data->n + (p->indices != NULL ? p->indices->n : 0);
+        n += cpa_chunks_bytes(p->data) + (p->indices != NULL ? cpa_chunks_bytes(p->indices) : 0);
     }
-    return 16 * (size_t)n;
+    return n;
 }
 
 cpa_status cpa_streamer_bytes(const cpa_streamer_plan *plan, size_t *bytes, size_t *one)
@@ -407,12 +407,14 @@ static cpa_status keep_list(cpa_streamer *s, int64_t values)
     CPA_TRY(cpa_window_init(w, s->plan.matrix, s->n_listed, values, 0));
     CPA_TRY(cpa_alloc(2 * (size_t)s->n_listed, sizeof *pair, &pair));
     CPA_TRY(cpa_decoder_create(&plan, &decoder));
-    cpa_window_set_list(w, s->plan.matrix, s->listed, s->n_listed, pair);
-    cpa_decoder_start(decoder, w->cell, 0, w->cells.n_cells, &w->rows);
-    CPA_TRY(cpa_decoder_finish(decoder, &stats));
+    if (!s->plan.imagined) {
+        cpa_window_set_list(w, s->plan.matrix, s->listed, s->n_listed, pair);
+        cpa_decoder_start(decoder, w->cell, 0, w->cells.n_cells, &w->rows);
+        CPA_TRY(cpa_decoder_finish(decoder, &stats));
+        s->report.bytes += stats.n_read;
+    }
     w->state = CPA_WINDOW_READY;
     s->kept = true;
-    s->report.bytes += stats.n_read;
 cleanup:
     cpa_free(&pair);
     cpa_decoder_destroy(&decoder);

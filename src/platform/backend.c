@@ -30,6 +30,11 @@ const char *cpa_backend_name(const cpa_backend *be)
     return be->name;
 }
 
+cpa_memory cpa_backend_memory(const cpa_backend *be)
+{
+    return be->memory;
+}
+
 const char *cpa_backend_isa(const cpa_backend *be)
 {
     return be->isa;

@@ -59,6 +59,7 @@ static cpa_status region_alloc(cpa_backend *be, size_t bytes, void **out)
     CPA_REQUIRE(base != MAP_FAILED, CPA_INTERNAL, "backend check: out of memory: %zu bytes could not be mapped",
                 mapped);
     region r = {.base = base, .mapped = mapped, .bytes = bytes};
+    cpa_memory_note(CPA_MEMORY_HOST, (long)mapped);
     memset(r.base, ZONE_BYTE, mapped);
     memset(r.base + ZONE, FRESH_BYTE, bytes);
     c->regions[c->n++] = r;
@@ -78,6 +79,7 @@ static cpa_status region_release(cpa_backend *be, void *ptr)
         if (r.base + ZONE == (unsigned char *)ptr) {
             bool intact = zones_intact(&r);
             munmap(r.base, r.mapped);
+            cpa_memory_note(CPA_MEMORY_HOST, -(long)r.mapped);
             c->regions[i] = c->regions[--c->n];
             if (!intact) {
                 return cpa_fail(CPA_INTERNAL,
@@ -116,6 +118,7 @@ static cpa_status destroy(cpa_backend *be)
     for (int i = 0; i < c->n; i++) {
         broken += st == CPA_OK && !zones_intact(&c->regions[i]);
         munmap(c->regions[i].base, c->regions[i].mapped);
+        cpa_memory_note(CPA_MEMORY_HOST, -(long)c->regions[i].mapped);
     }
     cpa_free(&c->regions);
     cpa_cpu_fini(&c->cpu);

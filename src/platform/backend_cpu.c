@@ -70,17 +70,38 @@ cleanup:
     return st;
 }
 
-// What cpa_free needs lies in the line in front of every block.
+// What stands in the line in front of every block.
+typedef struct head {
+    void *raw;      // for cpa_free
+    size_t aligned; // to which it is
+} head;
+
+static size_t alignment(size_t bytes)
+{
+    return bytes >= HUGE_PAGE ? HUGE_PAGE : LINE;
+}
+
+// Counts what is left of a huge page on both sides of a block as not taken, times `sign`: nobody touches it.
+static void count_gap(size_t aligned, int sign)
+{
+    cpa_memory_note(CPA_MEMORY_HOST, -sign * (long)(aligned - LINE));
+}
+
+size_t cpa_cpu_block_bytes(size_t bytes)
+{
+    return bytes + 2 * LINE;
+}
+
 cpa_status cpa_cpu_alloc(cpa_backend *be, size_t bytes, void **out)
 {
     cpa_status st;
     cpa_cpu *cpu = (cpa_cpu *)be;
-    size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : LINE;
-    void *raw = NULL;
-    CPA_TRY(cpa_alloc(bytes + align + LINE, 1, &raw));
-    void *block = align_up((char *)raw + LINE, align);
-    memcpy((char *)block - sizeof raw, &raw, sizeof raw);
-    if (align == HUGE_PAGE) {
+    head h = {.aligned = alignment(bytes)};
+    CPA_TRY(cpa_alloc(bytes + h.aligned + LINE, 1, &h.raw));
+    void *block = align_up((char *)h.raw + LINE, h.aligned);
+    memcpy((char *)block - LINE, &h, sizeof h);
+    count_gap(h.aligned, 1);
+    if (h.aligned == HUGE_PAGE) {
         madvise(block, bytes, MADV_HUGEPAGE); // a wish: without it the block is as good, only slower
     }
     cpu->live++;
@@ -93,9 +114,10 @@ cpa_status cpa_cpu_release(cpa_backend *be, void *ptr)
 {
     if (ptr != NULL) {
         cpa_cpu *cpu = (cpa_cpu *)be;
-        void *raw;
-        memcpy(&raw, (char *)ptr - sizeof raw, sizeof raw);
-        cpa_free(&raw);
+        head h;
+        memcpy(&h, (char *)ptr - LINE, sizeof h);
+        count_gap(h.aligned, -1);
+        cpa_free(&h.raw);
         cpu->live--;
     }
     return CPA_OK;

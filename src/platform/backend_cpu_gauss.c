@@ -18,13 +18,24 @@ typedef struct gauss {
     double *loss;           // [B]
 } gauss;
 
+static size_t scratch_bytes(int rows, int n_genes, int blocks)
+{
+    const size_t sums = cpa_lines((size_t)blocks * (size_t)n_genes * sizeof(cpa_real));
+    return cpa_lines((size_t)rows * sizeof(double)) + 2 * sums +
+           (size_t)omp_get_max_threads() * (size_t)n_genes * sizeof(cpa_real);
+}
+
+size_t cpa_cpu_gauss_scratch(int rows, int n_genes)
+{
+    return scratch_bytes(rows, n_genes, CPA_BLOCKS);
+}
+
 static cpa_status gauss_scratch(cpa_backend *be, gauss *out, int rows, int n_genes, int blocks)
 {
     char *p;
     const size_t losses = cpa_lines((size_t)rows * sizeof(double));
     const size_t sums = cpa_lines((size_t)blocks * (size_t)n_genes * sizeof(cpa_real));
-    const size_t cells = (size_t)omp_get_max_threads() * (size_t)n_genes * sizeof(cpa_real);
-    cpa_status st = cpa_cpu_scratch(be, losses + 2 * sums + cells, &p);
+    cpa_status st = cpa_cpu_scratch(be, scratch_bytes(rows, n_genes, blocks), &p);
     if (st == CPA_OK) {
         *out = (gauss){.loss = (double *)p, .dmean = (cpa_real *)(p + losses)};
         out->draw = (cpa_real *)(p + losses + sums);

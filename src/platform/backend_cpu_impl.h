@@ -33,6 +33,15 @@ void cpa_cpu_fini(cpa_cpu *cpu);
  *  must, so a second operation of the same size allocates nothing. */
 cpa_status cpa_cpu_scratch(cpa_backend *be, size_t bytes, void *out);
 
+/** Bytes that count as taken by the cpu backend for a block of so many. */
+size_t cpa_cpu_block_bytes(size_t bytes);
+
+// Scratch of the operations that can need more than any other, in bytes, for outputs and inputs of these shapes.
+size_t cpa_cpu_sparse_linear_grad_scratch(int rows);
+size_t cpa_cpu_group_r2_scratch(int n_genes, int n_groups);
+size_t cpa_cpu_nb_scratch(int rows, int n_genes, int n_more);
+size_t cpa_cpu_gauss_scratch(int rows, int n_genes);
+
 // The table, and its functions cpa_cpu_gemm, ... spread over backend_cpu_*.c.
 extern const cpa_ops cpa_cpu_ops;
 #define CPA_OP(name, params, args) cpa_status cpa_cpu_##name params;

@@ -22,19 +22,27 @@ static cpa_real *carve(char **scratch, int64_t n)
     return p;
 }
 
+static size_t row_bytes(int n_genes, int n_more)
+{
+    return (size_t)(4 + n_more) * lines_of(n_genes);
+}
+
+size_t cpa_cpu_nb_scratch(int rows, int n_genes, int n_more)
+{
+    int sums = n_more > 0 ? 3 : 2;
+    return 3 * lines_of(n_genes) + 2 * lines_of((int64_t)TABLE * n_genes) +
+           (size_t)sums * lines_of((int64_t)CPA_BLOCKS * n_genes) + cpa_lines((size_t)rows * sizeof(double)) +
+           row_bytes(n_genes, n_more) * (size_t)omp_get_max_threads();
+}
+
 cpa_status cpa_nb_scratch(cpa_backend *be, cpa_nb *out, int rows, int n_genes, int n_more)
 {
     char *p;
-    int sums = n_more > 0 ? 3 : 2;
-    size_t row_bytes = (size_t)(4 + n_more) * lines_of(n_genes);
-    size_t bytes = 3 * lines_of(n_genes) + 2 * lines_of((int64_t)TABLE * n_genes) +
-                   (size_t)sums * lines_of((int64_t)CPA_BLOCKS * n_genes) + cpa_lines((size_t)rows * sizeof(double)) +
-                   row_bytes * (size_t)omp_get_max_threads();
-    cpa_status st = cpa_cpu_scratch(be, bytes, &p);
+    cpa_status st = cpa_cpu_scratch(be, cpa_cpu_nb_scratch(rows, n_genes, n_more), &p);
     if (st != CPA_OK) {
         return st;
     }
-    *out = (cpa_nb){.genes = {.n_genes = n_genes}, .row_bytes = row_bytes, .n_more = n_more};
+    *out = (cpa_nb){.genes = {.n_genes = n_genes}, .row_bytes = row_bytes(n_genes, n_more), .n_more = n_more};
     out->genes.theta = carve(&p, n_genes);
     out->genes.inverse = carve(&p, n_genes);
     out->genes.step = carve(&p, n_genes);

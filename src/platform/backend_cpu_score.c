@@ -189,13 +189,23 @@ static double r2_score(r2_sums s, int n_genes)
     return score > FLT_MAX ? FLT_MAX : score < -FLT_MAX ? -FLT_MAX : score;
 }
 
+static int gene_blocks(int n_genes)
+{
+    return (n_genes + GENES - 1) / GENES;
+}
+
+size_t cpa_cpu_group_r2_scratch(int n_genes, int n_groups)
+{
+    return (size_t)gene_blocks(n_genes) * (size_t)n_groups * 2 * sizeof(r2_sums);
+}
+
 cpa_status cpa_cpu_group_r2(cpa_backend *be, cpa_dev_f64 *r2, cpa_mat p, cpa_mat pv, cpa_mat t,
                             const cpa_dev_int *order, const cpa_dev_int *offsets, int n_groups,
                             const cpa_dev_int *gene_mask, int mask_words)
 {
-    int blocks = (p.cols + GENES - 1) / GENES;
+    int blocks = gene_blocks(p.cols);
     r2_sums *part; // [blocks, n_groups, mean and variance]
-    cpa_status st = cpa_cpu_scratch(be, (size_t)blocks * (size_t)n_groups * 2 * sizeof *part, &part);
+    cpa_status st = cpa_cpu_scratch(be, cpa_cpu_group_r2_scratch(p.cols, n_groups), &part);
     if (st != CPA_OK) {
         return st;
     }

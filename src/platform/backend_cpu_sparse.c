@@ -231,11 +231,16 @@ static void grad_rows(cpa_mat dwt, cpa_csr x, const cpa_real *value, cpa_mat dy,
     }
 }
 
+size_t cpa_cpu_sparse_linear_grad_scratch(int rows)
+{
+    return bin_bytes(rows) * (size_t)omp_get_max_threads();
+}
+
 cpa_status cpa_cpu_sparse_linear_grad(cpa_backend *be, cpa_mat dwt, cpa_csr x, cpa_mat dy, bool use_log1p)
 {
     char *scratch;
     size_t each = bin_bytes(x.rows);
-    cpa_status st = cpa_cpu_scratch(be, each * (size_t)omp_get_max_threads(), &scratch);
+    cpa_status st = cpa_cpu_scratch(be, cpa_cpu_sparse_linear_grad_scratch(x.rows), &scratch);
     if (st != CPA_OK) {
         return st;
     }

@@ -31,7 +31,9 @@ static void fini(cpa_cuda *cuda)
     cpa_cuda_blas_destroy(cuda);
     if (cuda->scratch != NULL) {
         cudaFree(cuda->scratch);
+        cpa_memory_note(CPA_MEMORY_DEVICE, -(long)cuda->scratch_bytes);
     }
+    cpa_free(&cuda->block);
     if (cuda->stream != NULL) {
         cudaStreamDestroy(cuda->stream);
     }
@@ -74,7 +76,7 @@ cpa_status cpa_backend_create_cuda(cpa_backend **out)
     cpa_cuda *cuda = NULL;
     cpa_status st;
     CPA_TRY(cpa_alloc(1, sizeof *cuda, &cuda));
-    cuda->base = (cpa_backend){.ops = &cuda_ops, .name = "cuda", .destroy = destroy};
+    cuda->base = (cpa_backend){.ops = &cuda_ops, .name = "cuda", .memory = CPA_MEMORY_DEVICE, .destroy = destroy};
     CPA_TRY(cpa_cuda_judge(cudaSetDevice(0), "the first of the visible devices"));
     CPA_TRY(describe(cuda));
     CPA_TRY(cpa_cuda_judge(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "a stream"));
@@ -107,30 +109,50 @@ cpa_status cpa_cuda_scratch(cpa_backend *be, size_t bytes, void *out)
         if (cuda->scratch != NULL) { // waits for those who still use it
             CPA_TRY(cpa_cuda_judge(cudaFree(cuda->scratch), "the release of scratch"));
         }
+        cpa_memory_note(CPA_MEMORY_DEVICE, -(long)cuda->scratch_bytes);
         cuda->scratch = NULL;
         cuda->scratch_bytes = 0;
         CPA_TRY(device_memory(bytes, &cuda->scratch));
         cuda->scratch_bytes = bytes;
+        cpa_memory_note(CPA_MEMORY_DEVICE, (long)bytes);
     }
     memcpy(out, &cuda->scratch, sizeof cuda->scratch);
 cleanup:
     return st;
 }
 
+// The runtime does not say how large a block was.
+struct cpa_cuda_block {
+    void *at;
+    long bytes;
+};
+
 cpa_status cpa_cuda_alloc(cpa_backend *be, size_t bytes, void **out)
 {
-    cpa_status st = device_memory(bytes, out);
-    ((cpa_cuda *)be)->live += st == CPA_OK;
+    cpa_status st = CPA_OK;
+    cpa_cuda *cuda = (cpa_cuda *)be;
+    if (cuda->live == cuda->room) {
+        CPA_TRY(cpa_realloc(2 * (size_t)cuda->room + 64, sizeof *cuda->block, &cuda->block));
+        cuda->room = 2 * cuda->room + 64;
+    }
+    CPA_TRY(device_memory(bytes, out));
+    cuda->block[cuda->live++] = (struct cpa_cuda_block){*out, (long)bytes};
+    cpa_memory_note(CPA_MEMORY_DEVICE, (long)bytes);
+cleanup:
     return st;
 }
 
 cpa_status cpa_cuda_release(cpa_backend *be, void *ptr)
 {
-    if (ptr == NULL) {
-        return CPA_OK;
+    cpa_cuda *cuda = (cpa_cuda *)be;
+    for (long i = 0; i < cuda->live; i++) {
+        if (cuda->block[i].at == ptr) {
+            cpa_memory_note(CPA_MEMORY_DEVICE, -cuda->block[i].bytes);
+            cuda->block[i] = cuda->block[--cuda->live];
+            break;
+        }
     }
-    ((cpa_cuda *)be)->live--;
-    return cpa_cuda_judge(cudaFree(ptr), "a release");
+    return ptr == NULL ? CPA_OK : cpa_cuda_judge(cudaFree(ptr), "a release");
 }
 
 // The host's memory is pageable, so the driver has taken a copy of it when the call returns.

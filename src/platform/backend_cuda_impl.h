@@ -1,5 +1,5 @@
 // Owns: what the files of the cuda backend share, host and kernels: the object, its stream, its scratch. Never included outside
-// src/platform/backend_cuda*.c and kernels/.
+// src/platform/backend_cuda*.c, kernels/ and comm_nccl.c, whose sums follow what is on the stream.
 #ifndef CPA_PLATFORM_BACKEND_CUDA_IMPL_H
 #define CPA_PLATFORM_BACKEND_CUDA_IMPL_H
 
@@ -14,7 +14,8 @@ typedef struct cpa_cuda {
     struct cublasContext *blas; // a cublasHandle_t, which backend_cuda_gemm.c makes and uses
     void *scratch;
     size_t scratch_bytes;
-    long live; // allocations not yet released
+    struct cpa_cuda_block *block; // [room] of which `live` are allocations not yet released: what they count for
+    long live, room;
     char isa[320];
 } cpa_cuda;
 

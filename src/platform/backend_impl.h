@@ -3,6 +3,7 @@
 #ifndef CPA_PLATFORM_BACKEND_IMPL_H
 #define CPA_PLATFORM_BACKEND_IMPL_H
 
+#include "cpa/base/mem.h"
 #include "cpa/platform/backend.h"
 
 // One function per operation of ops.def.
@@ -17,7 +18,8 @@ struct cpa_backend {
     const cpa_ops *ops;
     const char *name;
     const char *isa;
-    bool is_host; // its memory is the host's
+    bool is_host;                           // its memory is the host's
+    cpa_memory memory;                      // what it counts as
     cpa_status (*destroy)(cpa_backend *be); // frees the object, and says what was wrong with its use
 };
 
@@ -38,6 +40,12 @@ struct cpa_backend {
 #define X(name) cpa_status cpa_backend_create_##name(cpa_backend **out);
 CPA_BACKEND_LIST(X)
 #undef X
+
+/** Bytes of scratch that sparse_linear_grad needs on a device (kernels/sparse.cu), more than any other operation. */
+static inline size_t cpa_device_sparse_scratch(int n_genes, int64_t nnz)
+{
+    return ((size_t)n_genes + 1 + 2 * (size_t)nnz) * sizeof(int);
+}
 
 // cpa_shape_gemm(be, ...), ...: INTERNAL when the arguments cannot be those of the operation. Touches no device memory.
 #define CPA_OP(name, params, args) cpa_status cpa_shape_##name params;

@@ -47,6 +47,10 @@ struct cpa_flight {
     int *peer;   // [room] of each
 };
 
+/** Memory of a node where this rank is the only one: of its own, but counted as the node's. */
+cpa_status cpa_comm_alone_alloc(size_t bytes, void **out);
+void cpa_comm_alone_free(void *ptr);
+
 /** One process without MPI. */
 cpa_status cpa_comm_self_create(cpa_comm **out);
 

@@ -23,6 +23,7 @@ enum {
 // Memory of the node; a list, because a window has to be found by its address.
 typedef struct window {
     void *base;
+    size_t bytes;
     MPI_Win win;
     struct window *next;
 } window;
@@ -327,12 +328,14 @@ static cpa_status mpi_shared_alloc(cpa_comm *comm, size_t bytes, void **out)
     mpi_comm *self = self_of(comm);
     window *w = NULL;
     if (comm->node_size == 1) {
-        return cpa_alloc(bytes, 1, out);
+        return cpa_comm_alone_alloc(bytes, out);
     }
     bytes = bytes > 0 ? bytes : 1;
     st = cpa_alloc(1, sizeof *w, &w);
     CPA_TRY(node_agree(comm, st != CPA_OK ? st : check_room(comm, bytes)));
     CPA_TRY(open_window(comm, bytes, &w->win, &w->base));
+    w->bytes = bytes;
+    cpa_memory_note(CPA_MEMORY_NODE, (long)bytes);
     w->next = self->windows;
     self->windows = w;
     if (comm->node_rank == 0) {
@@ -350,6 +353,7 @@ static void free_window(window **at)
 {
     window *w = *at;
     *at = w->next;
+    cpa_memory_note(CPA_MEMORY_NODE, -(long)w->bytes);
     MPI_Win_unlock_all(w->win);
     MPI_Win_free(&w->win);
     cpa_free(&w);
@@ -358,7 +362,7 @@ static void free_window(window **at)
 static void mpi_shared_free(cpa_comm *comm, void *ptr)
 {
     if (comm->node_size == 1) {
-        cpa_free(&ptr);
+        cpa_comm_alone_free(ptr);
         return;
     }
     for (window **at = &self_of(comm)->windows; *at != NULL; at = &(*at)->next) {
@@ -418,6 +422,53 @@ static const cpa_comm_ops mpi_ops = {
     .shared_free = mpi_shared_free,
     .abort = mpi_abort,
 };
+
+// ---- A rank that there is not
+
+static void imagined_destroy(cpa_comm *comm)
+{
+    mpi_comm *self = self_of(comm);
+    cpa_free(&self);
+}
+
+static cpa_status imagined_max_f64(cpa_comm *comm, double *v, int n)
+{
+    (void)comm, (void)v, (void)n;
+    return CPA_OK;
+}
+
+static cpa_status imagined_agree(cpa_comm *comm, cpa_status mine)
+{
+    (void)comm;
+    return mine;
+}
+
+// What takes memory is the real thing, what would talk to others is left out: nobody is there.
+static const cpa_comm_ops imagined_ops = {
+    .name = "imagined",
+    .destroy = imagined_destroy,
+    .max_f64 = imagined_max_f64,
+    .flight_create = mpi_flight_create,
+    .flight_destroy = mpi_flight_destroy,
+    .agree = imagined_agree,
+};
+
+cpa_status cpa_comm_imagine(int rank, int size, int node_size, cpa_comm **out)
+{
+    cpa_status st;
+    mpi_comm *self = NULL;
+    CPA_TRY(cpa_alloc(1, sizeof *self, &self));
+    self->base = (cpa_comm){.ops = &imagined_ops,
+                            .rank = rank,
+                            .size = size,
+                            .node_rank = rank % node_size,
+                            .node_size = node_size,
+                            .is_part = true,
+                            .piece = PIECE_BYTES};
+    *out = &self->base;
+cleanup:
+    return st;
+}
 
 static cpa_status find_ranks(mpi_comm *self, int expected)
 {

@@ -1,5 +1,6 @@
 // Owns: the communicator of a single process.
 // Must never include or call MPI.
+#include <malloc.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -81,16 +82,38 @@ static cpa_status self_agree(cpa_comm *comm, cpa_status mine)
     return mine;
 }
 
+// Moves bytes from one account to the other.
+static void count_as_node(long bytes)
+{
+    cpa_memory_note(CPA_MEMORY_HOST, -bytes);
+    cpa_memory_note(CPA_MEMORY_NODE, bytes);
+}
+
+cpa_status cpa_comm_alone_alloc(size_t bytes, void **out)
+{
+    cpa_status st = cpa_alloc(bytes, 1, out);
+    if (st == CPA_OK) {
+        count_as_node((long)malloc_usable_size(*out));
+    }
+    return st;
+}
+
+void cpa_comm_alone_free(void *ptr)
+{
+    count_as_node(-(long)malloc_usable_size(ptr));
+    cpa_free(&ptr);
+}
+
 static cpa_status self_shared_alloc(cpa_comm *comm, size_t bytes, void **out)
 {
     (void)comm;
-    return cpa_alloc(bytes, 1, out);
+    return cpa_comm_alone_alloc(bytes, out);
 }
 
 static void self_shared_free(cpa_comm *comm, void *ptr)
 {
     (void)comm;
-    cpa_free(&ptr);
+    cpa_comm_alone_free(ptr);
 }
 
 static void self_abort(cpa_comm *comm, cpa_status st)

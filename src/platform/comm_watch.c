@@ -25,6 +25,8 @@ static struct {
     atomic_int peer;
     atomic_ulong turn; // number of the wait
     _Atomic(cpa_comm *) comm;
+    _Atomic(void *) act_on;
+    void (*_Atomic act)(void *ctx);
     cpa_whereabouts *rank; // [size], process 0: out of sight; NULL before they are known
     int next;              // rank that this one looks after, -1: none
     pthread_t thread;
@@ -123,6 +125,13 @@ void cpa_watch_ranks(cpa_comm *comm, cpa_whereabouts *all)
     atomic_store(&watch.comm, comm);
 }
 
+void cpa_watch_last_act(void (*act)(void *ctx), void *ctx)
+{
+    atomic_store(&watch.act, NULL);
+    atomic_store(&watch.act_on, ctx);
+    atomic_store(&watch.act, act);
+}
+
 // ---- The end
 
 static void leave(int signal)
@@ -162,6 +171,10 @@ static void give_up(const char *reason, double waited)
         }
     }
     cpa_error(cpa_text_str(&text));
+    void (*act)(void *ctx) = atomic_load(&watch.act);
+    if (act != NULL) {
+        act(atomic_load(&watch.act_on));
+    }
     if (comm != NULL) {
         cpa_comm_abort(comm, CPA_LOST_PEER);
     }

@@ -1,4 +1,4 @@
-// Owns: the deadline of waits on other ranks, for comm.c alone.
+// Owns: the deadline of waits on other ranks, for comm*.c and device_sum.c alone.
 // Must never be included by anything else but the tests of the communicator.
 #ifndef CPA_PLATFORM_COMM_WATCH_IMPL_H
 #define CPA_PLATFORM_COMM_WATCH_IMPL_H
@@ -18,6 +18,9 @@ cpa_status cpa_watch_start(void);
 
 /** Says what to abort, and where all ranks are ([size], taken over and freed by cpa_watch_stop). */
 void cpa_watch_ranks(cpa_comm *comm, cpa_whereabouts *all);
+
+/** What else to do, in two seconds at most, before a rank that waited in vain ends; NULL: nothing. */
+void cpa_watch_last_act(void (*act)(void *ctx), void *ctx);
 
 /** Ends the thread; nothing is watched any more. */
 void cpa_watch_stop(void);

@@ -13,7 +13,8 @@
 #include "h5_impl.h"
 
 enum {
-    LZF_FILTER = 32000, // registered by h5py
+    CACHE_BYTES = 1 << 20, // of structures of a file being read
+    LZF_FILTER = 32000,    // registered by h5py
     WHY_BYTES = 512,
     PATH_BYTES = 1 << 16, // a longer path leads nowhere: no name may have more
 };
@@ -148,6 +149,17 @@ static cpa_status open_failed(const char *path)
     return cpa_fail(locked || closed ? CPA_IO : CPA_BAD_DATA, "%s: cannot be opened: %s%s", path, why, advice);
 }
 
+// HDF5 would keep up to 32 MB of a file's structures, among them where all chunks are, though each is asked for but once.
+static void bound_cache(hid_t access)
+{
+    H5AC_cache_config_t config = {.version = H5AC__CURR_CACHE_CONFIG_VERSION};
+    if (H5Pget_mdc_config(access, &config) >= 0) {
+        config.set_initial_size = true;
+        config.initial_size = config.min_size = config.max_size = CACHE_BYTES;
+        H5Pset_mdc_config(access, &config);
+    }
+}
+
 cpa_status cpa_h5_open(const char *path, cpa_h5 **out)
 {
     cpa_h5_guard_init();
@@ -163,6 +175,7 @@ cpa_status cpa_h5_open(const char *path, cpa_h5 **out)
     access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_file_locking(access, true, true); // some parallel file systems know no locks
     cpa_h5_disk_use(access, f->path, NULL);
+    bound_cache(access);
     f->id = H5Fopen(path, H5F_ACC_RDONLY, access);
     CPA_TRY(cpa_h5_settle(f->id < 0 ? open_failed(path) : CPA_OK));
     *out = f;

@@ -18,13 +18,15 @@ enum {
     PIECE = 1 << 16,       // elements of what counts as a chunk of contiguous storage
     MAX_READ = 1 << 30,    // bytes of one system call
     MAX_CHUNK = INT32_MAX, // bytes
+    AT_BITS = 40,          // of a short place, for where the chunk begins; the others say how long it is
 };
 
 struct cpa_chunk_store {
     char *file, *path; // of the file, of the dataset in it
     cpa_source *source;
     struct stat was;     // the file when it was opened
-    cpa_h5_place *place; // [n] of chunked storage, or NULL and
+    uint64_t *brief;     // [n] short places of chunked storage, or NULL and
+    cpa_h5_place *place; // [n] places, where one of them cannot be short, or NULL and
     uint64_t at;         // where contiguous storage begins (0: it was never written)
     cpa_packing packing;
 };
@@ -158,21 +160,50 @@ static bool find_chunk(hid_t set, const hsize_t *first, cpa_h5_place *place)
     return rc >= 0 && place->bytes == stored;
 }
 
+static cpa_h5_place unfold(uint64_t brief)
+{
+    return (cpa_h5_place){.at = brief & (((uint64_t)1 << AT_BITS) - 1), .bytes = (uint32_t)(brief >> AT_BITS)};
+}
+
+// Keeps the place of chunk i, after those before it. Almost all files need but short ones: up to 1 TiB, chunks below 16 MiB, all with
+// all filters.
+static cpa_status keep_place(struct cpa_chunk_store *s, int64_t n, int64_t i, const cpa_h5_place *place)
+{
+    cpa_status st = CPA_OK;
+    bool is_short = place->at >> AT_BITS == 0 && place->bytes >> (64 - AT_BITS) == 0 && place->mask == 0;
+    if (s->place == NULL && !is_short) {
+        CPA_TRY(cpa_alloc((size_t)n, sizeof *s->place, &s->place));
+        for (int64_t k = 0; k < i; k++) {
+            s->place[k] = unfold(s->brief[k]);
+        }
+        cpa_free(&s->brief);
+    }
+    if (s->place != NULL) {
+        s->place[i] = *place;
+    } else {
+        s->brief[i] = place->at | (uint64_t)place->bytes << AT_BITS;
+    }
+cleanup:
+    return st;
+}
+
 // Asks for every chunk of the dataset.
 static cpa_status find_chunks(const cpa_h5_data *d, cpa_chunks *c)
 {
     cpa_status st;
+    cpa_h5_place place;
     struct cpa_chunk_store *s = c->store;
-    CPA_TRY(cpa_alloc((size_t)c->n, sizeof *s->place, &s->place));
+    CPA_TRY(cpa_alloc((size_t)c->n, sizeof *s->brief, &s->brief));
     for (int64_t i = 0; i < c->n; i++) {
         hsize_t first[2] = {(hsize_t)(i / c->grid[1] * c->chunk[0]), (hsize_t)(i % c->grid[1] * c->chunk[1])};
-        bool found = find_chunk(d->set, first, &s->place[i]);
+        bool found = find_chunk(d->set, first, &place);
         CPA_TRY(cpa_h5_settle(CPA_OK));
         CPA_REQUIRE(found, CPA_BAD_DATA,
                     "%s: %s: the chunk that begins with element %lld cannot be found: %s; the file is damaged, copy or "
                     "write it again",
                     s->file, s->path, (long long)first[0], cpa_h5_why());
-        c->most_stored = s->place[i].bytes > c->most_stored ? s->place[i].bytes : c->most_stored;
+        c->most_stored = place.bytes > c->most_stored ? place.bytes : c->most_stored;
+        CPA_TRY(keep_place(s, c->n, i, &place));
     }
 cleanup:
     return st;
@@ -185,8 +216,8 @@ static const char *look_at(const cpa_h5_data *d, hid_t created, cpa_chunks *c)
     if (info->rank < 1 || info->rank > 2 || !find_element(d->type, c)) {
         return "its elements are of a type that only HDF5 can convert";
     }
-    if (!info->chunked && (H5Pget_layout(created) != H5D_CONTIGUOUS || H5Pget_external_count(created) != 0)) {
-        return "it is stored elsewhere (compact, external or virtual)";
+    if (!info->chunked && H5Pget_layout(created) != H5D_CONTIGUOUS) {
+        return "it is stored in the header (compact)";
     }
     if (!fills_with_zeros(created)) {
         return "what was never written means something other than 0";
@@ -235,6 +266,7 @@ void cpa_chunks_close(cpa_chunks **c)
         cpa_source_close(&s->source);
         cpa_free(&s->file);
         cpa_free(&s->path);
+        cpa_free(&s->brief);
         cpa_free(&s->place);
         cpa_free(&(*c)->store);
     }
@@ -316,11 +348,20 @@ static const char *read_bytes(cpa_chunk_reader *r, cpa_source *source, uint64_t 
 static cpa_h5_place place_of(const cpa_chunks *c, int64_t chunk)
 {
     const struct cpa_chunk_store *s = c->store;
+    if (s->brief != NULL) {
+        return unfold(s->brief[chunk]);
+    }
     if (s->place != NULL) {
         return s->place[chunk];
     }
     return (cpa_h5_place){.at = s->at + (uint64_t)chunk * c->chunk_bytes,
                           .bytes = s->at > 0 ? (uint32_t)c->chunk_bytes : 0};
+}
+
+size_t cpa_chunks_bytes(const cpa_chunks *c)
+{
+    const struct cpa_chunk_store *s = c->store;
+    return (size_t)c->n * (s->brief != NULL ? sizeof *s->brief : s->place != NULL ? sizeof *s->place : 0);
 }
 
 const char *cpa_chunk_read(cpa_chunk_reader *r, const cpa_chunks *c, int64_t chunk, int64_t first, int64_t last,

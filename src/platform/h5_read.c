@@ -151,7 +151,7 @@ static cpa_status check_stored_size(const cpa_h5_data *d, hid_t created)
     if (size == 0 || H5Tget_size(d->type) == 0) {
         return cpa_fail(CPA_BAD_DATA, "%s: %s has elements of 0 bytes; the file is damaged", d->file->path, d->path);
     }
-    bool here = H5Pget_layout(created) == H5D_CONTIGUOUS && H5Pget_external_count(created) == 0;
+    bool here = H5Pget_layout(created) == H5D_CONTIGUOUS;
     if (here && stored > 0 && stored / size < (hsize_t)d->info.n) { // what was never written has no size
         return cpa_fail(CPA_BAD_DATA,
                         "%s: %s should have %lld elements, but the file holds %llu bytes of it; it is damaged",
@@ -205,6 +205,11 @@ cpa_status cpa_h5_data_open(const cpa_h5 *f, const char *path, const char *field
     CPA_REQUIRE(H5Pget_layout(created) != H5D_VIRTUAL, CPA_BAD_DATA,
                 "%s: %s is virtual: its values are in other files, which are not read; save the file again as a whole",
                 f->path, path); // HDF5 would say that they are 0
+    CPA_REQUIRE(
+        H5Pget_external_count(created) <= 0, CPA_BAD_DATA,
+        "%s: %s is stored externally: its values are in other files, which are not read; save the file again as "
+        "a whole",
+        f->path, path); // HDF5 would read any file that the header names
     CPA_TRY(describe_shape(d));
     if (field != NULL) {
         CPA_TRY(find_field(d, field));

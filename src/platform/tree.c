@@ -9,12 +9,14 @@ enum { PARALLEL_FROM = 1 << 16 }; // elements; below, starting threads costs mor
 
 cpa_status cpa_reduce_of(const char *name, cpa_reduce *out)
 {
-    bool is_tree = strcmp(name, "tree") == 0;
-    if (!is_tree && strcmp(name, "mpi") != 0) {
-        return cpa_fail(CPA_USAGE, "reduce '%s' is neither tree nor mpi", name);
+    static const char *const names[] = {"tree", "mpi", "nccl"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *out = (cpa_reduce)i;
+            return CPA_OK;
+        }
     }
-    *out = is_tree ? CPA_REDUCE_TREE : CPA_REDUCE_MPI;
-    return CPA_OK;
+    return cpa_fail(CPA_USAGE, "reduce '%s' is none of tree, mpi, nccl", name);
 }
 
 void cpa_lane_range(int n_lanes, int n_ranks, int r, int *first, int *end)

@@ -34,8 +34,10 @@ struct cpa_stepper {
     int32_t *partner;
     side_by_side side; // only with batch norms over all lanes
     cpa_tree *tree;
-    cpa_real *grad; // the gradient arena, or where the host cannot see it `copy`; only with several lanes
-    cpa_real *copy; // of the gradient arena
+    cpa_real *grad;        // the gradient arena, or where the host cannot see it `copy`; only with several lanes
+    cpa_real *copy;        // of the gradient arena
+    bool on_device;        // gradients are summed where they are, and the tree has the sums of losses alone
+    cpa_dev_real *earlier; // then the sum of this rank's lanes but the last, where several run by turns
     cpa_range range[CPA_TREE_RANGES];             // what the step's sum covers, in the order in which it becomes final
     int n_ranges, end_of_piece[CPA_MODEL_PIECES]; // ranges up to each piece of the model
     int n_fetched;                                // ranges of the lane that are in `grad`
@@ -78,6 +80,27 @@ cleanup:
     return st;
 }
 
+// Gradients on the host: where it sees the backend's, these, else a copy.
+static cpa_status take_host(cpa_stepper *s, bool side)
+{
+    cpa_status st = CPA_OK;
+    const cpa_params *t = cpa_model_params(s->p.model);
+    // Lanes that ran side by side are added up from one copy, as the model's own arena is the first one's.
+    s->grad = side ? NULL : cpa_backend_host(s->p.be, t->grad);
+    if (!s->grad) {
+        CPA_TRY(cpa_alloc((size_t)t->n_grad, sizeof *s->copy, &s->copy));
+        s->grad = s->copy;
+    }
+cleanup:
+    return st;
+}
+
+static cpa_status take_device(cpa_stepper *s, bool side)
+{
+    size_t bytes = (size_t)cpa_model_params(s->p.model)->n_grad * sizeof(cpa_real);
+    return side || s->end_lane - s->first_lane < 2 ? CPA_OK : cpa_op_alloc(s->p.be, bytes, (void **)&s->earlier);
+}
+
 cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out)
 {
     cpa_status st = CPA_OK;
@@ -93,14 +116,11 @@ cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out)
     if (lanes > 1) {
         int64_t n = cpa_model_params(parts->model)->n_grad;
         cpa_reduce how;
-        // Lanes that ran side by side are added up from one copy, as the model's own arena is the first one's.
-        s->grad = side ? NULL : cpa_backend_host(parts->be, cpa_model_params(parts->model)->grad);
-        if (!s->grad) {
-            CPA_TRY(cpa_alloc((size_t)n, sizeof *s->copy, &s->copy));
-            s->grad = s->copy;
-        }
         CPA_TRY(cpa_reduce_of(parts->config->reduce, &how));
-        CPA_TRY(cpa_tree_create(parts->comm, how, lanes, n, n_sums, &s->tree));
+        s->on_device = how == CPA_REDUCE_NCCL;
+        CPA_TRY(s->on_device ? take_device(s, side) : take_host(s, side));
+        CPA_TRY(cpa_tree_create(parts->comm, s->on_device ? CPA_REDUCE_TREE : how, lanes, s->on_device ? 0 : n, n_sums,
+                                &s->tree));
     }
     CPA_TRY(side ? take_side_by_side(s, s->n_cells) : CPA_OK);
     *out = s;
@@ -128,6 +148,9 @@ void cpa_stepper_destroy(cpa_stepper **out)
     cpa_free(&s->side.sums);
     cpa_tree_destroy(&s->tree);
     cpa_free(&s->copy);
+    if (s->earlier) {
+        cpa_op_release(s->p.be, s->earlier);
+    }
     cpa_free(&s->sums);
     cpa_free(&s->lane_sums);
     cpa_free(out);
@@ -237,11 +260,26 @@ cleanup:
     return st;
 }
 
-// The lane's ranges before `end` on the host.
+// Adds ranges of one arena on the device to those of another; `first`: puts them there.
+static cpa_status add_ranges(cpa_stepper *s, cpa_dev_real *to, const cpa_dev_real *from, int begin, int end, bool first)
+{
+    cpa_status st = CPA_OK;
+    for (int i = begin; i < end; i++) {
+        cpa_range r = s->range[i];
+        CPA_TRY(cpa_op_axpby(s->p.be, cpa_mat_of(cpa_real_at(to, r.offset), 1, (int)r.length), 1,
+                             cpa_mat_of(cpa_real_at(from, r.offset), 1, (int)r.length), first ? 0 : 1));
+    }
+cleanup:
+    return st;
+}
+
+// The last lane's ranges before `end` where they are summed: on the host, or on the device with the lanes before it.
 static cpa_status fetch(cpa_stepper *s, int end)
 {
     cpa_status st = CPA_OK;
-    CPA_TRY(copy_ranges(s, cpa_model_params(s->p.model)->grad, s->n_fetched, end, true));
+    cpa_dev_real *grad = cpa_model_params(s->p.model)->grad;
+    CPA_TRY(s->earlier ? add_ranges(s, grad, s->earlier, s->n_fetched, end, false)
+                       : copy_ranges(s, grad, s->n_fetched, end, true));
     s->n_fetched = end > s->n_fetched ? end : s->n_fetched;
 cleanup:
     return st;
@@ -254,28 +292,36 @@ static cpa_status send_ahead(void *ctx, int n_pieces)
     cpa_stepper *s = ctx;
     int n = s->end_of_piece[n_pieces - 1];
     CPA_TRY(fetch(s, n));
-    CPA_TRY(cpa_tree_ahead(s->tree, s->grad, n));
+    CPA_TRY(s->on_device ? cpa_device_sum_ahead(s->p.device_sum, n) : cpa_tree_ahead(s->tree, s->grad, n));
 cleanup:
     return st;
 }
 
-// A lane of those that ran side by side, and its gradients on the host.
+// A lane of those that ran side by side, and its gradients where they are summed.
 static cpa_status fetch_side(cpa_stepper *s, int lane)
 {
     int k = 0, n_sums = cpa_model_n_sums(s->p.model);
     while (k < s->side.n && s->side.lane[k] != lane) {
         k++;
     }
+    cpa_params *t = cpa_model_params(s->p.model);
+    size_t bytes = (size_t)t->n_grad * sizeof(cpa_real);
     if (k == s->side.n) {
         memset(s->lane_sums, 0, (size_t)n_sums * sizeof *s->lane_sums);
-        memset(s->copy, 0, (size_t)cpa_model_params(s->p.model)->n_grad * sizeof *s->copy);
+        if (s->on_device) { // the first one's arena has the sum
+            return s->side.n == 0 ? cpa_op_zero(s->p.be, t->grad, bytes) : CPA_OK;
+        }
+        memset(s->copy, 0, bytes);
         return CPA_OK;
     }
     memcpy(s->lane_sums, s->side.sums + (size_t)k * (size_t)n_sums, (size_t)n_sums * sizeof *s->lane_sums);
+    if (s->on_device) {
+        return k > 0 ? add_ranges(s, t->grad, cpa_model_lane_grad(s->p.model, k), 0, s->n_ranges, false) : CPA_OK;
+    }
     return copy_ranges(s, cpa_model_lane_grad(s->p.model, k), 0, s->n_ranges, true);
 }
 
-// A lane and its gradients on the host.
+// A lane and its gradients where they are summed.
 static cpa_status fetch_lane(cpa_stepper *s, int lane, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan)
 {
     cpa_status st = CPA_OK;
@@ -283,11 +329,26 @@ static cpa_status fetch_lane(cpa_stepper *s, int lane, int64_t step, const cpa_p
     if (s->side.together) {
         return fetch_side(s, lane);
     }
-    of_lane.final = lane + 1 == s->end_lane ? send_ahead : NULL;
+    bool is_last = lane + 1 == s->end_lane;
+    of_lane.final = is_last ? send_ahead : NULL;
     of_lane.final_ctx = s;
     s->n_fetched = 0;
     CPA_TRY(run_lane(s, lane, step, &of_lane, phase->mixup_alpha, s->lane_sums));
+    if (s->earlier && !is_last) {
+        return add_ranges(s, s->earlier, cpa_model_params(s->p.model)->grad, 0, s->n_ranges, lane == s->first_lane);
+    }
     CPA_TRY(fetch(s, s->n_ranges));
+cleanup:
+    return st;
+}
+
+// Ranges of the gradients, and sums of losses: the tree has both, or with devices the latter alone.
+static cpa_status begin_sum(cpa_stepper *s)
+{
+    cpa_status st = CPA_OK;
+    cpa_dev_real *grad = cpa_model_params(s->p.model)->grad;
+    CPA_TRY(cpa_tree_begin(s->tree, s->range, s->on_device ? 0 : s->n_ranges));
+    CPA_TRY(s->on_device ? cpa_device_sum_begin(s->p.device_sum, grad, s->range, s->n_ranges) : CPA_OK);
 cleanup:
     return st;
 }
@@ -305,7 +366,7 @@ static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase
     int n_sums = cpa_model_n_sums(s->p.model);
     list_ranges(s, phase);
     CPA_TRY(s->side.together ? run_side_by_side(s, step, phase, plan) : CPA_OK);
-    CPA_TRY(cpa_tree_begin(s->tree, s->range, s->n_ranges));
+    CPA_TRY(begin_sum(s));
     for (int lane = s->first_lane; lane < s->end_lane; lane++) {
         bool is_last = lane + 1 == s->end_lane;
         mine = mine == CPA_OK ? fetch_lane(s, lane, step, phase, plan) : mine;
@@ -314,6 +375,7 @@ static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase
         CPA_TRY(cpa_tree_add(s->tree, lane, s->grad, s->lane_sums));
     }
     double since = cpa_seconds();
+    CPA_TRY(s->on_device ? cpa_device_sum_finish(s->p.device_sum) : CPA_OK);
     CPA_TRY(cpa_tree_finish(s->tree, s->grad, s->sums));
     s->summing = cpa_seconds() - since;
     *stop = s->sums[n_sums + WANT_STOP] > 0;

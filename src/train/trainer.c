@@ -30,13 +30,16 @@ static cpa_status create(trainer *t, const cpa_step_parts *parts, cpa_history *h
     t->n_epochs = cpa_schedule_epochs(parts->config, parts->registry->n_cells);
     t->n_steps = cpa_sampler_steps(parts->sampler);
     CPA_TRY(cpa_stepper_create(parts, &t->stepper));
+    cpa_ledger_enter(parts->ledger, CPA_ITEM_LANES);
     CPA_TRY(cpa_validator_create(parts, &t->validator));
+    cpa_ledger_enter(parts->ledger, CPA_ITEM_VALIDATION);
     t->state = (cpa_train_state){.at = {.best_metric = -INFINITY, .best_epoch = -1},
                                  .n_steps = t->n_steps,
                                  .optimizer = cpa_stepper_optimizer(t->stepper),
                                  .params = params,
                                  .history = history};
     CPA_TRY(cpa_op_alloc(params->be, (size_t)params->n_value * sizeof(cpa_real), (void **)&t->state.best));
+    cpa_ledger_enter(parts->ledger, CPA_ITEM_BEST);
 cleanup:
     return st;
 }
@@ -162,6 +165,7 @@ cpa_status cpa_train(const cpa_step_parts *parts, cpa_history *history, const cp
     CPA_TRY(cpa_comm_agree(parts->comm, create(&t, parts, history, hooks)));
     CPA_TRY(hooks->begin(hooks->ctx, &t.state));
     CPA_TRY(run(&t, summary));
+    cpa_ledger_enter(parts->ledger, CPA_ITEM_STEPS);
     summary->epochs = at->epoch;
     summary->cells = at->cells;
     summary->seconds = at->seconds;
@@ -171,6 +175,60 @@ cpa_status cpa_train(const cpa_step_parts *parts, cpa_history *history, const cp
         summary->best_metric = at->best_metric;
     }
     CPA_TRY(cpa_soundness_result(parts, at->best_epoch >= 0));
+cleanup:
+    destroy(&t);
+    return st;
+}
+
+// A batch of the largest size, as far as memory depends on it: values and groups as many as there can be.
+static cpa_status make_batch(const cpa_step_parts *parts, cpa_batch **out)
+{
+    cpa_status st;
+    const cpa_registry *r = parts->registry;
+    int n = cpa_sampler_max_batch(parts->sampler);
+    int64_t nnz;
+    CPA_TRY(cpa_feed_max_nnz(parts->feed, n, &nnz));
+    CPA_TRY(cpa_batch_create(n, nnz, r->n_genes, r->n_covs, r->max_comb_len, out));
+    (*out)->n_cells = n;
+    (*out)->nnz = nnz;
+    for (int i = 0; i < n; i++) {
+        (*out)->category[i] = i % r->n_categories;
+    }
+cleanup:
+    return st;
+}
+
+// One lane of a step of the adversaries, then of the autoencoder with everything that it can be asked for.
+static cpa_status run_both(const cpa_step_parts *parts, cpa_rehearsal *r)
+{
+    cpa_status st;
+    cpa_batch *batch = NULL;
+    double *sums = NULL;
+    const cpa_lane_plan adversaries = {.update_adversary = true, .label_weight = 1, .seed = parts->seed};
+    cpa_lane_plan both[] = {adversaries, adversaries};
+    both[1].update_adversary = false;
+    both[1].update_autoencoder = both[1].adversary_in_loss = both[1].want_metrics = true;
+    CPA_TRY(make_batch(parts, &batch));
+    CPA_TRY(cpa_alloc((size_t)cpa_model_n_sums(parts->model), sizeof *sums, &sums));
+    for (int i = 0; i < 2; i++) {
+        both[i].n_cells = batch->n_cells;
+        CPA_TRY(cpa_model_lane(parts->model, batch, &both[i], sums));
+        r->scratch[i] = cpa_backend_counted_scratch(parts->be);
+    }
+cleanup:
+    cpa_batch_destroy(&batch);
+    cpa_free(&sums);
+    return st;
+}
+
+cpa_status cpa_train_rehearse(const cpa_step_parts *parts, cpa_history *history, cpa_rehearsal *r)
+{
+    cpa_status st;
+    trainer t = {0};
+    CPA_TRY(create(&t, parts, history, NULL));
+    CPA_TRY(run_both(parts, r));
+    CPA_TRY(r->checkpoint ? r->checkpoint(r->ctx, &t.state) : CPA_OK);
+    cpa_ledger_enter(parts->ledger, CPA_ITEM_STEPS);
 cleanup:
     destroy(&t);
     return st;

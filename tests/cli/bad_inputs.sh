@@ -70,7 +70,10 @@ bad 65 "X is a link" link_to_nothing.h5ad
 bad 65 "X is a link" link_to_file.h5ad
 bad 65 "X/data is virtual" virtual.h5ad
 bad 65 "X/data is virtual" virtual_gone.h5ad
-bad 65 "X/data|external" external_gone.h5ad
+bad 65 "X/data is stored externally" external.h5ad
+bad 65 "X/data is stored externally" external_gone.h5ad
+bad 65 "obs/condition/codes is stored externally" external_codes.h5ad
+refuse 65 "external.h5ad|X/data is stored externally" convert external.h5ad x.h5ad
 refuse 65 "groups_in_groups.h5ad|contain each other" convert groups_in_groups.h5ad x.h5ad
 
 # ---- Damage over which HDF5 itself falls, or never comes to an end (a bound that suits a test is too short for the start of three ranks)

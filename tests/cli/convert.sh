@@ -214,13 +214,15 @@ h5diff run.before/model.h5 run.after/model.h5 || failed "the converted sample gi
 # ---- Memory: CSC ten times as large takes about as much.
 /usr/bin/python3 "$CPA_TESTS/data/make_large_csc.py" small.h5ad 20000 400 && /usr/bin/python3 "$CPA_TESTS/data/make_large_csc.py" large.h5ad 150000 400 ||
     failed "making large files"
+cp large.h5ad larger.h5ad
+printf '%s\n' large.h5ad larger.h5ad >large.txt
 /usr/bin/python3 - <<'PYTHON' || failures=$((failures + 1))
 import os, resource, subprocess
 
 
 def high(file):
     """The high-water mark of the largest child so far, in bytes."""
-    subprocess.run([os.environ["CPA_HPC"], "convert", file, "out/" + file, "--quiet"], check=True,
+    subprocess.run([os.environ["CPA_HPC"], "convert", file, f"out/{file}.h5ad", "--quiet"], check=True,
                    env=dict(os.environ, ASAN_OPTIONS="quarantine_size_mb=1:detect_leaks=0"))
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
@@ -229,6 +231,9 @@ few = high("small.h5ad")
 many = high("large.h5ad")
 print(f"800,000 values take {few / 1e6:.1f} MB, 6 million {many / 1e6:.1f} MB")
 assert many - few < 6e6 * 8, "memory grows with the values"  # as a matrix they take 8 bytes each, sorted as entries 32
+twice = high("large.txt")
+print(f"two files of these {twice / 1e6:.1f} MB")
+assert twice - many < 6e6 * 8, "memory grows with the files"
 PYTHON
 
 # ---- Refusals

@@ -99,6 +99,49 @@ quietly inspect in/order.txt
 grep -q '^files: in/a.h5ad, in/m.h5ad, in/deeper/c.h5ad, in/d.h5ad$' .refuse/out && grep -q '^cells: 3000$' .refuse/out &&
     grep -q 'layout: mixed' .refuse/out || { cat .refuse/out; failed "inspect tells otherwise"; }
 
+# ---- One file of all
+for list in all order csc some; do
+    quietly convert in/$list.txt joined_$list.h5ad
+done
+same_as() {
+    model resident 0 "$1" "$1.h5ad"
+    same "$2" "$1"
+}
+same_as joined_all whole
+same_as joined_csc whole
+same_as joined_some few
+quietly convert in/all.txt threads.h5ad --threads 3
+cmp joined_all.h5ad threads.h5ad || failed "threads change the joined file"
+/usr/bin/python3 - <<'PYTHON' || failed "the joined files"
+import h5py
+import numpy as np
+
+
+def column(f, path):
+    e = f[path]
+    if isinstance(e, h5py.Dataset):
+        return e.asstr()[:] if h5py.check_string_dtype(e.dtype) else e[:]
+    return e["categories"].asstr()[:][e["codes"][:]]
+
+
+for name, whole in [("all", "whole"), ("order", "whole"), ("csc", "whole"), ("some", "few")]:
+    with h5py.File(f"joined_{name}.h5ad") as f, h5py.File(f"in/{whole}.h5ad") as g:
+        for part in ("data", "indices", "indptr"):
+            assert (f["X"][part][:] == g["X"][part][:]).all() and len(f["X"][part]) == len(g["X"][part]), (name, part)
+        assert list(f["X"].attrs["shape"]) == list(g["X"].attrs["shape"])
+        for frame in ("obs", "var"):
+            assert list(f[frame].attrs["column-order"]) == list(g[frame].attrs["column-order"])
+            for c in ["_index", *(g[frame].attrs["column-order"] if (name, frame) != ("some", "var") else [])]:
+                assert (column(f, f"{frame}/{c}") == column(g, f"{frame}/{c}")).all(), (name, frame, c)
+        key = "uns/rank_genes_groups_cov"
+        assert set(f[key]) == set(g[key])
+        for k in g[key]:
+            assert (f[key][k].asstr()[:] == g[key][k].asstr()[:]).all()
+with h5py.File("joined_some.h5ad") as f, h5py.File("in/a.h5ad") as g: # columns of genes are the first file's
+    first = dict(zip(g["var/_index"].asstr()[:], g["var/first"][:]))
+    assert (f["var/first"][:] == [first[k] for k in f["var/_index"].asstr()[:]]).all() and f["var/first"].dtype == bool
+PYTHON
+
 # ---- The data of a run are the cells in their order, whatever the files are called
 quietly train in/whole.h5ad --out run "${tiny[@]}" --checkpoint-every-steps 40
 rm run/model.h5
@@ -121,7 +164,6 @@ listed() {
 }
 attempt 66 "nowhere.txt" "$CPA_HPC" check nowhere.txt
 attempt 66 "nowhere.txt" "$CPA_HPC" inspect nowhere.txt
-attempt 65 "in/all.txt|each by itself" "$CPA_HPC" convert in/all.txt x.h5ad
 listed 66 "in/nowhere.h5ad" a.h5ad nowhere.h5ad
 listed 65 "names no file" '' '  '
 listed 65 "in/a.h5ad|in/deeper/../a.h5ad|same file" a.h5ad deeper/../a.h5ad

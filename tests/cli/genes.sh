@@ -76,8 +76,58 @@ with make("layer.h5ad", None, names) as f:
 with make("old.h5ad", np.log1p(x[:, chosen]), names[chosen]) as f:
     f["raw.X"] = x
     frame(f, "raw.var", names)
+
+
+def rows(f, path, part, order=None):
+    """Leaves of a matrix the cells `part`, and its genes in this order."""
+    e = f[path]
+    attrs, m = dict(e.attrs), e
+    if isinstance(e, h5py.Group):
+        m = np.zeros(e.attrs["shape"], "f4")
+        m[np.repeat(np.arange(len(m)), np.diff(e["indptr"][:])), e["indices"][:]] = e["data"][:]
+    m = m[:][part]
+    m = m if order is None else m[:, order]
+    del f[path]
+    put(f, path, m)
+
+
+def genes(f, path, order):
+    for k in ("_index", "keep", "length"):
+        if k in f[path]:
+            v = f[f"{path}/{k}"][:]
+            f[f"{path}/{k}"][...] = v[order]
+
+
+def cut(name):
+    """name.txt: the cells of name.h5ad in two files, the second with its genes in another order."""
+    halves = [np.arange(170), np.arange(170, 400)]
+    for i, part in enumerate(halves):
+        shutil.copy(f"{name}.h5ad", f"{name}.{i}.h5ad")
+        with h5py.File(f"{name}.{i}.h5ad", "a") as f:
+            for k, e in f["obs"].items():
+                e = f[f"obs/{k}/codes"] if isinstance(e, h5py.Group) else e
+                path, attrs, how = e.name, dict(e.attrs), dict(dtype=e.dtype)
+                v = e[:][part]
+                del f[path]
+                f.create_dataset(path, data=v, **how).attrs.update(attrs)
+            order = r.permutation(len(f["var/_index"])) if i else None
+            for path in ["X"] + [f"layers/{k}" for k in f.get("layers", {})]:
+                rows(f, path, part, order)
+            if i:
+                genes(f, "var", order)
+            if "raw" in f:
+                order = r.permutation(len(f["raw/var/_index"])) if i else None
+                rows(f, "raw/X", part, order)
+                if i:
+                    genes(f, "raw/var", order)
+    open(f"{name}.txt", "w").write(f"{name}.0.h5ad\n{name}.1.h5ad\n")
+
+
+for name in ("all", "column", "raw", "layer"):
+    cut(name)
 lines = [names[g] for g in r.permutation(chosen)]
 open("list.txt", "w").write("\n".join(lines) + "\n\n")
+open("all.genes.txt", "w").write("\n".join(names))
 open("crlf.txt", "w").write("".join(f" {g}\r\n" for g in lines))
 open("unknown.txt", "w").write("\n".join(lines + ["no_gene", "nor_this"]))
 open("double.txt", "w").write("\n".join(lines + lines[:1]))
@@ -110,6 +160,33 @@ for run in raw old layer; do
 done
 h5diff alone/model.h5 both/model.h5 /module || failed "--layer raw --genes gives another model"
 
+# ---- The same of several files
+quietly train all.txt --out list.many "${tiny[@]}" --genes list.txt
+grep -qx 'genes: "\?list.txt"\?' list.many/config.yaml || failed "the run does not remember --genes"
+quietly train column.txt --out column.many "${tiny[@]}" --genes keep
+quietly train raw.txt --out raw.many "${tiny[@]}" --layer raw
+quietly train layer.txt --out layer.many "${tiny[@]}" --layer raw
+quietly train raw.txt --out both.many "${tiny[@]}" --layer raw --genes keep
+quietly train raw.txt --out rawlist.many "${tiny[@]}" --layer raw --genes list.txt
+# shellcheck disable=SC2086
+$CPA_MPIRUN -n 2 "$CPA_HPC" train raw.txt --out ranks.many "${tiny[@]}" --layer raw --genes list.txt 2>.refuse/err || failed "training on 2 ranks"
+for run in list column both rawlist ranks; do
+    h5diff alone/model.h5 $run.many/model.h5 /module && h5diff alone/model.h5 $run.many/model.h5 /schema/genes ||
+        failed "several files give another model: $run"
+done
+for run in raw layer; do
+    h5diff all/model.h5 $run.many/model.h5 /module && h5diff all/model.h5 $run.many/model.h5 /schema/genes ||
+        failed "several files give another model: $run"
+done
+quietly convert raw.txt raw.one.h5ad
+quietly train raw.one.h5ad --out one "${tiny[@]}" --layer raw --genes keep
+h5diff alone/model.h5 one/model.h5 /module || failed "converted, several files give another model"
+quietly evaluate list --data all.txt --out many.csv
+quietly evaluate list --data all.h5ad --out one.csv
+cmp one.csv many.csv || failed "the model of list is evaluated otherwise on several files"
+quietly check layer.txt --layer raw --genes list.txt
+grep -q '^genes: 35$' .refuse/out || failed "check of several files"
+
 # ---- A model finds its genes in other files, in any order, also in raw
 for data in alone all mixed column_csc; do
     quietly predict list --data $data.h5ad --out $data.pred.h5ad
@@ -131,4 +208,9 @@ refuse 65 "twice.h5ad|more than once" train twice.h5ad --out x "${tiny[@]}" --ge
 refuse 65 "all.h5ad|raw/X" train all.h5ad --out x "${tiny[@]}" --layer raw
 refuse 65 "all.h5ad|raw/X" check all.h5ad --layer raw
 refuse 65 "raw.h5ad|lacks 25 of the 60|'gene_" predict all --data raw.h5ad --out x.h5ad
+printf '%s\n' raw.0.h5ad all.1.h5ad >half.txt
+refuse 65 "all.1.h5ad|raw/X" train half.txt --out x "${tiny[@]}" --layer raw
+printf '%s\n' all.0.h5ad raw.1.h5ad >lacks.txt
+refuse 65 "raw.1.h5ad|lacks 25 of the 60|all.0.h5ad" check lacks.txt --genes all.genes.txt
+refuse 65 "layer.0.h5ad|'counts'" check layer.txt --layer counts
 finish

@@ -202,8 +202,14 @@ def links():
             layout[:] = h5py.VirtualSource(source, "X/data", shape=(N * G,))
             del f["X/data"]
             f["X"].create_virtual_dataset("data", layout)
-    with Changed("external_gone.h5ad") as f:
-        replace(f["X"], "data", None, shape=(N * G,), dtype="f4", external=[("gone.bin", 0, 4 * N * G)])
+    with h5py.File(path("good.h5ad")) as f:
+        f["X/data"][:].astype("f4").tofile(path("values.bin"))
+    for name, source in [("external", "values.bin"), ("external_gone", "gone.bin")]:
+        with Changed(f"{name}.h5ad") as f:
+            replace(f["X"], "data", None, shape=(N * G,), dtype="f4", external=[(os.path.abspath(path(source)), 0, 4 * N * G)])
+    with Changed("external_codes.h5ad") as f:
+        f["obs/condition/codes"][:].astype("i1").tofile(path("codes.bin"))
+        replace(f["obs/condition"], "codes", None, shape=(N,), dtype="i1", external=[(os.path.abspath(path("codes.bin")), 0, N)])
 
 
 def matrix():

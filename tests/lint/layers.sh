@@ -14,6 +14,7 @@ violations() {
         split("0 1 2 2 3 4 5", levels, " ")
         for (i = 1; i <= n; i++) { level[names[i]] = levels[i] }
         home["mpi.h"] = "^src/platform/comm_mpi\\.c$"
+        home["nccl.h"] = "^src/platform/comm_nccl\\.c$"
         home["hdf5.h"] = home["hdf5_hl.h"] = "^src/platform/h5[a-z0-9_]*\\.[ch]$"
         home["cblas.h"] = home["dnnl.h"] = home["dnnl_types.h"] = "^src/platform/backend_cpu[a-z0-9_]*\\.[ch]$"
         home["cuda_runtime_api.h"] = "^src/platform/backend_cuda[a-z0-9_]*\\.[ch]$"
@@ -64,6 +65,7 @@ violations() {
 planted=(
     'src/base/x.c|#include "cpa/platform/comm.h"'
     'src/platform/x.c|#include <mpi.h>'
+    'src/platform/z.c|#include <nccl.h>'
     'src/data/x.c|#  include <hdf5.h>'
     'src/nn/x.c|#include <cblas.h>'
     'include/cpa/platform/x.h|#include "dnnl.h"'

@@ -30,6 +30,7 @@ static cpa_backend *be;
 static cpa_sampler *sampler;
 static cpa_model *model;
 static cpa_stepper *stepper;
+static cpa_device_sum *device_sum;      // with --reduce nccl
 static long model_bytes, stepper_bytes; // what they took
 
 static void make_sampler(void)
@@ -74,6 +75,9 @@ static void make_stepper(const char *backend)
     long before = cpa_alloc_bytes();
     model = make_model();
     model_bytes = cpa_alloc_bytes() - before;
+    if (strcmp(options.train.reduce, "nccl") == 0) {
+        assert_int_equal(cpa_device_sum_create(comm, be, &device_sum), CPA_OK);
+    }
     const cpa_step_parts parts = {.comm = comm,
                                   .be = be,
                                   .model = model,
@@ -81,6 +85,7 @@ static void make_stepper(const char *backend)
                                   .registry = registry,
                                   .sampler = sampler,
                                   .config = &options.train,
+                                  .device_sum = device_sum,
                                   .seed = 1};
     before = cpa_alloc_bytes();
     assert_int_equal(cpa_stepper_create(&parts, &stepper), CPA_OK);
@@ -90,6 +95,7 @@ static void make_stepper(const char *backend)
 static void destroy_stepper(void)
 {
     cpa_stepper_destroy(&stepper);
+    cpa_device_sum_destroy(&device_sum);
     cpa_model_destroy(&model);
     assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
 }
@@ -234,6 +240,45 @@ static void the_sum_of_mpi_trains_alike(void **state)
     cpa_free(&mpi);
 }
 
+// Sums that stay on the device are those of the host, but for their order; so are they after steps of every kind. A rank that cannot fill
+// its batches takes part.
+static void sums_on_the_device_train_alike(void **state)
+{
+    (void)state;
+    size_t n, m;
+    int far = 0;
+    cpa_step_result result;
+    for (int64_t steps = 1; steps <= 3; steps += 2) {
+        cpa_real *tree = parameters_after("check", "tree", steps, &n);
+        cpa_real *device = parameters_after("check", "nccl", steps, &m);
+        for (size_t i = 0; i < n; i++) {
+            far += fabs((double)tree[i] - (double)device[i]) >
+                   (steps == 1 ? 1e-5 : 0.5) * (fabs((double)tree[i]) + (double)steps * options.train.lr);
+        }
+        assert_int_equal(far, 0);
+        cpa_free(&tree);
+        cpa_free(&device);
+    }
+    registry->max_comb_len += cpa_comm_rank(comm) == 0;
+    assert_int_equal(cpa_stepper_run(stepper, 0, 3, &result), CPA_INTERNAL);
+    assert_non_null(strstr(cpa_message(), "cannot hold cells with"));
+    registry->max_comb_len -= cpa_comm_rank(comm) == 0;
+    assert_int_equal(cpa_stepper_run(stepper, 0, 3, &result), CPA_OK);
+}
+
+// Where the gradients lie on the host nothing can be summed on a device.
+static void the_host_is_no_device(void **state)
+{
+    (void)state;
+    cpa_backend *host;
+    cpa_device_sum *sum = NULL;
+    assert_int_equal(cpa_backend_create("cpu", &host), CPA_OK);
+    bool is_alone = cpa_comm_size(comm) == 1; // then nothing is to be sent
+    assert_int_equal(cpa_device_sum_create(comm, host, &sum), is_alone ? CPA_OK : CPA_CONFIG);
+    cpa_device_sum_destroy(&sum);
+    assert_int_equal(cpa_backend_destroy(&host), CPA_OK);
+}
+
 // What the lanes compute in: the model without values, gradients and moments.
 static long activations(void)
 {
@@ -323,6 +368,8 @@ int main(void)
         cmocka_unit_test(a_failure_of_one_is_everyones),
         cmocka_unit_test(sums_in_place_are_those_of_a_copy),
         cmocka_unit_test(the_sum_of_mpi_trains_alike),
+        cmocka_unit_test(sums_on_the_device_train_alike),
+        cmocka_unit_test(the_host_is_no_device),
         cmocka_unit_test(a_signal_to_one_stops_all_at_the_same_step),
     };
     const struct CMUnitTest sync[] = {

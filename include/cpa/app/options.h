@@ -17,8 +17,9 @@
 #define CPA_COMMAND_LIST(X)                                                                                            \
     X(inspect, INSPECT, "PATH", "says what an .h5ad file, a run folder or a checkpoint holds")                         \
     X(check, CHECK, "DATA.h5ad", "lists everything that training would object to, without training")                   \
-    X(simulate, SIMULATE, "OUT.h5ad --cells N --genes G", "writes a synthetic atlas with known truth, of any size")     \
+    X(simulate, SIMULATE, "OUT.h5ad --cells N --genes G", "writes a synthetic atlas with known truth, of any size")    \
     X(convert, CONVERT, "IN OUT.h5ad", "rewrites any accepted .h5ad in the layout that reads fastest")                 \
+    X(plan, PLAN, "DATA.h5ad", "says what memory training would take, and which batches fit, without training")        \
     X(train, TRAIN, "DATA.h5ad --out RUN", "trains a model and writes a run folder")                                   \
     X(predict, PREDICT, "RUN --data DATA.h5ad --out PRED.h5ad",                                                        \
       "writes counterfactual predictions, or reconstructions")                                                         \
@@ -28,8 +29,9 @@
     X(embeddings, EMBEDDINGS, "RUN --out EMBEDDINGS.h5ad", "writes vectors of perturbations and covariate values")     \
     X(import, IMPORT, "FILE.h5 --out RUN", "makes a run folder from weights trained by upstream")                      \
     X(export, EXPORT, "RUN --out FILE.h5", "writes a run's weights as upstream's state dict")                          \
-    X(bench, BENCH, "loader DATA.h5ad", "measures how fast cells come out of a file, without training")                          \
-    X(scale, SCALE, "DATA.h5ad --out FOLDER", "measures strong and weak scaling over ranks, and predicts it beyond them")
+    X(bench, BENCH, "loader DATA.h5ad", "measures how fast cells come out of a file, without training")                \
+    X(scale, SCALE, "DATA.h5ad --out FOLDER",                                                                          \
+      "measures strong and weak scaling over ranks, and predicts it beyond them")
 
 typedef enum cpa_command {
     CPA_COMMAND_NONE,
@@ -63,6 +65,7 @@ typedef enum cpa_option_type {
     X(RUN, "This run")                                                                                                 \
     X(PREDICTION, "Prediction")                                                                                        \
     X(SIMULATION, "Simulation")                                                                                        \
+    X(PLANNING, "Planning")                                                                                            \
     X(SCALING, "Scaling studies")
 
 typedef enum cpa_option_section {
@@ -145,9 +148,13 @@ typedef struct cpa_options {
     bool zinb_mean;
     char *library; // "control", "condition-mean" or a number
     char *latent;
-    cpa_strings add;                     // covariates, or "all", or "none"
+    cpa_strings add;              // covariates, or "all", or "none"
     cpa_simulate_config simulate; // its cells, genes, seed and gzip are options of others, too
     int gzip;
+    struct {
+        int ranks, per_node;     // 0: those that run; all on one node
+        int64_t fit, fit_device; // bytes, 0: no batch is looked for
+    } plan;
     struct {
         char *model; // "latency,bandwidth,flops", NULL: found
         int steps, repeats;

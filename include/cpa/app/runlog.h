@@ -4,6 +4,7 @@
 #define CPA_APP_RUNLOG_H
 
 #include "cpa/app/rundir.h"
+#include "cpa/train/ledger.h"
 
 typedef struct cpa_runlog cpa_runlog;
 
@@ -38,4 +39,7 @@ typedef struct cpa_runlog_work {
 /** Writes {"event":"memory","stage":stage,"rank":r,"rss":bytes,"high":bytes,"bytes_read":n,"cells_per_s":x,"waiting":share,"t":seconds}
  *  for every rank, and {"event":"ranks","stage":stage,"rss_min":n,"rss_mean":x,"rss_max":n,...} over all. IO, agreed. Collective. */
 cpa_status cpa_runlog_stage(cpa_runlog *log, cpa_comm *comm, const char *stage, const cpa_runlog_work *work);
+/** Writes {"event":"items","rank":r,"cells":bytes,...,"t":seconds} for every rank: what training took, item by item. Collective. */
+cpa_status cpa_runlog_items(cpa_runlog *log, cpa_comm *comm, const cpa_ledger *ledger);
+
 #endif

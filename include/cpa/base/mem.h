@@ -48,6 +48,20 @@ long cpa_alloc_count(void);
 /** Bytes of all that live, as the C library rounds them up. */
 long cpa_alloc_bytes(void);
 
+// Where memory is that this process has taken.
+typedef enum cpa_memory {
+    CPA_MEMORY_HOST,   // its own
+    CPA_MEMORY_NODE,   // one copy for the ranks of a node; counts whole in each
+    CPA_MEMORY_DEVICE, // of its GPU
+    CPA_N_MEMORY
+} cpa_memory;
+
+/** Counts bytes that were taken, or (negative) given back, in another way than by cpa_alloc, which counts as HOST. */
+void cpa_memory_note(cpa_memory where, long bytes);
+
+/** Bytes that live there. */
+long cpa_memory_bytes(cpa_memory where);
+
 /** Resident set now, and its high-water mark, in bytes, from /proc/self/status (0 where there is none). */
 void cpa_rss(size_t *now, size_t *high);
 

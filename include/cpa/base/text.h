@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "cpa/base/status.h"
+#include "cpa/base/types.h"
 
 // A growing, NUL-terminated text. Zero-initialise; cpa_text_fini frees it.
 typedef struct cpa_text {
@@ -18,6 +19,9 @@ cpa_status cpa_text_add(cpa_text *t, const char *fmt, ...) __attribute__((format
 
 /** The text, "" when nothing was added. Borrowed. */
 const char *cpa_text_str(const cpa_text *t);
+
+/** Appends names in quotes, separated by commas, and that there are more when `n` is more than those. */
+cpa_status cpa_text_add_names(cpa_text *t, const cpa_strings *some, int64_t n);
 
 /** Frees it and leaves it empty. */
 void cpa_text_fini(cpa_text *t);

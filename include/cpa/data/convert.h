@@ -5,7 +5,8 @@
 
 #include "cpa/base/mem.h"
 
-/** Rewrites the file `in` to the fresh file `out`. Entries of one cell and gene are added up, stored zeros dropped; values become
+/** Rewrites the file `in` to the fresh file `out`, or all files that the list `in` names to one: the genes that all have, the columns of
+ *  obs that any has, the layers that all have. Entries of one cell and gene are added up, stored zeros dropped; values become
  *  32-bit floats where that changes none of them, else 64-bit floats. Elements of the encodings before anndata 0.8 become
  *  today's. `gzip` 0: plain. Memory does not depend on the number of cells; CSC is sorted on disk, beside `out`, which takes
  *  16 bytes a value there. BAD_DATA, IO. Rank-local. */

@@ -45,9 +45,10 @@ cpa_status cpa_decoder_finish(cpa_decoder *d, cpa_row_stats *stats);
 /** IO when a file of the cells that were read last was replaced, cut or changed since it was opened; says how. */
 cpa_status cpa_decoder_same(const cpa_decoder *d);
 
-/** Of cells that are stored dense: counts the values other than 0 of [first, first + n) and judges them. Fails as
- *  cpa_decoder_finish. */
-cpa_status cpa_decoder_count(cpa_decoder *d, int64_t first, int64_t n, int64_t *count, cpa_row_stats *stats);
+/** Of cells that are stored dense: counts the values other than 0 of [first, first + n), judges them and notes their genes in
+ *  `counted`, as of cpa_rows. Fails as cpa_decoder_finish. */
+cpa_status cpa_decoder_count(cpa_decoder *d, int64_t first, int64_t n, int64_t *count, uint8_t *counted,
+                             cpa_row_stats *stats);
 
 /** BAD_DATA that names the file, the cell in it, the gene and what is wrong with the count. */
 cpa_status cpa_bad_count(cpa_h5ad *f, const char *path, int64_t cell, int64_t gene, double value);

@@ -6,8 +6,8 @@
 
 enum { CPA_TILE = 1024 }; // elements converted at once, at most
 
-/** `n` stored integers as gene numbers; what is negative or too large becomes UINT32_MAX. */
-void cpa_elements_as_index(const cpa_chunks *c, const void *from, int64_t n, uint32_t *to);
+/** `n` stored integers as gene numbers, where they are or in `room` [n]; what is negative or too large is INT32_MAX + 1 or more. */
+const uint32_t *cpa_elements_as_index(const cpa_chunks *c, const void *from, int64_t n, uint32_t *room);
 
 /** `n` stored numbers as doubles. */
 void cpa_elements_as_double(const cpa_chunks *c, const void *from, int64_t n, double *to);

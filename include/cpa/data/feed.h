@@ -15,7 +15,7 @@ typedef enum cpa_tier { CPA_TIER_BY_MEMORY, CPA_TIER_RESIDENT, CPA_TIER_STREAMED
 typedef struct cpa_feed_plan {
     cpa_comm *comm;
     cpa_h5ad *file;
-    const char *layer; // NULL: X
+    const char *layer;    // NULL: X
     cpa_sampler *sampler; // NULL, with no lanes: cells come in the order of a list alone
     bool in_blocks;       // the order has windows, so it can be streamed; so can a list
     int n_lanes, batch_size;
@@ -37,6 +37,10 @@ typedef struct cpa_feed_report {
  *  all cells where the order or the storage needs all of them at hand, else for the windows. BAD_DATA as cpa_cells_load: also a stream
  *  looks at every count first. The same on all ranks. Collective. */
 cpa_status cpa_feed_open(const cpa_feed_plan *plan, cpa_feed **out);
+
+/** What cpa_feed_open would make of a matrix that is open already and stays the caller's, without the cells: for planning. Its memory is
+ *  taken, or (resident cells) only counted, but nothing is read. m->stats must say whether counts are wide. Rank-local. */
+cpa_status cpa_feed_imagine(const cpa_feed_plan *plan, cpa_matrix *m, cpa_feed **out);
 
 /** A feed of the cells that `whole`, which outlives it, has resident, in the order of another sampler. Rank-local. */
 cpa_status cpa_feed_share(const cpa_feed *whole, cpa_sampler *sampler, cpa_feed **out);

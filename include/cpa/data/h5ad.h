@@ -80,6 +80,10 @@ cpa_status cpa_h5ad_columns(cpa_h5ad *f, const char *frame, cpa_strings *out);
 /** The names of the cells ("obs") or genes ("var"). */
 cpa_status cpa_h5ad_index(cpa_h5ad *f, const char *frame, cpa_strings *out);
 
+/** Warns when several cells have the same name, with the first of these. Reads all names, which in files of many cells takes a while
+ *  (they lie scattered), and takes 8 bytes a cell. */
+cpa_status cpa_h5ad_warn_of_names(cpa_h5ad *f);
+
 /** Reads a column as a factor; values of several files that are the same text are one level. BAD_DATA when it is missing, also in
  *  one of the files (lists the columns there are, nearest name first), of the
  *  wrong length, has a code out of range or no valid UTF-8. The caller frees it with cpa_factor_fini. */

@@ -26,6 +26,7 @@ typedef struct cpa_matrix {
     int64_t n_read;      // bytes that this rank has read of it so far
     bool judged;         // every count has been looked at, and
     cpa_row_stats stats; // this was met, over all cells
+    uint8_t *counted;    // [n_genes] 1: some cell that has been looked at has a count of it
 } cpa_matrix;
 
 /** Where the cells begin in what threads read: as they are stored, of a dense matrix as what becomes of it. */
@@ -53,10 +54,15 @@ void cpa_matrix_close(cpa_matrix **m);
  *  range. The same on all ranks. Collective. */
 cpa_status cpa_matrix_judge(cpa_matrix *m);
 
+/** Looks at the first cells alone (some four million values) and takes them for all: m->stats then says whether counts are wide and how
+ *  large, which is all that a plan needs. Nothing where that is known, or (*no m->raw*) cannot be found out. Rank-local. */
+cpa_status cpa_matrix_sample(cpa_matrix *m);
+
 /** Adds up the figures of the ranks that say so (each cell must have been looked at by one of them), and keeps them. Collective. */
 cpa_status cpa_matrix_take_stats(cpa_matrix *m, const cpa_row_stats *mine, bool counts);
 
-/** Warns of what was met: values that are no integers, duplicates, cells without counts, counts above 2^24. */
-void cpa_matrix_warn(const cpa_matrix *m);
+/** Warns of what was met: values that are no integers, duplicates, cells and genes without counts, counts above 2^24. Fails where the
+ *  names of genes cannot be read. Collective. */
+cpa_status cpa_matrix_warn(const cpa_matrix *m);
 
 #endif

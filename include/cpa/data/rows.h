@@ -16,7 +16,8 @@ typedef struct cpa_rows {
     uint16_t *count16;
     float *count32;
     double *library; // [rows] sum of counts
-    int32_t *kept;   // [rows] or NULL: values marked CPA_NO_GENE are dropped in finishing; so many are left at the beginning of each
+    int32_t *kept;   // [rows] or NULL: values marked CPA_NO_GENE are dropped in finishing; so many are left at a row's beginning
+    uint8_t *counted; // [genes] or NULL: set to 1 in finishing where a gene has a count; several threads may share it
 } cpa_rows;
 
 // What stands for a gene that is not used; UINT16_MAX of 16 bits.
@@ -68,6 +69,24 @@ static inline uint32_t cpa_rows_gene(const cpa_rows *rows, int64_t at)
 static inline double cpa_rows_count(const cpa_rows *rows, int64_t at)
 {
     return rows->count16 != NULL ? (double)rows->count16[at] : (double)rows->count32[at];
+}
+
+/** Whether the genes of row i ascend, so that summing it is all that finishing does where every value is used. */
+bool cpa_rows_ascend(const cpa_rows *rows, int64_t i);
+
+/** Sets library[i] of such a row. */
+void cpa_rows_sum(const cpa_rows *rows, int64_t i, cpa_row_stats *stats);
+
+/** Whether a gene is known to have a count. Most are after a few cells, so that threads mostly read what they share. */
+static inline bool cpa_rows_is_noted(const cpa_rows *rows, uint32_t gene)
+{
+    return __atomic_load_n(&rows->counted[gene], __ATOMIC_RELAXED) != 0;
+}
+
+/** Notes that a gene has a count. */
+static inline void cpa_rows_note_gene(const cpa_rows *rows, uint32_t gene)
+{
+    __atomic_store_n(&rows->counted[gene], 1, __ATOMIC_RELAXED);
 }
 
 /** Finishes row i: what is not used goes, genes ascend, entries of one gene are added up into the first (the surplus ones keep it with count 0),

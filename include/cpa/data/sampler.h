@@ -13,8 +13,8 @@
 // cells joins the one before; a lane that has run out has no cells in that step.
 typedef struct cpa_sampler cpa_sampler;
 
-/** `cell` [n]: the training cells in ascending order (copied). n_lanes a power of two. window 0: all blocks. Rank-local, the same
- *  on all ranks. */
+/** `cell` [n]: the training cells in ascending order (copied). n_lanes a power of two. window 0: all blocks. BAD_DATA: a lane gets too
+ *  few cells; a cell beyond 32 bits. Rank-local, the same on all ranks. */
 cpa_status cpa_sampler_create(const int64_t *cell, int64_t n, int n_lanes, int batch_size, int block, int64_t window,
                               uint64_t seed, cpa_sampler **out);
 
@@ -40,7 +40,7 @@ void cpa_sampler_list(const cpa_sampler *s, int64_t *cell);
 
 // Neighbouring training cells, ascending.
 typedef struct cpa_block {
-    const int64_t *cell;
+    const uint32_t *cell;
     int64_t n;
 } cpa_block;
 

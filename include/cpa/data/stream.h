@@ -12,12 +12,13 @@ typedef struct cpa_streamer cpa_streamer;
 // What a stream is made for; all borrowed.
 typedef struct cpa_streamer_plan {
     cpa_comm *comm;
-    cpa_matrix *matrix; // judged, with m->raw
-    cpa_sampler *sampler; // NULL, with no lanes: for a list alone
+    cpa_matrix *matrix;                // judged, with m->raw
+    cpa_sampler *sampler;              // NULL, with no lanes: for a list alone
     int n_lanes, first_lane, end_lane; // all; this rank's
     int max_batch;                     // cells of any batch, of training or of the list
     int64_t n_epochs;                  // nothing is read ahead beyond the last one
     int n_threads;                     // that unpack; 0: as many as OpenMP has
+    bool imagined;                     // memory is taken, but nothing is ever read
 } cpa_streamer_plan;
 
 // What reading has taken so far.

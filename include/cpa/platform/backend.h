@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "cpa/base/status.h"
+#include "cpa/base/mem.h"
 #include "cpa/platform/tensor.h"
 
 typedef struct cpa_backend cpa_backend;
@@ -15,11 +15,22 @@ typedef struct cpa_backend cpa_backend;
  *  an unknown name, listing those there are; CONFIG when there is no GPU for "cuda". */
 cpa_status cpa_backend_create(const char *name, cpa_backend **out);
 
+/** A backend that computes nothing and takes no memory, but counts (cpa_memory_bytes) what "cpu", "check" (as cpu) or "cuda" (on its
+ *  device, also in builds that do not have it) would take for the same calls: for planning. What it gives out cannot be read or
+ *  written. */
+cpa_status cpa_backend_create_counting(const char *of, cpa_backend **out);
+
+/** Most scratch that operations of the counting backend would have needed so far, in bytes; counted, too. */
+size_t cpa_backend_counted_scratch(const cpa_backend *be);
+
 /** Destroys it and sets *be to NULL. INTERNAL when memory was not released or, with "check", was written out of bounds. */
 cpa_status cpa_backend_destroy(cpa_backend **be);
 
 /** Its name. */
 const char *cpa_backend_name(const cpa_backend *be);
+
+/** What its memory counts as (cpa_memory_bytes). */
+cpa_memory cpa_backend_memory(const cpa_backend *be);
 
 /** Where the host may read and write an array of the backend between operations; NULL where it may not. */
 cpa_real *cpa_backend_host(const cpa_backend *be, const cpa_dev_real *array);

@@ -35,12 +35,15 @@ typedef struct cpa_chunks {
 } cpa_chunks;
 
 /** Finds the chunks of a dataset through HDF5. *out stays NULL, with the reason in *why (a static string), for storage
- *  that only HDF5 itself can read: other filters or types, external, virtual or compact storage, a fill value other than
+ *  that only HDF5 itself can read: other filters or types, compact storage, a fill value other than
  *  0. IO when the file cannot be opened once more, BAD_DATA when HDF5 does not find a chunk. Rank-local. */
 cpa_status cpa_chunks_open(const cpa_h5_data *d, cpa_chunks **out, const char **why);
 
 /** Frees it and sets *c to NULL; NULL-safe. */
 void cpa_chunks_close(cpa_chunks **c);
+
+/** Bytes of the table that says where the chunks are. */
+size_t cpa_chunks_bytes(const cpa_chunks *c);
 
 typedef struct cpa_chunk_reader cpa_chunk_reader; // the memory of one thread
 

@@ -29,6 +29,10 @@ cpa_status cpa_comm_create(int *argc, char ***argv, cpa_comm **out);
  *  NULL on the others. It ends, with cpa_comm_destroy, before `comm` does. Collective over comm. */
 cpa_status cpa_comm_part(cpa_comm *comm, int n, cpa_comm **out);
 
+/** A communicator of ranks that do not exist, seen from one of them, for planning: what a rank takes memory for can be built with it. It
+ *  has cpa_comm_agree, cpa_comm_max_f64 (both: this rank's own) and flights that are never started, and nothing else. Rank-local. */
+cpa_status cpa_comm_imagine(int rank, int size, int node_size, cpa_comm **out);
+
 /** Ends it (finalizes MPI unless it is a part) and sets *comm to NULL; NULL-safe. Collective. */
 void cpa_comm_destroy(cpa_comm **comm);
 

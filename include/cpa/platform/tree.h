@@ -19,9 +19,10 @@ void cpa_lane_range(int n_lanes, int n_ranks, int r, int *first, int *end);
 typedef enum cpa_reduce {
     CPA_REDUCE_TREE, // in the order of the tree: in every bit the same for every number of ranks
     CPA_REDUCE_MPI,  // in the order of MPI's own sum, which depends on it
+    CPA_REDUCE_NCCL, // on the ranks' GPUs (platform/device_sum.h), in an order that depends on it; not a way of cpa_tree
 } cpa_reduce;
 
-/** The way of this name, "tree" or "mpi"; USAGE for another. */
+/** The way of this name, "tree", "mpi" or "nccl"; USAGE for another. */
 cpa_status cpa_reduce_of(const char *name, cpa_reduce *out);
 
 typedef struct cpa_tree cpa_tree;

@@ -10,7 +10,7 @@ typedef struct cpa_train_config {
     int max_epochs;   // 0: min(round(20000 / cells * 400), 400), at least 1
     int batch_size;   // cells of one lane in one step
     int lanes;        // power of two
-    char *reduce;     // "tree" (the sum over lanes is the same for every number of ranks) or "mpi"
+    char *reduce;     // "tree" (the sum over lanes is the same for every number of ranks) or "mpi", or "nccl" (on GPUs)
     char *batch_norm; // "local" (statistics of each lane) or "sync" (of all lanes together)
     double lr, wd, doser_lr, doser_wd, adv_lr, adv_wd;
     int n_epochs_pretrain_ae, n_steps_pretrain_ae, n_epochs_adv_warmup, n_steps_adv_warmup; // 0: none

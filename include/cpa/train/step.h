@@ -6,6 +6,8 @@
 #include "cpa/data/feed.h"
 #include "cpa/data/sampler.h"
 #include "cpa/model/model.h"
+#include "cpa/platform/device_sum.h"
+#include "cpa/train/ledger.h"
 #include "cpa/train/optimizer.h"
 
 // What a stepper works on; all borrowed.
@@ -18,9 +20,11 @@ typedef struct cpa_step_parts {
     cpa_sampler *sampler;
     const cpa_train_config *config;
     uint64_t seed;
-    const cpa_strings *gene; // names, for messages; may be NULL
-    int block;      // of the order of training cells, 1: full
-    int64_t window; // its blocks, 0: all
+    const cpa_strings *gene;    // names, for messages; may be NULL
+    int block;                  // of the order of training cells, 1: full
+    int64_t window;             // its blocks, 0: all
+    cpa_device_sum *device_sum; // with --reduce nccl, else NULL
+    cpa_ledger *ledger;         // where what training takes is entered; may be NULL
 } cpa_step_parts;
 
 // What a step computed, over the global batch. Sums are indexed by CPA_SUM_*; they hold what the phase ran.

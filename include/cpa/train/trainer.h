@@ -45,4 +45,15 @@ typedef struct cpa_train_summary {
 cpa_status cpa_train(const cpa_step_parts *parts, cpa_history *history, const cpa_train_hooks *hooks,
                      cpa_train_summary *summary);
 
+// What a rehearsal tells beside the ledger.
+typedef struct cpa_rehearsal {
+    size_t scratch[2]; // bytes of the backend, after a step of the adversaries, and after one of the autoencoder
+    cpa_status (*checkpoint)(void *ctx, const cpa_train_state *state); // takes the memory of one; NULL: none
+    void *ctx;
+} cpa_rehearsal;
+
+/** Takes, in the code that cpa_train takes it in, what training takes, and gives it back: for planning. `parts` have a counting backend
+ *  and a ledger, and need no cells. Nothing is trained. Rank-local. */
+cpa_status cpa_train_rehearse(const cpa_step_parts *parts, cpa_history *history, cpa_rehearsal *r);
+
 #endif

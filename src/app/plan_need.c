@@ -1,0 +1,140 @@
+// Owns: finding out what a rank would take: the code that takes it is run, with a backend that counts. Never computes a size itself.
+#include <string.h>
+
+#include "plan_impl.h"
+
+// Measured, over runs with and without MPI, streamed and resident: 8 to 20 MiB that no allocation of the program accounts for.
+static const size_t LIBRARIES = 12 << 20;
+
+enum { SMALLEST = 16, ROUNDS = 4 }; // of batches that are tried; halvings of what is left between two
+
+// What HDF5 makes of the state, once for real.
+typedef struct images {
+    const cpa_train_run *run;
+    cpa_need *need;
+    cpa_checkpoint *checkpoint;
+} images;
+
+// A checkpoint and best.h5 as rank 0 makes them.
+static cpa_status make_images(void *ctx, const cpa_train_state *state)
+{
+    cpa_status st;
+    images *im = ctx;
+    bool done = false;
+    void *best = NULL;
+    size_t n_best = 0;
+    CPA_TRY(cpa_modelfile_image(state->params, state->best, &im->run->meta, &best, &n_best));
+    cpa_free(&best);
+    long before = cpa_memory_bytes(CPA_MEMORY_HOST);
+    CPA_TRY(cpa_checkpoint_create(state, &im->run->facts, &im->checkpoint));
+    CPA_TRY(cpa_checkpoint_lay(im->checkpoint, state, 1e9, &done));
+    im->need->image = (size_t)(cpa_memory_bytes(CPA_MEMORY_HOST) - before);
+    im->need->writing = im->need->image > 2 * n_best ? im->need->image : 2 * n_best; // the second: beside the first
+cleanup:
+    return st;
+}
+
+static cpa_status rehearse(cpa_train_run *run, cpa_need *out)
+{
+    cpa_status st;
+    images im = {.run = run, .need = out};
+    bool checkpoints = run->options.checkpoint_every_steps > 0 || run->options.checkpoint_every_seconds > 0;
+    cpa_rehearsal r = {.ctx = &im};
+    r.checkpoint = cpa_comm_rank(run->comm) == 0 && checkpoints ? make_images : NULL;
+    cpa_step_parts parts = cpa_train_parts(run);
+    CPA_TRY(cpa_train_rehearse(&parts, run->history, &r));
+    memcpy(out->scratch, r.scratch, sizeof out->scratch);
+cleanup:
+    cpa_checkpoint_destroy(&im.checkpoint);
+    return st;
+}
+
+// The matrix was opened before: where cells begin is part of what they take.
+static void count_matrix(const cpa_matrix *m, cpa_need *out)
+{
+    long pointers = (m->info.n_cells + 1) * (long)sizeof *m->indptr * (m->stored != NULL ? 2 : 1);
+    out->items.bytes[CPA_ITEM_CELLS][CPA_MEMORY_NODE] += pointers;
+}
+
+cpa_status cpa_outlook_need(const cpa_outlook *p, int rank, int batch, const char *backend, cpa_need *out)
+{
+    cpa_status st;
+    cpa_train_run run = {.imagined = p->matrix, .file = p->data.file, .registry = p->data.registry};
+    *out = (cpa_need){.rank = rank, .batch = batch, .start = p->start, .libraries = LIBRARIES};
+    run.gene = p->data.gene;
+    run.vectors = p->data.vectors;
+    CPA_TRY(cpa_comm_imagine(rank, p->n_ranks, p->per_node, &run.comm));
+    CPA_TRY(cpa_options_copy(p->o, &run.options));
+    run.options.train.batch_size = batch;
+    cpa_free(&run.options.backend);
+    CPA_TRY(cpa_strdup(backend, &run.options.backend));
+    cpa_ledger_begin(&run.ledger);
+    CPA_TRY(cpa_train_prepare(&run));
+    out->streamed = cpa_feed_streamer(run.feed) != NULL;
+    CPA_TRY(rehearse(&run, out));
+    out->items = run.ledger;
+    out->items.bytes[CPA_ITEM_COLUMNS][CPA_MEMORY_HOST] += p->columns;
+    count_matrix(p->matrix, out);
+cleanup:
+    run.file = NULL; // what is the outlook's stays
+    run.registry = NULL;
+    run.gene = (cpa_strings){0};
+    run.vectors = NULL;
+    cpa_train_tear_down(&run, false);
+    cpa_comm_destroy(&run.comm);
+    return st;
+}
+
+static cpa_status fits(const cpa_outlook *p, const char *backend, size_t limit, int64_t batch, cpa_need *out, bool *is)
+{
+    cpa_need n;
+    cpa_status st = cpa_outlook_need(p, 0, (int)batch, backend, &n);
+    *is = st == CPA_OK && (strcmp(backend, "cuda") == 0 ? cpa_need_device(&n) : cpa_need_host(&n)) <= limit;
+    if (*is) {
+        *out = n;
+    }
+    return st;
+}
+
+cpa_status cpa_outlook_fit(const cpa_outlook *p, const char *backend, size_t limit, cpa_need *out)
+{
+    cpa_status st = CPA_OK;
+    bool is = true;
+    int64_t most = p->data.registry->n_train / p->o->train.lanes, good = 0, bad = SMALLEST;
+    *out = (cpa_need){0};
+    for (; is && bad <= most; bad *= 2) {
+        CPA_TRY(fits(p, backend, limit, bad, out, &is));
+        good = is ? bad : good;
+        if (!is) {
+            break;
+        }
+    }
+    bad = bad < most + 1 ? bad : most + 1;
+    for (int i = 0; i < ROUNDS && good > 0 && bad - good > SMALLEST; i++) {
+        int64_t middle = (good + bad) / 2 / SMALLEST * SMALLEST;
+        CPA_TRY(fits(p, backend, limit, middle, out, &is));
+        good = is ? middle : good;
+        bad = is ? bad : middle;
+    }
+cleanup:
+    return st;
+}
+
+size_t cpa_need_host(const cpa_need *n)
+{
+    return n->start + n->libraries + (size_t)cpa_ledger_total(&n->items, CPA_MEMORY_HOST) +
+           (size_t)cpa_ledger_total(&n->items, CPA_MEMORY_NODE) + n->writing;
+}
+
+size_t cpa_need_device(const cpa_need *n)
+{
+    return (size_t)cpa_ledger_total(&n->items, CPA_MEMORY_DEVICE);
+}
+
+size_t cpa_outlook_node(const cpa_outlook *p)
+{
+    const cpa_need *n = &p->host[0];
+    size_t shared = (size_t)cpa_ledger_total(&n->items, CPA_MEMORY_NODE), own = cpa_need_host(n) - shared;
+    size_t ranks = (size_t)(p->n_ranks < p->per_node ? p->n_ranks : p->per_node);
+    return own + (ranks - 1) * (own - n->image - n->writing) + shared;
+}

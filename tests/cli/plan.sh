@@ -1,0 +1,100 @@
+#!/bin/bash
+# Owns: that `plan` says what training then takes: item by item, and within a tenth of what the system sees; the batches that it says
+# fit; what it refuses. Must never look at absolute times.
+set -u
+. "$CPA_TESTS/support/refuse.sh"
+"$CPA_HPC" simulate a.h5ad --cells 3000 --genes 5000 --quiet 2>err </dev/null || { echo "FAILED: simulate: $(cat err)"; exit 1; }
+
+# compare NAME RANKS [check of RSS: yes|no] OPTION...: trains, plans with the same options, and holds the two against each other.
+compare() {
+    local name=$1 ranks=$2 rss=$3
+    shift 3
+    # CPA_MPIRUN is a command line of several words.
+    # shellcheck disable=SC2086
+    $CPA_MPIRUN -n "$ranks" "$CPA_HPC" train a.h5ad --out "$name" --max-epochs 2 --quiet "$@" 2>err </dev/null ||
+        { echo "FAILED: training of $name: $(cat err)"; failures=$((failures + 1)); return; }
+    "$CPA_HPC" plan a.h5ad --ranks "$ranks" --json --quiet "$@" >"$name.json" 2>err </dev/null ||
+        { echo "FAILED: plan of $name: $(cat err)"; failures=$((failures + 1)); return; }
+    /usr/bin/python3 - "$name" "$ranks" "$rss" <<'PYTHON' || { echo "FAILED: $name"; failures=$((failures + 1)); }
+import json, sys
+
+name, ranks, rss = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "yes"
+plan = json.load(open(name + ".json"))
+lines = [json.loads(line) for line in open(name + "/log.jsonl")]
+for rank, need in ((0, plan["first_rank"]), (ranks - 1, plan["last_rank"])):
+    taken = [m for m in lines if m["event"] == "items" and m["rank"] == rank]
+    assert len(taken) == 1 and need["rank"] == rank
+    for item, by_place in need["items"].items():
+        # The C library rounds up; the thread that writes checkpoints has a megabyte of its own, a validation over ranks half of one;
+        # and at the end best.h5 may be waiting, which the plan has among what is taken for a moment.
+        room = 2e6 if item == "steps" else 64e3
+        waiting = 1.2 * sum(need["items"]["values"].values()) if item == "steps" else 0
+        more = taken[0][item] - sum(by_place.values())
+        assert -room < more < room + waiting, (rank, item, by_place, taken[0][item])
+    memory = {m["stage"]: m for m in lines if m["event"] == "memory" and m["rank"] == rank}
+    grown, planned = memory["trained"]["high"] - memory["start"]["rss"], need["host"] - need["start"]
+    print(f"{name}, rank {rank}: planned {planned / 2**20:.1f} MiB, the system saw {grown / 2**20:.1f} MiB more than at the start")
+    assert not rss or abs(planned / grown - 1) < 0.1, "the plan is off by more than a tenth"
+PYTHON
+}
+
+# What the system sees is another thing under the sanitizers.
+seen=yes
+[ "$CPA_SANITIZED" = 1 ] && seen=no
+stop="--check-val-every-n-epoch 1 --checkpoint-every-steps 4" # after the first validation, so that all memory is in use
+# shellcheck disable=SC2086
+{
+    compare resident 1 $seen --batch-size 1024 $stop
+    compare streamed 2 $seen --batch-size 256 --lanes 4 --batch-norm sync --mixup-alpha 0.2 --shuffle block --shuffle-window 512 --memory 4MiB $stop
+    compare small 1 no --batch-size 128 --recon-loss zinb --variational true --checkpoint-every-seconds 0 --n-hidden-encoder 64 --n-layers-encoder 1
+}
+
+# ---- The batches that fit, and a plan that takes little itself
+/usr/bin/python3 - <<'PYTHON' || failures=$((failures + 1))
+import json, os, resource, subprocess
+
+hpc = os.environ["CPA_HPC"]
+
+
+def plan(*options):
+    out = subprocess.run([hpc, "plan", "a.h5ad", "--json", "--quiet", *options], check=True, capture_output=True, text=True).stdout
+    return json.loads(out)
+
+
+for option, key, where in (("--fit", "fit", "host"), ("--fit-device", "fit_device", "device")):
+    found = plan(option, "300MiB")[key]
+    assert found["limit"] == 300 * 2**20 and 0 < found["takes"] <= found["limit"], found
+    which = "first_rank" if where == "host" else "first_rank_with_gpu"
+    # The program itself is not quite as large every time.
+    assert abs(plan("--batch-size", str(found["batch_size"]))[which][where] - found["takes"]) < 4e6, found
+    assert plan("--batch-size", str(int(1.15 * found["batch_size"])))[which][where] > found["limit"], "a larger one would fit"
+assert plan("--fit", "1MiB")["fit"]["batch_size"] == 0 and plan()["fit"] is None
+# What training would take a plan only counts.
+if os.environ["CPA_SANITIZED"] != "1":
+    wide = ["--batch-size", "2400", "--lanes", "1", "--n-hidden-decoder", "4096"]
+    assert plan(*wide, "--checkpoint-every-seconds", "0")["first_rank"]["host"] > 1.2 * 2**30
+    high = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    assert high < 300, high
+p = plan("--lanes", "8", "--ranks", "8", "--ranks-per-node", "4", "--lr", "1e-3", "--threads", "3")
+assert p["nodes"] == 2 and p["gpu_confirmed"] is False and p["last_rank"]["rank"] == 7
+assert p["last_rank"]["checkpoint"] == 0 < p["first_rank"]["checkpoint"]
+job = p["sbatch"].split()
+assert job[:5] == ["CPA_LANES=8", "sbatch", "--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=3"], job
+assert job[6:] == ["jobs/several_nodes.sbatch", "a.h5ad", "RUN", "--lr", "0.001"], job
+assert int(job[5].removeprefix("--mem=").removesuffix("M")) * 2**20 > p["node_bytes"], job
+PYTHON
+
+"$CPA_HPC" plan a.h5ad --quiet >page 2>err || { echo "FAILED: plan: $(cat err)"; failures=$((failures + 1)); }
+for words in "counts of the cells (resident" "moments of the three Adams" "together" "no device has confirmed" "jobs/one_node.sbatch a.h5ad RUN"; do
+    grep -qF "$words" page || { echo "FAILED: the page does not say: $words"; failures=$((failures + 1)); }
+done
+
+# ---- Refused as training would
+refuse 64 "8 ranks are more than the 1 lane" plan a.h5ad --ranks 8
+refuse 64 "--out" plan a.h5ad --out RUN
+refuse 66 "none.h5ad" plan none.h5ad --ranks 1
+refuse 65 "nowhere" plan a.h5ad --perturbation-key nowhere --ranks 1
+refuse 78 "--reduce nccl|--backend cuda" plan a.h5ad --reduce nccl --ranks 1
+refuse 78 "--reduce nccl|--backend cuda" train a.h5ad --out run --lanes 4 --reduce nccl
+refuse 78 "allow more with --memory" plan a.h5ad --memory 1MiB --ranks 1
+finish
