@@ -64,7 +64,8 @@ size_t cpa_decoder_bytes(const cpa_decoder_plan *plan)
     extent e = look_at(plan->raw);
     size_t cells = (size_t)plan->max_cells;
     return (size_t)n_threads(plan) * (cpa_chunk_reader_bytes(&e.room) + 2 * (size_t)plan->longest * sizeof(uint64_t)) +
-           (size_t)most_pieces(plan, &e) * sizeof(cpa_piece) + (e.has_csr ? cells * (sizeof(cpa_run) + sizeof(uint8_t)) : 0) +
+           (size_t)most_pieces(plan, &e) * sizeof(cpa_piece) +
+           (e.has_csr ? cells * (sizeof(cpa_run) + sizeof(uint8_t)) : 0) +
            (e.has_dense ? cells * (sizeof(int64_t) + sizeof(double)) : 0);
 }
 

@@ -149,7 +149,8 @@ static cpa_status fill(const cpa_cells *cells, const cpa_place *place, const cpa
     }
 #pragma omp parallel for schedule(static) if (nnz >= PARALLEL_NNZ)
     for (int i = 0; i < n; i++) {
-        cpa_place p = place_of(cells, place, row, i), later = place_of(cells, place, row, i + AHEAD < n ? i + AHEAD : i);
+        cpa_place p = place_of(cells, place, row, i),
+                  later = place_of(cells, place, row, i + AHEAD < n ? i + AHEAD : i);
         ask_for_cell(later.cells, later.row);
         copy_cell(p.cells, p.row, batch, i);
     }

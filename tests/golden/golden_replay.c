@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "cpa/data/mixup.h"
-#include "cpa/train/optimizer.h"
 #include "cpa/model/model.h"
+#include "cpa/train/optimizer.h"
 #include "cpa/train/purity.h"
 #include "golden.h"
 
