@@ -34,6 +34,7 @@ typedef struct cpa_scale_point {
 typedef struct cpa_scale_work {
     double flops[CPA_SCALE_KINDS]; // of a cell
     double bytes[CPA_SCALE_KINDS]; // of gradients that are summed
+    double parts[CPA_SCALE_KINDS]; // that they leave in
     double share[CPA_SCALE_KINDS]; // of the steps
     double told;                   // bytes of sums that every rank tells every other
 } cpa_scale_work;

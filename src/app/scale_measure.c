@@ -125,14 +125,15 @@ static int kind_of(const cpa_phase *phase)
 }
 
 // Notes what a step of this kind sends.
-static void note_work(walk *w, const cpa_phase *phase, int n_steps, cpa_scale_work *work)
+static void note_work(walk *w, const cpa_step_result *result, int n_steps, cpa_scale_work *work)
 {
     cpa_range span[3];
-    int n = cpa_optimizer_spans(cpa_model_params(w->run.model), phase, span), kind = kind_of(phase);
+    int n = cpa_optimizer_spans(cpa_model_params(w->run.model), &result->phase, span), kind = kind_of(&result->phase);
     work->bytes[kind] = 0;
     for (int i = 0; i < n; i++) {
         work->bytes[kind] += (double)span[i].length * sizeof(cpa_real);
     }
+    work->parts[kind] = result->n_parts;
     work->share[kind] += 1.0 / n_steps;
 }
 
@@ -197,7 +198,7 @@ static cpa_status time_steps(walk *w, int n_steps, sample *mine, int *kind, cpa_
     for (int i = 0; i < n_steps; i++) {
         CPA_TRY(take_step(w, &result, &mine[i]));
         kind[i] = kind_of(&result.phase);
-        note_work(w, &result.phase, n_steps, work);
+        note_work(w, &result, n_steps, work);
     }
 cleanup:
     return st;

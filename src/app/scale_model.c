@@ -76,10 +76,11 @@ static double flops_of_cell(const cpa_scale_work *w)
     return sum;
 }
 
-// Messages that a rank waits for in one sum: a slice from every other, a finished slice from every other, and the sums of all.
-static double messages(int ranks)
+// Messages that a rank waits for in the sum of a step of a kind: of each part a slice from every other and a finished slice from every
+// other, and the sums of all.
+static double messages(const cpa_scale_work *w, int kind, int ranks)
 {
-    return ranks > 1 ? 2.0 * (ranks - 1) + ceil(log2(ranks)) : 0;
+    return ranks > 1 ? w->parts[kind] * 2 * (ranks - 1) + ceil(log2(ranks)) : 0;
 }
 
 // The most partial sums that a rank comes to: the fewest whole subtrees that its lanes make up.
@@ -121,7 +122,7 @@ static cpa_scale_pass predict(const cpa_scale_study *s, const cpa_scale_point *p
     cpa_scale_pass out = {.update = m->update / m->flops};
     out.compute = cells_of_rank(p, true) * flops_of_cell(&s->work) / m->flops + out.update;
     for (int k = 0; k < CPA_SCALE_KINDS && p->ranks > 1; k++) {
-        out.reduce_of[k] = messages(p->ranks) * m->latency + bytes_sent(&s->work, k, p) / m->bandwidth;
+        out.reduce_of[k] = messages(&s->work, k, p->ranks) * m->latency + bytes_sent(&s->work, k, p) / m->bandwidth;
         out.reduce += s->work.share[k] * out.reduce_of[k];
     }
     out.step = out.compute + out.reduce;
@@ -157,7 +158,7 @@ static sums add_up(const cpa_scale_study *s)
         const cpa_scale_point *p = &s->point[i];
         for (int k = 0; k < CPA_SCALE_KINDS && p->ranks > 1; k++) {
             if (s->work.share[k] > 0) { // weighted, so that relative errors count
-                double y = p->middle.reduce_of[k], m = messages(p->ranks), b = bytes_sent(&s->work, k, p);
+                double y = p->middle.reduce_of[k], m = messages(&s->work, k, p->ranks), b = bytes_sent(&s->work, k, p);
                 double weight = 1 / fmax(y, LEAST_SECONDS) / fmax(y, LEAST_SECONDS);
                 a.mm += weight * m * m;
                 a.mb += weight * m * b;

@@ -358,13 +358,13 @@ cleanup:
 static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan, bool *stop)
 {
     cpa_status st = CPA_OK, mine = CPA_OK;
+    list_ranges(s, phase);
     if (!s->tree) {
         st = run_lane(s, 0, step, plan, phase->mixup_alpha, s->sums);
         *stop = cpa_stop_wanted();
         return st;
     }
     int n_sums = cpa_model_n_sums(s->p.model);
-    list_ranges(s, phase);
     CPA_TRY(s->side.together ? run_side_by_side(s, step, phase, plan) : CPA_OK);
     CPA_TRY(begin_sum(s));
     for (int lane = s->first_lane; lane < s->end_lane; lane++) {
@@ -483,6 +483,7 @@ cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step
                                 .has_recon = phase.update_autoencoder || metrics,
                                 .summing = s->summing,
                                 .updating = cpa_seconds() - since,
+                                .n_parts = s->n_ranges,
                                 .sums = s->sums,
                                 .stop = stop};
 cleanup:

@@ -22,7 +22,7 @@ static void near(double got, double want)
 static const double LATENCY = 3e-6, BANDWIDTH = 4e9, FLOPS = 5e10, UPDATE = 2e-3;
 
 static const cpa_scale_work work = {
-    .flops = {17e6, 2e6}, .bytes = {12e6, 2e5}, .share = {1.0 / 3, 2.0 / 3}, .told = 200};
+    .flops = {17e6, 2e6}, .bytes = {12e6, 2e5}, .parts = {5, 2}, .share = {1.0 / 3, 2.0 / 3}, .told = 200};
 
 // A pass whose step costs exactly what the model says, for lanes that the ranks share evenly.
 static cpa_scale_pass exact(int ranks, int lanes, int batch)
@@ -32,7 +32,7 @@ static cpa_scale_pass exact(int ranks, int lanes, int batch)
         (double)lanes / ranks * batch * (work.flops[0] * work.share[0] + work.flops[1] * work.share[1]) / FLOPS +
         UPDATE;
     for (int k = 0; k < 2 && ranks > 1; k++) {
-        double messages = 2 * (ranks - 1) + ceil(log2(ranks));
+        double messages = work.parts[k] * 2 * (ranks - 1) + ceil(log2(ranks));
         p.reduce_of[k] =
             messages * LATENCY + (2.0 * (ranks - 1) / ranks * work.bytes[k] + (ranks - 1) * work.told) / BANDWIDTH;
         p.reduce += work.share[k] * p.reduce_of[k];

@@ -35,6 +35,7 @@ typedef struct cpa_step_result {
     bool has_metrics, has_recon;
     double summing;     // seconds that this rank was in the sum over ranks, waiting for others included
     double updating;    // and in the update
+    int n_parts;        // that the gradients go to other ranks in
     const double *sums; // borrowed until the next step
     bool stop;          // some rank has been asked to stop (cpa_stop_wanted); the same on all ranks
 } cpa_step_result;
