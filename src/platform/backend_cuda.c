@@ -1,5 +1,5 @@
 // Owns: the cuda backend as an object: device, stream, table, memory, scratch. Computes nothing; the operations live in kernels/
-// and backend_cuda_gemm.c. Never managed memory, never a wait but in a download.
+// and backend_cuda_gemm.c. Never managed memory; waits in downloads alone, and where memory is given back.
 #include "backend_cuda_impl.h"
 
 #include <stdio.h>

@@ -7,7 +7,7 @@
 
 #include "backend_impl.h"
 
-// One device, one stream: operations run in the order in which they were called, and the host waits in `download` alone.
+// One device, one stream: operations run in the order in which they were called, and the host waits in `download`, and where memory is given back (larger scratch included).
 typedef struct cpa_cuda {
     cpa_backend base;
     cudaStream_t stream;

@@ -41,7 +41,7 @@ struct cpa_backend {
 CPA_BACKEND_LIST(X)
 #undef X
 
-/** Bytes of scratch that sparse_linear_grad needs on a device (kernels/sparse.cu), more than any other operation. */
+/** Bytes of scratch that sparse_linear_grad needs on a device (kernels/sparse.cu), the most of any operation for most shapes. */
 static inline size_t cpa_device_sparse_scratch(int n_genes, int64_t nnz)
 {
     return ((size_t)n_genes + 1 + 2 * (size_t)nnz) * sizeof(int);

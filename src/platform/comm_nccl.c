@@ -1,5 +1,6 @@
 // Owns: everything that calls NCCL. The communicator does not block: every call of it, the first included, is polled, so that the
 // watch over waits ends what never answers. Must never be compiled into a build without CUDA.
+#include <stdatomic.h>
 #include <time.h>
 
 #include <nccl.h>
@@ -14,7 +15,7 @@ static const long NAP_NS = 100000; // between two looks at a call that is still 
 typedef struct nccl_adder {
     cpa_adder base;
     cpa_backend *be; // borrowed
-    ncclComm_t comm; // NULL: aborted, or never begun
+    _Atomic(ncclComm_t) comm; // NULL: aborted, by the watch too, or never begun
     cudaStream_t stream;
     cudaEvent_t ready, done; // what the backend was asked for before a message; the last message
 } nccl_adder;
@@ -36,14 +37,21 @@ static cpa_status nccl_status(const nccl_adder *a, ncclResult_t r, const char *w
                     is_shared ? "; each rank needs a GPU of its own" : "");
 }
 
+// What has become of a call.
+static ncclResult_t outcome(const nccl_adder *a)
+{
+    ncclComm_t comm = a->comm;
+    ncclResult_t r = ncclInternalError, asked = comm != NULL ? ncclCommGetAsyncError(comm, &r) : r;
+    return asked != ncclSuccess ? asked : r;
+}
+
 // Waits until a call is through. Under the watch.
 static cpa_status settle(const nccl_adder *a, ncclResult_t r, const char *what)
 {
     cpa_watch_begin(what, -1);
     while (r == ncclInProgress) {
         nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
-        ncclResult_t asked = ncclCommGetAsyncError(a->comm, &r);
-        r = asked != ncclSuccess ? asked : r;
+        r = outcome(a);
     }
     cpa_watch_end();
     return nccl_status(a, r, what);
@@ -77,8 +85,7 @@ static cpa_status poll(cpa_adder *adder, bool *over)
 {
     cpa_status st;
     nccl_adder *a = self_of(adder);
-    ncclResult_t r = ncclSuccess, asked = ncclCommGetAsyncError(a->comm, &r);
-    CPA_TRY(nccl_status(a, asked, "ncclCommGetAsyncError"));
+    ncclResult_t r = outcome(a);
     if (r != ncclInProgress) {
         CPA_TRY(nccl_status(a, r, "a sum over ranks"));
     }
@@ -93,10 +100,9 @@ cleanup:
 
 static void abort_sum(cpa_adder *adder)
 {
-    nccl_adder *a = self_of(adder);
-    if (a->comm != NULL) {
-        ncclCommAbort(a->comm);
-        a->comm = NULL;
+    ncclComm_t comm = atomic_exchange(&self_of(adder)->comm, NULL);
+    if (comm != NULL) {
+        ncclCommAbort(comm);
     }
 }
 
@@ -109,12 +115,14 @@ static void abort_at_end(void *adder)
 static void destroy(cpa_adder *adder)
 {
     nccl_adder *a = self_of(adder);
-    cpa_watch_last_act(NULL, NULL);
     if (a->comm != NULL && settle(a, ncclCommFinalize(a->comm), "ncclCommFinalize") == CPA_OK) {
-        ncclCommDestroy(a->comm);
-        a->comm = NULL;
+        ncclComm_t comm = atomic_exchange(&a->comm, NULL);
+        if (comm != NULL) {
+            ncclCommDestroy(comm);
+        }
     }
     abort_sum(adder);
+    cpa_watch_last_act(NULL, NULL);
     if (a->done != NULL) {
         cudaEventDestroy(a->done);
     }
@@ -164,7 +172,9 @@ cpa_status cpa_adder_nccl_create(cpa_comm *comm, cpa_backend *be, cpa_adder **ou
     config.blocking = 0;
     CPA_TRY(cpa_comm_agree(comm, take(be, &a)));
     CPA_TRY(share_id(comm, &id));
-    ncclResult_t r = ncclCommInitRankConfig(&a->comm, cpa_comm_size(comm), id, cpa_comm_rank(comm), &config);
+    ncclComm_t made = NULL;
+    ncclResult_t r = ncclCommInitRankConfig(&made, cpa_comm_size(comm), id, cpa_comm_rank(comm), &config);
+    a->comm = made;
     CPA_TRY(cpa_comm_agree(comm, settle(a, r, "connecting GPUs")));
     cpa_watch_last_act(abort_at_end, a);
     *out = &a->base;

@@ -355,6 +355,16 @@ cleanup:
 
 // This rank's lanes one after another or side by side, then the sum over all lanes; with one lane the gradients never leave the backend.
 // A rank that fails takes part in the sum all the same, and tells the others by it.
+// Completes the sum over GPUs. Where this rank's own work failed before (`mine`, whose message is the last), a device that is of no use any
+// more fails the sum too: that which came first is told.
+static cpa_status finish_on_device(cpa_stepper *s, cpa_status mine)
+{
+    char why[1024];
+    snprintf(why, sizeof why, "%s", mine != CPA_OK ? cpa_message() : "");
+    cpa_status st = cpa_device_sum_finish(s->p.device_sum);
+    return st != CPA_OK && mine != CPA_OK ? cpa_fail(mine, "%s", why) : st;
+}
+
 static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan, bool *stop)
 {
     cpa_status st = CPA_OK, mine = CPA_OK;
@@ -375,7 +385,7 @@ static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase
         CPA_TRY(cpa_tree_add(s->tree, lane, s->grad, s->lane_sums));
     }
     double since = cpa_seconds();
-    CPA_TRY(s->on_device ? cpa_device_sum_finish(s->p.device_sum) : CPA_OK);
+    CPA_TRY(s->on_device ? finish_on_device(s, mine) : CPA_OK);
     CPA_TRY(cpa_tree_finish(s->tree, s->grad, s->sums));
     s->summing = cpa_seconds() - since;
     *stop = s->sums[n_sums + WANT_STOP] > 0;
