@@ -6,7 +6,8 @@
 
 #include "convert_impl.h"
 
-enum { STRETCH = 1 << 14 }; // rows at a time
+enum { STRETCH = 1 << 14 };                    // rows at a time
+static const int64_t EXACT = INT64_C(1) << 53; // a double holds all integers up to here
 
 // In the order in which one kind gives way to another: integers and floats together are floats.
 typedef enum kind { ABSENT, BOOL, INT, FLOAT, TEXT, FACTOR } kind;
@@ -98,6 +99,7 @@ static cpa_status find_place(const uniting *u, cpa_part *part, place *p)
     }
     CPA_TRY(cpa_h5_data_open(h5, p->path, p->field, &d));
     const cpa_h5_info *info = cpa_h5_data_info(d);
+    CPA_TRY(p->labels != NULL ? cpa_h5ad_check_codes(h5, p->path, info) : CPA_OK);
     p->kind = p->labels != NULL ? FACTOR : kind_of(info->class);
     p->is_single = strcmp(info->dtype, "float32") == 0;
     CPA_REQUIRE(p->kind != ABSENT && info->rank <= 1, CPA_BAD_DATA,
@@ -139,7 +141,7 @@ cleanup:
 typedef struct rows {
     int64_t n;
     int64_t *integer, *mask; // mask: not 0 where a value is missing
-    double *real;            // FLOAT, instead of integers
+    double *real;            // of a file with floats instead of integers; where the column is FLOAT, of all
     float *single;
     uint8_t *byte;
     int32_t *code;
@@ -191,6 +193,23 @@ static int64_t rows_of(const uniting *u, const cpa_part *part, int64_t *step)
     return n;
 }
 
+// Integers of a file as the floats that other files have.
+static cpa_status make_real(const uniting *u, const cpa_part *part, int64_t at, rows *r)
+{
+    for (int64_t i = 0; i < r->n; i++) {
+        int64_t v = r->integer[i];
+        if (r->mask[i] == 0 && (v > EXACT || v < -EXACT)) {
+            return cpa_fail(
+                CPA_BAD_DATA,
+                "%s: %s/%s: row %lld holds the integer %lld, but other files hold floats there, which are not "
+                "exact beyond 2^53; store the column as one type in all files",
+                part->path, u->frame, u->column, (long long)(at + i), (long long)v);
+        }
+        r->real[i] = (double)v;
+    }
+    return CPA_OK;
+}
+
 // Hands over the values or codes of file k.
 static cpa_status scan_rows(const uniting *u, int k, use_rows use, void *ctx)
 {
@@ -199,7 +218,7 @@ static cpa_status scan_rows(const uniting *u, int k, use_rows use, void *ctx)
     cpa_h5_data *value = NULL, *mask = NULL;
     rows r = {0};
     const place *p = &u->at[k];
-    bool real = u->kind == FLOAT;
+    bool real = p->kind == FLOAT;
     int64_t step;
     CPA_TRY(cpa_h5ad_part(u->c->all, k, &part));
     int64_t n = rows_of(u, part, &step);
@@ -220,6 +239,7 @@ static cpa_status scan_rows(const uniting *u, int k, use_rows use, void *ctx)
                 cpa_h5_data_read(value, real ? CPA_H5_F64 : CPA_H5_I64, &at, &r.n, real ? (void *)r.real : r.integer));
         }
         CPA_TRY(mask != NULL ? cpa_h5_data_read(mask, CPA_H5_I64, &at, &r.n, r.mask) : CPA_OK);
+        CPA_TRY(u->kind == FLOAT && !real ? make_real(u, part, at, &r) : CPA_OK);
         pick(u, &r);
         CPA_TRY(use(u, ctx, &r));
     }

@@ -264,6 +264,14 @@ void cpa_factor_fini(cpa_factor *factor)
     factor->n = 0;
 }
 
+cpa_status cpa_h5ad_check_codes(const cpa_h5 *h5, const char *path, const cpa_h5_info *info)
+{
+    return info->class == CPA_H5_CLASS_INT || info->class == CPA_H5_CLASS_BOOL
+               ? CPA_OK
+               : cpa_fail(CPA_BAD_DATA, "%s: %s should hold the integer codes of a categorical column", cpa_h5_path(h5),
+                          path);
+}
+
 // Codes and the labels they number, a stretch of codes at a time. `labels` may be empty when every code is missing.
 static cpa_status factor_of_codes(const cpa_h5 *h5, const char *path, const char *field, const char *labels,
                                   cpa_factor *out)
@@ -274,8 +282,7 @@ static cpa_status factor_of_codes(const cpa_h5 *h5, const char *path, const char
     CPA_TRY(st);
     const cpa_h5_info *info = cpa_h5_data_info(d);
     CPA_TRY(check_rank(h5, path, info));
-    CPA_REQUIRE(info->class != CPA_H5_CLASS_STRING && info->class != CPA_H5_CLASS_FLOAT, CPA_BAD_DATA,
-                "%s: %s should hold the integer codes of a categorical column", cpa_h5_path(h5), path);
+    CPA_TRY(cpa_h5ad_check_codes(h5, path, info));
     CPA_REQUIRE(!has_member(h5, labels, "codes"), CPA_BAD_DATA, "%s: %s: categories cannot have categories",
                 cpa_h5_path(h5), labels); // they may be the column itself
     CPA_TRY(cpa_h5ad_texts(h5, labels, NULL, &out->level));

@@ -138,6 +138,9 @@ cpa_status cpa_h5ad_locate(const cpa_h5 *h5, const char *frame, const char *name
 cpa_status cpa_h5ad_old_categories(const cpa_h5 *h5, const char *frame, const char *column, const char *path,
                                    const char *field, char **out);
 
+/** BAD_DATA when what is described cannot be the codes of a categorical column. */
+cpa_status cpa_h5ad_check_codes(const cpa_h5 *h5, const char *path, const cpa_h5_info *info);
+
 /** Number of rows of "obs" or "var", from its index. */
 cpa_status cpa_h5ad_frame_length(const cpa_h5 *h5, const char *frame, int64_t *n);
 

@@ -381,6 +381,27 @@ cleanup:
     return st;
 }
 
+// As they are, since HDF5 clips what is too large for an int64_t.
+static cpa_status read_unsigned(const cpa_h5_data *d, const int64_t *first, const int64_t *count, uint64_t *out)
+{
+    cpa_status st;
+    cpa_text name = {0};
+    int64_t n = 1;
+    CPA_TRY(read_block(d, H5T_NATIVE_UINT64, first, count, out));
+    for (int i = 0; i < d->info.rank; i++) {
+        n *= count[i];
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int64_t row = d->info.rank > 0 ? first[0] + i / (n / count[0]) : 0;
+        CPA_REQUIRE(out[i] <= INT64_MAX, CPA_BAD_DATA,
+                    "%s: %s: row %lld holds the integer %llu, but only those below 2^63 can be read", d->file->path,
+                    name_of(d, &name), (long long)row, (unsigned long long)out[i]);
+    }
+cleanup:
+    cpa_text_fini(&name);
+    return st;
+}
+
 cpa_status cpa_h5_data_read(const cpa_h5_data *d, cpa_h5_type type, const int64_t *first, const int64_t *count,
                             void *out)
 {
@@ -393,18 +414,10 @@ cpa_status cpa_h5_data_read(const cpa_h5_data *d, cpa_h5_type type, const int64_
                     (class == CPA_H5_CLASS_FLOAT && type != CPA_H5_I64),
                 CPA_BAD_DATA, "%s: %s should hold %s, but its type is %s", d->file->path, name_of(d, &name),
                 type == CPA_H5_I64 ? "integers" : "numbers", d->info.dtype);
-    CPA_TRY(read_block(d, cpa_h5_native(type), first, count, out));
-    if (type == CPA_H5_I64 && strcmp(d->info.dtype, "uint64") == 0) { // HDF5 clips what is too large
-        int64_t n = 1;
-        const int64_t *v = out;
-        for (int i = 0; i < d->info.rank; i++) {
-            n *= count[i];
-        }
-        for (int64_t i = 0; i < n; i++) {
-            CPA_REQUIRE(v[i] != INT64_MAX, CPA_BAD_DATA,
-                        "%s: %s holds an integer of 2^63 or more, which cannot be right", d->file->path,
-                        name_of(d, &name));
-        }
+    if (type == CPA_H5_I64 && strcmp(d->info.dtype, "uint64") == 0) {
+        CPA_TRY(read_unsigned(d, first, count, out));
+    } else {
+        CPA_TRY(read_block(d, cpa_h5_native(type), first, count, out));
     }
 cleanup:
     cpa_text_fini(&name);

@@ -104,7 +104,7 @@ void cpa_h5_data_close(cpa_h5_data **d);
 const cpa_h5_info *cpa_h5_data_info(const cpa_h5_data *d);
 
 /** Reads the block first[rank], count[rank] of numbers into `out`, row-major, as F32, F64 or I64. BAD_DATA: not
- *  numbers, floats asked for as integers, outside the array, unreadable (corrupt chunk, cut file). */
+ *  numbers, floats or 2^63 and more asked for as integers, outside the array, unreadable (corrupt chunk, cut file). */
 cpa_status cpa_h5_data_read(const cpa_h5_data *d, cpa_h5_type type, const int64_t *first, const int64_t *count,
                             void *out);
 

@@ -1,0 +1,115 @@
+#!/bin/bash
+# Owns: that `convert LIST.txt OUT.h5ad` changes no value and leaves nothing out without a word: columns of unlike types, texts of
+# genes, members of uns and of the root that only some files have or have otherwise, and files that fail on the way.
+# Must never take the program's own reader for a witness of contents.
+set -u
+. "$CPA_TESTS/support/refuse.sh"
+cat >make.py <<'PYTHON'
+"""make.py NAME EDIT: three cells with two genes, in which `f` is edited; `encode` and `texts` write elements."""
+import sys
+import h5py
+import numpy as np
+
+
+def encode(obj, kind, version="0.2.0", **attrs):
+    obj.attrs.update({"encoding-type": kind, "encoding-version": version, **attrs})
+    return obj
+
+
+def texts(f, path, values):
+    encode(f.create_dataset(path, data=np.array(values, dtype=object), dtype=h5py.string_dtype("utf-8")), "string-array")
+
+
+def column(f, frame, name, values):
+    values = np.asarray(values)
+    texts(f, f"{frame}/{name}", values) if values.dtype.kind in "OU" else encode(f.create_dataset(f"{frame}/{name}", data=values), "array")
+    f[frame].attrs["column-order"] = np.array([*f[frame].attrs["column-order"], name], dtype=object)
+
+
+def factor(f, name, codes, levels):
+    g = encode(f.create_group(f"obs/{name}"), "categorical", ordered=False)
+    g.create_dataset("codes", data=codes)
+    texts(g, "categories", levels)
+    f["obs"].attrs["column-order"] = np.array([*f["obs"].attrs["column-order"], name], dtype=object)
+
+
+def masked(f, name, values, mask):
+    g = encode(f.create_group(f"obs/{name}"), "nullable-integer", "0.1.0")
+    g.create_dataset("values", data=values)
+    g.create_dataset("mask", data=np.array(mask))
+    f["obs"].attrs["column-order"] = np.array([*f["obs"].attrs["column-order"], name], dtype=object)
+
+
+with h5py.File(f"{sys.argv[1]}.h5ad", "w") as f:
+    encode(f, "anndata", "0.1.0")
+    encode(f.create_dataset("X", data=np.arange(6, dtype="f4").reshape(3, 2)), "array")
+    for frame, names in ("obs", [f"{sys.argv[1]}{i}" for i in range(3)]), ("var", ["g0", "g1"]):
+        encode(f.create_group(frame), "dataframe", **{"_index": "_index", "column-order": np.array([], dtype=h5py.string_dtype())})
+        texts(f, f"{frame}/_index", names)
+    encode(f.create_group("uns"), "dict", "0.1.0")
+    exec(sys.argv[2])
+PYTHON
+# make NAME EDIT: a file.
+make() {
+    /usr/bin/python3 make.py "$1" "$2" || failed "making $1"
+}
+
+# join NAMES...: all.h5ad of these files; what it said is in .refuse/err.
+join() {
+    list "$@"
+    rm -f all.h5ad
+    "$CPA_HPC" convert list.txt all.h5ad >.refuse/out 2>.refuse/err </dev/null || failed "convert $*"
+}
+
+list() {
+    printf '%s.h5ad\n' "$@" >list.txt
+}
+
+# holds WHAT EXPRESSION: of the file `f` that was made.
+holds() {
+    /usr/bin/python3 -c "import sys, h5py, numpy as np
+f = h5py.File('all.h5ad')
+sys.exit(not ($2))" || failed "$1"
+}
+
+# warned COUNT WORDS: the last command gave so many warnings, one of which has the words (separated by '|').
+warned() {
+    local word list
+    grep '^warning: ' .refuse/err >.refuse/message
+    [ "$(wc -l <.refuse/message)" -eq "$1" ] || failed "expected $1 warnings"
+    IFS='|' read -ra list <<<"$2"
+    for word in "${list[@]}"; do
+        grep -qF -e "$word" .refuse/message || failed "no warning has '$word'"
+    done
+}
+
+# unlike CODE WORDS EDIT OTHER: two files that are edited so are not joined.
+unlike() {
+    make a "$3"
+    make b "$4"
+    rm -f x.h5ad
+    list a b
+    attempt "$1" "$2" "$CPA_HPC" convert list.txt x.h5ad
+}
+
+# ---- Numbers
+real='column(f, "obs", "c", [0.5, 1, 2])'
+unlike 65 "b.h5ad: obs/c: row 2|-9007199254740993|2^53" "$real" 'column(f, "obs", "c", [1 << 53, -(1 << 53), -(1 << 53) - 1])'
+unlike 65 "b.h5ad: obs/c|row 1|18446744073709551615" 'column(f, "obs", "c", [1, 2, 3])' \
+    'column(f, "obs", "c", np.array([1, 2**64 - 1, 2**63 - 1], "u8"))'
+unlike 65 "b.h5ad: obs/c|row 1|9223372036854775808" "$real" 'column(f, "obs", "c", np.array([1, 2**63, 2**63 - 1], "u8"))'
+unlike 65 "b.h5ad: obs/c|row 0|9223372036854775808" 'column(f, "obs", "c", ["t", "u", "v"])' \
+    'column(f, "obs", "c", np.array([2**63, 2, 3], "u8"))'
+make a "$real"
+make b 'column(f, "obs", "c", [1 << 53, -(1 << 53), 7])'
+make c 'masked(f, "c", [3, (1 << 53) + 1, 5], [False, True, False])'
+join a b c
+holds "integers among floats" 'np.array_equal(f["obs/c"][:], [0.5, 1, 2, 2**53, -2**53, 7, 3, np.nan, 5], equal_nan=True)'
+make a 'column(f, "obs", "c", np.array([2**63 - 1, 2**53 + 1, 0], "u8"))'
+make b 'column(f, "obs", "c", [-2**63, 1, 2])'
+join a b
+holds "large integers" 'list(f["obs/c"][:]) == [2**63 - 1, 2**53 + 1, 0, -2**63, 1, 2]'
+warned 0 ""
+unlike 65 "b.h5ad: obs/c/codes should hold the integer codes of a categorical column" 'factor(f, "c", [0, 1, -1], ["x", "y"])' \
+    'factor(f, "c", [0.5, 1, np.nan], ["x", "y"])'
+finish
