@@ -4,14 +4,17 @@
 #include "convert_impl.h"
 #include "cpa/base/log.h"
 
-static bool all_have(const cpa_conversion *c, const char *path)
+static cpa_status all_have(const cpa_conversion *c, const char *path, bool *out)
 {
-    bool there = true;
+    cpa_status st = CPA_OK;
     cpa_part *p;
-    for (int k = 0; there && k < c->all->n_parts; k++) {
-        there = cpa_h5ad_part(c->all, k, &p) == CPA_OK && cpa_h5_kind_of(p->h5, path) != CPA_H5_NOTHING;
+    *out = true;
+    for (int k = 0; *out && k < c->all->n_parts; k++) {
+        CPA_TRY(cpa_h5ad_part(c->all, k, &p));
+        *out = cpa_h5_kind_of(p->h5, path) != CPA_H5_NOTHING;
     }
-    return there;
+cleanup:
+    return st;
 }
 
 // ---- Names and columns
@@ -112,11 +115,13 @@ static cpa_status unite_layers(const cpa_conversion *c)
     cpa_status st;
     cpa_strings layers = {0};
     char *path = NULL;
+    bool there;
     CPA_TRY(cpa_h5ad_layers(c->all, &layers));
     CPA_TRY(cpa_h5ad_write_dict(c->out, "layers"));
     for (int64_t i = 0; i < layers.n; i++) {
         CPA_TRY(cpa_sprintf(&path, "layers/%s", layers.s[i]));
-        if (all_have(c, path)) {
+        CPA_TRY(all_have(c, path, &there));
+        if (there) {
             CPA_TRY(cpa_convert_matrix(c, layers.s[i], path));
         } else {
             cpa_warn("%s: %s is left out: not all files have it", c->all->path, path);
@@ -243,16 +248,16 @@ cleanup:
 cpa_status cpa_convert_files(const cpa_conversion *c)
 {
     cpa_status st;
+    bool x, raw, old_raw;
     CPA_TRY(unite_obs(c));
     CPA_TRY(write_genes(c, "var"));
-    if (all_have(c, "X")) {
-        CPA_TRY(cpa_convert_matrix(c, NULL, "X"));
-    }
+    CPA_TRY(all_have(c, "X", &x));
+    CPA_TRY(x ? cpa_convert_matrix(c, NULL, "X") : CPA_OK);
     CPA_TRY(unite_layers(c));
     CPA_TRY(unite_uns(c));
-    if (all_have(c, "raw/X") || all_have(c, "raw.X")) {
-        CPA_TRY(unite_raw(c));
-    }
+    CPA_TRY(all_have(c, "raw/X", &raw));
+    CPA_TRY(all_have(c, "raw.X", &old_raw));
+    CPA_TRY(raw || old_raw ? unite_raw(c) : CPA_OK);
     CPA_TRY(say_what_is_left(c));
 cleanup:
     return st;
