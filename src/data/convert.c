@@ -68,39 +68,6 @@ cleanup:
     return st;
 }
 
-// Whether uns/<name> holds the categories of a column of a table, which are with the column now.
-static bool is_old_categories(const cpa_conversion *c, const char *name)
-{
-    static const char tail[] = "_categories";
-    size_t n = strlen(name), t = sizeof tail - 1;
-    char *column = NULL;
-    bool is = n > t && strcmp(name + n - t, tail) == 0 && cpa_h5_kind_of(c->in->h5, "obs") == CPA_H5_DATASET &&
-              cpa_sprintf(&column, "%.*s", (int)(n - t), name) == CPA_OK &&
-              (cpa_part_has_column(c->in, "obs", column) || cpa_part_has_column(c->in, "var", column));
-    cpa_free(&column);
-    return is;
-}
-
-static cpa_status convert_uns(const cpa_conversion *c)
-{
-    cpa_status st;
-    cpa_strings keys = {0};
-    char *path = NULL;
-    CPA_TRY(cpa_h5ad_write_dict(c->out, "uns"));
-    CPA_TRY(cpa_h5_list(c->in->h5, "uns", &keys));
-    for (int64_t k = 0; k < keys.n; k++) {
-        CPA_TRY(cpa_sprintf(&path, "uns/%s", keys.s[k]));
-        if (!is_old_categories(c, keys.s[k])) {
-            CPA_TRY(cpa_h5_copy(c->in->h5, path, c->out, path));
-        }
-        cpa_free(&path);
-    }
-cleanup:
-    cpa_free(&path);
-    cpa_strings_fini(&keys);
-    return st;
-}
-
 static cpa_status convert_member(const cpa_conversion *c, const char *name)
 {
     bool dataset = cpa_h5_kind_of(c->in->h5, name) == CPA_H5_DATASET;
@@ -120,7 +87,7 @@ static cpa_status convert_member(const cpa_conversion *c, const char *name)
         return CPA_OK; // with raw.X
     }
     if (strcmp(name, "uns") == 0 && !dataset) {
-        return convert_uns(c);
+        return cpa_convert_uns(c);
     }
     if ((strcmp(name, "obsm") == 0 || strcmp(name, "varm") == 0) && dataset) {
         return convert_table(c, name);

@@ -61,15 +61,31 @@ cleanup:
     return st;
 }
 
-// A column cannot be called as the names of the rows are here.
-static void drop_index(cpa_strings *columns)
+// A column cannot be called as the names of the rows are here. One that is no file's names is a loss.
+static cpa_status drop_index(const cpa_conversion *c, const char *frame, cpa_strings *columns)
 {
+    cpa_status st = CPA_OK;
+    cpa_part *p;
+    char *index = NULL;
+    bool lost = false;
     int64_t at = cpa_strings_find(columns, "_index");
+    for (int k = 0; at >= 0 && k < (strcmp(frame, "obs") == 0 ? c->all->n_parts : 1); k++) {
+        CPA_TRY(cpa_h5ad_part(c->all, k, &p));
+        CPA_TRY(cpa_h5ad_index_name(p->h5, frame, &index));
+        lost = lost || (strcmp(index, "_index") != 0 && cpa_part_has_column(p, frame, "_index"));
+        cpa_free(&index);
+    }
+    if (lost) {
+        cpa_warn("%s: the column '_index' of %s is left out: the names are called so here", c->all->path, frame);
+    }
     if (at >= 0) {
         cpa_free(&columns->s[at]);
         columns->n--;
         memmove(columns->s + at, columns->s + at + 1, (size_t)(columns->n - at) * sizeof *columns->s);
     }
+cleanup:
+    cpa_free(&index);
+    return st;
 }
 
 static cpa_status unite_obs(const cpa_conversion *c)
@@ -77,7 +93,7 @@ static cpa_status unite_obs(const cpa_conversion *c)
     cpa_status st;
     cpa_strings columns = {0};
     CPA_TRY(cpa_h5ad_columns(c->all, "obs", &columns));
-    drop_index(&columns);
+    CPA_TRY(drop_index(c, "obs", &columns));
     CPA_TRY(cpa_h5ad_begin_frame(c->out, "obs", &columns));
     CPA_TRY(write_cell_names(c));
     CPA_TRY(write_columns(c, "obs", "obs", &columns));
@@ -95,7 +111,7 @@ static cpa_status write_genes(const cpa_conversion *c, const char *to)
     char *path = NULL;
     CPA_TRY(cpa_h5ad_part(c->all, 0, &first));
     CPA_TRY(cpa_h5ad_columns(c->all, "var", &columns));
-    drop_index(&columns);
+    CPA_TRY(drop_index(c, first->var, &columns));
     CPA_TRY(cpa_h5ad_index(c->all, "var", &names));
     CPA_TRY(cpa_h5ad_begin_frame(c->out, to, &columns));
     CPA_TRY(cpa_sprintf(&path, "%s/_index", to));
@@ -154,62 +170,21 @@ cleanup:
 
 // ---- The rest
 
-static bool is_dict(const cpa_h5 *h5, const char *path)
-{
-    char *encoding = NULL;
-    bool is = cpa_h5_kind_of(h5, path) == CPA_H5_GROUP && cpa_h5ad_encoding(h5, path, &encoding) == CPA_OK &&
-              (strcmp(encoding, "dict") == 0 || encoding[0] == '\0');
-    cpa_free(&encoding);
-    return is;
-}
-
-// Copies what is not there yet. Dictionaries that several files have come together.
-static cpa_status unite_member(const cpa_conversion *c, const cpa_part *p, const char *path)
-{
-    cpa_status st = CPA_OK;
-    cpa_strings members = {0};
-    char *member = NULL;
-    if (cpa_h5_kind_of(c->out, path) == CPA_H5_NOTHING) {
-        CPA_TRY(cpa_h5_copy(p->h5, path, c->out, path));
-    } else if (is_dict(p->h5, path) && is_dict(c->out, path)) {
-        CPA_TRY(cpa_h5_list(p->h5, path, &members));
-    }
-    for (int64_t i = 0; i < members.n; i++) {
-        CPA_TRY(cpa_sprintf(&member, "%s/%s", path, members.s[i]));
-        CPA_TRY(unite_member(c, p, member));
-        cpa_free(&member);
-    }
-cleanup:
-    cpa_free(&member);
-    cpa_strings_fini(&members);
-    return st;
-}
-
-static cpa_status unite_uns(const cpa_conversion *c)
-{
-    cpa_status st;
-    cpa_part *p;
-    CPA_TRY(cpa_h5ad_write_dict(c->out, "uns"));
-    for (int k = 0; k < c->all->n_parts; k++) {
-        CPA_TRY(cpa_h5ad_part(c->all, k, &p));
-        CPA_TRY(is_dict(p->h5, "uns") ? unite_member(c, p, "uns") : CPA_OK);
-    }
-cleanup:
-    return st;
-}
-
 // Whether a member of the root has something in it that was not written.
 static bool is_left(const cpa_conversion *c, const cpa_part *p, const char *name)
 {
     static const char *const written[] = {"X", "obs", "var", "layers", "uns", "__categories"};
+    static const char *const raw[] = {"raw", "raw.X", "raw.var"};
     cpa_strings members = {0};
     for (size_t i = 0; i < sizeof written / sizeof *written; i++) {
         if (strcmp(name, written[i]) == 0) {
             return strcmp(name, "X") == 0 && cpa_h5_kind_of(c->out, name) == CPA_H5_NOTHING;
         }
     }
-    if (strncmp(name, "raw", 3) == 0) {
-        return cpa_h5_kind_of(c->out, "raw") == CPA_H5_NOTHING;
+    for (size_t i = 0; i < sizeof raw / sizeof *raw; i++) {
+        if (strcmp(name, raw[i]) == 0) {
+            return cpa_h5_kind_of(c->out, "raw") == CPA_H5_NOTHING;
+        }
     }
     bool empty =
         cpa_h5_kind_of(p->h5, name) == CPA_H5_GROUP && cpa_h5_list(p->h5, name, &members) == CPA_OK && members.n == 0;
@@ -254,7 +229,7 @@ cpa_status cpa_convert_files(const cpa_conversion *c)
     CPA_TRY(all_have(c, "X", &x));
     CPA_TRY(x ? cpa_convert_matrix(c, NULL, "X") : CPA_OK);
     CPA_TRY(unite_layers(c));
-    CPA_TRY(unite_uns(c));
+    CPA_TRY(cpa_convert_uns(c));
     CPA_TRY(all_have(c, "raw/X", &raw));
     CPA_TRY(all_have(c, "raw.X", &old_raw));
     CPA_TRY(raw || old_raw ? unite_raw(c) : CPA_OK);

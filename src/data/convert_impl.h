@@ -18,6 +18,9 @@ cpa_status cpa_convert_matrix(const cpa_conversion *c, const char *layer, const 
 /** Writes several files as one. What they cannot say together is left out, which is said. */
 cpa_status cpa_convert_files(const cpa_conversion *c);
 
+/** Writes uns, the dictionaries of all files as one. Warns of keys under which a later file has another value. */
+cpa_status cpa_convert_uns(const cpa_conversion *c);
+
 /** Writes a column of obs that some of several files have, or of the selected genes of the first one, at `to`. A number that is
  *  missing is NaN or, among integers and booleans, masked; texts of which some are missing, or categories, become categories. */
 cpa_status cpa_convert_column(const cpa_conversion *c, const char *frame, const char *column, const char *to);

@@ -113,6 +113,40 @@ warned 0 ""
 unlike 65 "b.h5ad: obs/c/codes should hold the integer codes of a categorical column" 'factor(f, "c", [0, 1, -1], ["x", "y"])' \
     'factor(f, "c", [0.5, 1, np.nan], ["x", "y"])'
 
+# ---- What is left out is said
+own='f["obs"].attrs["_index"] = "name"; f["obs"].move("_index", "name"); column(f, "obs", "_index", [7, 8, 9])'
+raw='f["raw/X"] = f["X"][:]; f.copy("var", "raw/var")'
+make a "$raw; $own; f['rawdata'] = [1, 2]; f['raw.varm'] = [1, 2]"
+make b "$raw; f.create_group('raw.empty')"
+join a b
+warned 2 "list.txt: the column '_index' of obs is left out|it belongs to single files or not all have it: 'raw.varm', 'rawdata'"
+holds "names instead of a column _index" '[*f["obs/_index"].asstr()] == ["a0", "a1", "a2", "b0", "b1", "b2"] and "_index" not in f["obs"].attrs["column-order"]'
+make a "${own//obs/var}"
+make b 'column(f, "obs", "c", [1, 2, 3]); f["obs"].attrs["column-order"] = np.array(["_index", "c"], dtype=object)'
+make c 'pass'
+join b c
+warned 0 ""
+holds "an index that is listed" '[*f["obs"].attrs["column-order"]] == ["c"]'
+join a b
+warned 1 "list.txt: the column '_index' of var is left out"
+
+same='u = f["uns"]; u["one"] = 1; u["nan"] = [[np.nan, 1]]; u["big"] = np.array([2**64 - 1], "u8"); u["text"] = "t"; u["flag"] = True
+u["table"] = np.array([("a", 1.5)], dtype=[("name", h5py.string_dtype()), ("score", "f4")]); u["d/list"] = np.array(["x", "y"], dtype=object)
+u["none"] = h5py.Empty("f8"); u["rows"] = np.arange(70000); factor(f, "c", [0, 1, 1], ["x", "y"]); f.move("obs/c", "uns/factor")
+f["obs"].attrs["column-order"] = np.array([], dtype=h5py.string_dtype())'
+make a "$same"
+make b "$same; del u['one']; u['one'] = np.int8(1); u['d/more'] = 5"
+make c "$same; u['rows'][69999] = 0; u['factor/codes'][0] = 1; u['d/more'] = 6
+for k in 'd/list', 'nan', 'text', 'table': del u[k]
+u['d/list/deeper'] = 1; u['nan'] = [np.nan, 1]; u['text'] = 't '
+u['table'] = np.array([('b', 1.5)], dtype=[('name', h5py.string_dtype()), ('score', 'f4')])"
+join a b
+warned 0 ""
+holds "uns that is the same" 'f["uns/d/more"][()] == 5 and f["uns/one"][()] == 1'
+join a b c
+warned 1 "list.txt: uns: the first file's value is kept where others have another: 'd/list', 'd/more', 'factor', 'nan', 'rows', 'table', 'text'"
+holds "uns of the first file" 'f["uns/rows"][69999] == 69999 and f["uns/d/more"][()] == 5 and f["uns/text"].asstr()[()] == "t"'
+
 # ---- Files that fail: of more files than are open at a time each is opened anew whenever it is read
 make piece0 'f.create_group("layers")["counts"] = f["X"][:]'
 for i in {1..9}; do
