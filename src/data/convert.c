@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "convert_impl.h"
-#include "cpa/base/log.h"
 
 static bool has(const cpa_conversion *c, const char *path)
 {

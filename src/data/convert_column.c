@@ -1,6 +1,6 @@
 // Owns: a column that several files have as one column: which kind it becomes, and its rows, a stretch at a time.
-// Must never hold more of a column of categories or numbers than a stretch, nor change a value: what is no number in every file becomes
-// categories.
+// Must never hold more of a column of cells with categories or numbers than a stretch, nor change a value: what is neither a number in
+// every file nor a text in every row becomes categories.
 #include <math.h>
 #include <string.h>
 
@@ -348,6 +348,24 @@ cleanup:
     return st;
 }
 
+// The genes in use.
+static cpa_status write_gene_texts(const uniting *u)
+{
+    cpa_status st;
+    cpa_part *part;
+    cpa_strings all = {0}, kept = {0};
+    CPA_TRY(cpa_h5ad_part(u->c->all, 0, &part));
+    CPA_TRY(cpa_h5ad_texts(part->h5, u->at[0].path, u->at[0].field, &all));
+    for (int64_t g = 0; u->selected != NULL && g < u->selected->n_genes; g++) {
+        CPA_TRY(cpa_strings_add(&kept, all.s[u->selected->chosen[g]]));
+    }
+    CPA_TRY(cpa_h5ad_write_list(u->c->out, u->to, u->selected != NULL ? &kept : &all));
+cleanup:
+    cpa_strings_fini(&all);
+    cpa_strings_fini(&kept);
+    return st;
+}
+
 // ---- Categories
 
 // What the codes of file k stand for: its categories, or the values of a column that has none, which is then read as a whole.
@@ -472,10 +490,11 @@ cpa_status cpa_convert_column(const cpa_conversion *c, const char *frame, const 
     uniting u = {.c = c, .frame = frame, .column = column, .to = to, .n_parts = obs ? c->all->n_parts : 1};
     u.selected = obs ? NULL : c->all->part[0].genes;
     CPA_TRY(settle_kind(&u));
-    if (u.kind == TEXT && !obs) {
-        u.kind = FACTOR; // genes need not be read piece by piece
+    if (u.kind == TEXT) {
+        CPA_TRY(obs ? write_texts(&u) : write_gene_texts(&u));
+    } else {
+        CPA_TRY(u.kind == FACTOR ? write_factor(&u) : write_numbers(&u));
     }
-    CPA_TRY(u.kind == TEXT ? write_texts(&u) : u.kind == FACTOR ? write_factor(&u) : write_numbers(&u));
 cleanup:
     for (int k = 0; u.at != NULL && k < u.n_parts; k++) {
         cpa_free(&u.at[k].path);

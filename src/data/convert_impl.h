@@ -21,8 +21,9 @@ cpa_status cpa_convert_files(const cpa_conversion *c);
 /** Writes uns, the dictionaries of all files as one. Warns of keys under which a later file has another value. */
 cpa_status cpa_convert_uns(const cpa_conversion *c);
 
-/** Writes a column of obs that some of several files have, or of the selected genes of the first one, at `to`. A number that is
- *  missing is NaN or, among integers and booleans, masked; texts of which some are missing, or categories, become categories. */
+/** Writes a column of obs that some of several files have, or of the selected genes of the first one, at `to`. Numbers in every file
+ *  stay numbers; one that is missing is NaN or, among integers and booleans, masked. Texts stay texts where every file has them and no
+ *  row lacks one. All else becomes categories. BAD_DATA: an integer that the type of the column would change. */
 cpa_status cpa_convert_column(const cpa_conversion *c, const char *frame, const char *column, const char *to);
 
 /** Writes the frame at `from` in today's encoding to the frame `to`. */

@@ -113,6 +113,18 @@ warned 0 ""
 unlike 65 "b.h5ad: obs/c/codes should hold the integer codes of a categorical column" 'factor(f, "c", [0, 1, -1], ["x", "y"])' \
     'factor(f, "c", [0.5, 1, np.nan], ["x", "y"])'
 
+# ---- Texts
+make a 'column(f, "var", "note", ["first", "second"]); column(f, "obs", "c", ["x", "y", "z"]); column(f, "obs", "d", ["x", "y", "z"])'
+make b 'column(f, "obs", "c", ["x", "v", "w"]); factor(f, "d", [0, -1, 0], ["x"])'
+make c 'f["var/_index"][0] = "other"; column(f, "obs", "c", ["x", "v", "w"])'
+join a b
+holds "texts of all genes" '[*f["var/note"].asstr()] == ["first", "second"] and f["var/note"].attrs["encoding-type"] == "string-array"'
+holds "complete texts" '[*f["obs/c"].asstr()] == ["x", "y", "z", "x", "v", "w"]'
+holds "texts and categories" '[*f["obs/d/categories"].asstr()] == ["x", "y", "z"] and [*f["obs/d/codes"]] == [0, 1, 2, 0, -1, 0]'
+join a c
+holds "texts of some genes" '[*f["var/note"].asstr()] == ["second"] and [*f["var/_index"].asstr()] == ["g1"]'
+holds "texts that a file lacks" '[*f["obs/d/codes"]] == [0, 1, 2, -1, -1, -1]'
+
 # ---- What is left out is said
 own='f["obs"].attrs["_index"] = "name"; f["obs"].move("_index", "name"); column(f, "obs", "_index", [7, 8, 9])'
 raw='f["raw/X"] = f["X"][:]; f.copy("var", "raw/var")'
