@@ -5,7 +5,7 @@
 set -u
 . "$CPA_TESTS/support/refuse.sh"
 cat >make.py <<'PYTHON'
-"""make.py NAME EDIT: three cells with two genes, in which `f` is edited; `encode` and `texts` write elements."""
+"""make.py NAME EDIT ...: files of three cells with two genes, in which `f` is edited."""
 import sys
 import h5py
 import numpy as np
@@ -40,18 +40,19 @@ def masked(f, name, values, mask):
     f["obs"].attrs["column-order"] = np.array([*f["obs"].attrs["column-order"], name], dtype=object)
 
 
-with h5py.File(f"{sys.argv[1]}.h5ad", "w") as f:
-    encode(f, "anndata", "0.1.0")
-    encode(f.create_dataset("X", data=np.arange(6, dtype="f4").reshape(3, 2)), "array")
-    for frame, names in ("obs", [f"{sys.argv[1]}{i}" for i in range(3)]), ("var", ["g0", "g1"]):
-        encode(f.create_group(frame), "dataframe", **{"_index": "_index", "column-order": np.array([], dtype=h5py.string_dtype())})
-        texts(f, f"{frame}/_index", names)
-    encode(f.create_group("uns"), "dict", "0.1.0")
-    exec(sys.argv[2])
+for name, edit in zip(sys.argv[1::2], sys.argv[2::2]):
+    with h5py.File(f"{name}.h5ad", "w") as f:
+        encode(f, "anndata", "0.1.0")
+        encode(f.create_dataset("X", data=np.arange(6, dtype="f4").reshape(3, 2)), "array")
+        for frame, names in ("obs", [f"{name}{i}" for i in range(3)]), ("var", ["g0", "g1"]):
+            encode(f.create_group(frame), "dataframe", **{"_index": "_index", "column-order": np.array([], dtype=h5py.string_dtype())})
+            texts(f, f"{frame}/_index", names)
+        encode(f.create_group("uns"), "dict", "0.1.0")
+        exec(edit)
 PYTHON
-# make NAME EDIT: a file.
+# make NAME EDIT ...: files.
 make() {
-    /usr/bin/python3 make.py "$1" "$2" || failed "making $1"
+    /usr/bin/python3 make.py "$@" || failed "making files"
 }
 
 # join NAMES...: all.h5ad of these files; what it said is in .refuse/err.
@@ -85,8 +86,7 @@ warned() {
 
 # unlike CODE WORDS EDIT OTHER: two files that are edited so are not joined.
 unlike() {
-    make a "$3"
-    make b "$4"
+    make a "$3" b "$4"
     rm -f x.h5ad
     list a b
     attempt "$1" "$2" "$CPA_HPC" convert list.txt x.h5ad
@@ -100,13 +100,13 @@ unlike 65 "b.h5ad: obs/c|row 1|18446744073709551615" 'column(f, "obs", "c", [1, 
 unlike 65 "b.h5ad: obs/c|row 1|9223372036854775808" "$real" 'column(f, "obs", "c", np.array([1, 2**63, 2**63 - 1], "u8"))'
 unlike 65 "b.h5ad: obs/c|row 0|9223372036854775808" 'column(f, "obs", "c", ["t", "u", "v"])' \
     'column(f, "obs", "c", np.array([2**63, 2, 3], "u8"))'
-make a "$real"
-make b 'column(f, "obs", "c", [1 << 53, -(1 << 53), 7])'
-make c 'masked(f, "c", [3, (1 << 53) + 1, 5], [False, True, False])'
+make a "$real" \
+    b 'column(f, "obs", "c", [1 << 53, -(1 << 53), 7])' \
+    c 'masked(f, "c", [3, (1 << 53) + 1, 5], [False, True, False])'
 join a b c
 holds "integers among floats" 'np.array_equal(f["obs/c"][:], [0.5, 1, 2, 2**53, -2**53, 7, 3, np.nan, 5], equal_nan=True)'
-make a 'column(f, "obs", "c", np.array([2**63 - 1, 2**53 + 1, 0], "u8"))'
-make b 'column(f, "obs", "c", [-2**63, 1, 2])'
+make a 'column(f, "obs", "c", np.array([2**63 - 1, 2**53 + 1, 0], "u8"))' \
+    b 'column(f, "obs", "c", [-2**63, 1, 2])'
 join a b
 holds "large integers" 'list(f["obs/c"][:]) == [2**63 - 1, 2**53 + 1, 0, -2**63, 1, 2]'
 warned 0 ""
@@ -114,9 +114,9 @@ unlike 65 "b.h5ad: obs/c/codes should hold the integer codes of a categorical co
     'factor(f, "c", [0.5, 1, np.nan], ["x", "y"])'
 
 # ---- Texts
-make a 'column(f, "var", "note", ["first", "second"]); column(f, "obs", "c", ["x", "y", "z"]); column(f, "obs", "d", ["x", "y", "z"])'
-make b 'column(f, "obs", "c", ["x", "v", "w"]); factor(f, "d", [0, -1, 0], ["x"])'
-make c 'f["var/_index"][0] = "other"; column(f, "obs", "c", ["x", "v", "w"])'
+make a 'column(f, "var", "note", ["first", "second"]); column(f, "obs", "c", ["x", "y", "z"]); column(f, "obs", "d", ["x", "y", "z"])' \
+    b 'column(f, "obs", "c", ["x", "v", "w"]); factor(f, "d", [0, -1, 0], ["x"])' \
+    c 'f["var/_index"][0] = "other"; column(f, "obs", "c", ["x", "v", "w"])'
 join a b
 holds "texts of all genes" '[*f["var/note"].asstr()] == ["first", "second"] and f["var/note"].attrs["encoding-type"] == "string-array"'
 holds "complete texts" '[*f["obs/c"].asstr()] == ["x", "y", "z", "x", "v", "w"]'
@@ -128,14 +128,14 @@ holds "texts that a file lacks" '[*f["obs/d/codes"]] == [0, 1, 2, -1, -1, -1]'
 # ---- What is left out is said
 own='f["obs"].attrs["_index"] = "name"; f["obs"].move("_index", "name"); column(f, "obs", "_index", [7, 8, 9])'
 raw='f["raw/X"] = f["X"][:]; f.copy("var", "raw/var")'
-make a "$raw; $own; f['rawdata'] = [1, 2]; f['raw.varm'] = [1, 2]"
-make b "$raw; f.create_group('raw.empty')"
+make a "$raw; $own; f['rawdata'] = [1, 2]; f['raw.varm'] = [1, 2]" \
+    b "$raw; f.create_group('raw.empty')"
 join a b
 warned 2 "list.txt: the column '_index' of obs is left out|it belongs to single files or not all have it: 'raw.varm', 'rawdata'"
 holds "names instead of a column _index" '[*f["obs/_index"].asstr()] == ["a0", "a1", "a2", "b0", "b1", "b2"] and "_index" not in f["obs"].attrs["column-order"]'
-make a "${own//obs/var}"
-make b 'column(f, "obs", "c", [1, 2, 3]); f["obs"].attrs["column-order"] = np.array(["_index", "c"], dtype=object)'
-make c 'pass'
+make a "${own//obs/var}" \
+    b 'column(f, "obs", "c", [1, 2, 3]); f["obs"].attrs["column-order"] = np.array(["_index", "c"], dtype=object)' \
+    c 'pass'
 join b c
 warned 0 ""
 holds "an index that is listed" '[*f["obs"].attrs["column-order"]] == ["c"]'
@@ -146,9 +146,9 @@ same='u = f["uns"]; u["one"] = 1; u["nan"] = [[np.nan, 1]]; u["big"] = np.array(
 u["table"] = np.array([("a", 1.5)], dtype=[("name", h5py.string_dtype()), ("score", "f4")]); u["d/list"] = np.array(["x", "y"], dtype=object)
 u["none"] = h5py.Empty("f8"); u["rows"] = np.arange(70000); factor(f, "c", [0, 1, 1], ["x", "y"]); f.move("obs/c", "uns/factor")
 f["obs"].attrs["column-order"] = np.array([], dtype=h5py.string_dtype())'
-make a "$same"
-make b "$same; del u['one']; u['one'] = np.int8(1); u['d/more'] = 5"
-make c "$same; u['rows'][69999] = 0; u['factor/codes'][0] = 1; u['d/more'] = 6
+make a "$same" \
+    b "$same; del u['one']; u['one'] = np.int8(1); u['d/more'] = 5" \
+    c "$same; u['rows'][69999] = 0; u['factor/codes'][0] = 1; u['d/more'] = 6
 for k in 'd/list', 'nan', 'text', 'table': del u[k]
 u['d/list/deeper'] = 1; u['nan'] = [np.nan, 1]; u['text'] = 't '
 u['table'] = np.array([('b', 1.5)], dtype=[('name', h5py.string_dtype()), ('score', 'f4')])"
