@@ -252,6 +252,21 @@ cpa_status cpa_option_assign(cpa_options *o, int i, const char *text, cpa_source
     return st;
 }
 
+// In the largest unit that says it exactly without a fraction, else in KiB with one.
+static cpa_status show_size(int64_t bytes, cpa_text *t)
+{
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};
+    int unit = 3;
+    if (bytes == 0) {
+        return cpa_text_add(t, "0");
+    }
+    while (unit > 0 && bytes % ((int64_t)1024 << 10 * unit) != 0) {
+        unit--;
+    }
+    return cpa_text_add(t, "%.*f%s", bytes % 1024 != 0 ? 10 : 0, (double)bytes / (double)((int64_t)1024 << 10 * unit),
+                        units[unit]);
+}
+
 cpa_status cpa_option_show(const cpa_options *o, int i, cpa_text *t)
 {
     const cpa_option *p = &cpa_option_table()[i];
@@ -259,7 +274,8 @@ cpa_status cpa_option_show(const cpa_options *o, int i, cpa_text *t)
     case CPA_OPTION_INT:
         return cpa_text_add(t, "%d", *CPA_MEMBER_CONST(o, p, int));
     case CPA_OPTION_INT64:
-        return cpa_text_add(t, "%lld", (long long)*CPA_MEMBER_CONST(o, p, int64_t));
+        return p->size ? show_size(*CPA_MEMBER_CONST(o, p, int64_t), t)
+                       : cpa_text_add(t, "%lld", (long long)*CPA_MEMBER_CONST(o, p, int64_t));
     case CPA_OPTION_REAL:
         return cpa_option_number(*CPA_MEMBER_CONST(o, p, double), t);
     case CPA_OPTION_BOOL:
@@ -278,6 +294,25 @@ cpa_status cpa_option_show(const cpa_options *o, int i, cpa_text *t)
     }
     }
     return CPA_OK;
+}
+
+cpa_status cpa_option_values(const cpa_options *o, int i, cpa_strings *out)
+{
+    const cpa_option *p = &cpa_option_table()[i];
+    cpa_status st = CPA_OK;
+    cpa_text one = {0};
+    if (p->repeat) {
+        const cpa_strings *list = CPA_MEMBER_CONST(o, p, cpa_strings);
+        for (int64_t k = 0; k < list->n; k++) {
+            CPA_TRY(cpa_strings_add(out, list->s[k]));
+        }
+    } else {
+        CPA_TRY(cpa_option_show(o, i, &one));
+        CPA_TRY(cpa_strings_add(out, cpa_text_str(&one)));
+    }
+cleanup:
+    cpa_text_fini(&one);
+    return st;
 }
 
 cpa_status cpa_option_copy(const cpa_options *from, cpa_options *to, int i)

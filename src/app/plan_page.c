@@ -123,8 +123,38 @@ static cpa_status add_fit(const cpa_need *n, const char *where, const char *opti
 static cpa_status add_word(cpa_text *t, const char *word)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./,:@%";
-    return *word != '\0' && strspn(word, plain) == strlen(word) ? cpa_text_add(t, " %s", word)
-                                                                : cpa_text_add(t, " '%s'", word);
+    cpa_status st;
+    if (*word != '\0' && strspn(word, plain) == strlen(word)) {
+        return cpa_text_add(t, " %s", word);
+    }
+    CPA_TRY(cpa_text_add(t, " '"));
+    for (const char *c = word; *c != '\0'; c++) {
+        CPA_TRY(*c == '\'' ? cpa_text_add(t, "'\\''") : cpa_text_add(t, "%c", *c)); // no quote can stand in quotes
+    }
+    CPA_TRY(cpa_text_add(t, "'"));
+cleanup:
+    return st;
+}
+
+// One option with its value; with each of them, where it repeats.
+static cpa_status add_option(const cpa_options *o, int i, cpa_text *t)
+{
+    cpa_status st;
+    cpa_text flag = {0};
+    cpa_strings values = {0};
+    CPA_TRY(cpa_text_add(&flag, "--%s", cpa_option_table()[i].name));
+    for (char *c = flag.s; *c != '\0'; c++) {
+        *c = *c == '_' ? '-' : *c;
+    }
+    CPA_TRY(cpa_option_values(o, i, &values));
+    for (int64_t k = 0; k < values.n; k++) {
+        CPA_TRY(cpa_text_add(t, " %s", cpa_text_str(&flag)));
+        CPA_TRY(add_word(t, values.s[k]));
+    }
+cleanup:
+    cpa_text_fini(&flag);
+    cpa_strings_fini(&values);
+    return st;
 }
 
 // The options of training that were typed, but for those that the job's script has its own way to say.
@@ -136,18 +166,7 @@ static cpa_status add_options(const cpa_outlook *p, cpa_text *t)
         bool is_said = p->o->source[i] == CPA_SOURCE_COMMAND_LINE && (option->commands & CPA_FOR_TRAIN) &&
                        strcmp(option->name, "lanes") != 0 && strcmp(option->name, "threads") != 0 &&
                        strcmp(option->name, "quiet") != 0;
-        cpa_text value = {0}, flag = {0};
-        if (is_said) {
-            st = cpa_option_show(p->o, i, &value);
-            st = st == CPA_OK ? cpa_text_add(&flag, "--%s", option->name) : st;
-            for (char *c = flag.s; c != NULL && *c != '\0'; c++) {
-                *c = *c == '_' ? '-' : *c;
-            }
-            st = st == CPA_OK ? cpa_text_add(t, " %s", cpa_text_str(&flag)) : st;
-            st = st == CPA_OK ? add_word(t, cpa_text_str(&value)) : st;
-        }
-        cpa_text_fini(&value);
-        cpa_text_fini(&flag);
+        st = is_said ? add_option(p->o, i, t) : CPA_OK;
     }
     return st;
 }
@@ -162,9 +181,9 @@ static cpa_status add_job(const cpa_outlook *p, cpa_text *t)
 {
     cpa_status st;
     CPA_TRY(cpa_text_add(t,
-                         "CPA_LANES=%d sbatch --nodes=%d --ntasks-per-node=%d --cpus-per-task=%d --mem=%lldM "
-                         "jobs/%s.sbatch",
-                         p->o->train.lanes, p->n_nodes, p->per_node, p->threads, mem_to_ask(p),
+                         "CPA_LANES=%d sbatch --nodes=%d --ntasks=%d --ntasks-per-node=%d --cpus-per-task=%d "
+                         "--mem=%lldM jobs/%s.sbatch",
+                         p->o->train.lanes, p->n_nodes, p->n_ranks, p->per_node, p->threads, mem_to_ask(p),
                          p->n_nodes > 1 ? "several_nodes" : "one_node"));
     CPA_TRY(add_word(t, p->o->path));
     CPA_TRY(cpa_text_add(t, " RUN"));

@@ -51,13 +51,13 @@ stop="--check-val-every-n-epoch 1 --checkpoint-every-steps 4" # after the first 
 
 # ---- The batches that fit, and a plan that takes little itself
 /usr/bin/python3 - <<'PYTHON' || failures=$((failures + 1))
-import json, os, resource, subprocess
+import json, os, resource, shlex, subprocess
 
 hpc = os.environ["CPA_HPC"]
 
 
-def plan(*options):
-    out = subprocess.run([hpc, "plan", "a.h5ad", "--json", "--quiet", *options], check=True, capture_output=True, text=True).stdout
+def plan(*options, data="a.h5ad"):
+    out = subprocess.run([hpc, "plan", data, "--json", "--quiet", *options], check=True, capture_output=True, text=True).stdout
     return json.loads(out)
 
 
@@ -78,10 +78,16 @@ if os.environ["CPA_SANITIZED"] != "1":
 p = plan("--lanes", "8", "--ranks", "8", "--ranks-per-node", "4", "--lr", "1e-3", "--threads", "3")
 assert p["nodes"] == 2 and p["gpu_confirmed"] is False and p["last_rank"]["rank"] == 7
 assert p["last_rank"]["checkpoint"] == 0 < p["first_rank"]["checkpoint"]
-job = p["sbatch"].split()
-assert job[:5] == ["CPA_LANES=8", "sbatch", "--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=3"], job
-assert job[6:] == ["jobs/several_nodes.sbatch", "a.h5ad", "RUN", "--lr", "0.001"], job
-assert int(job[5].removeprefix("--mem=").removesuffix("M")) * 2**20 > p["node_bytes"], job
+job = shlex.split(p["sbatch"])
+assert job[:6] == ["CPA_LANES=8", "sbatch", "--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "--cpus-per-task=3"], job
+assert job[7:10] == ["jobs/several_nodes.sbatch", "a.h5ad", "RUN"] and job[10:12] == ["--lr", "0.001"], job
+assert int(job[6].removeprefix("--mem=").removesuffix("M")) * 2**20 > p["node_bytes"], job
+# The job is the run that was planned, whatever the ranks and the words are.
+os.symlink("a.h5ad", "it's a.h5ad")
+held = ["--holdout", "cell_type=type_1,batch=batch_1", "--holdout", "cell_type=type_2"]
+job = shlex.split(plan("--lanes", "8", "--ranks", "5", "--ranks-per-node", "2", *held, data="it's a.h5ad")["sbatch"])
+assert job[2:5] == ["--nodes=3", "--ntasks=5", "--ntasks-per-node=2"], job
+assert job[8:10] == ["it's a.h5ad", "RUN"] and job[10:14] == held, job
 PYTHON
 
 "$CPA_HPC" plan a.h5ad --quiet >page 2>err || { echo "FAILED: plan: $(cat err)"; failures=$((failures + 1)); }

@@ -199,6 +199,9 @@ cpa_status cpa_options_write(const cpa_options *o, const char *path);
 /** Appends option i's value as it could be typed, nothing where it has none. */
 cpa_status cpa_option_show(const cpa_options *o, int i, cpa_text *t);
 
+/** Adds option i's value as it could be typed behind its name to `out`; where the option repeats, each of its values. */
+cpa_status cpa_option_values(const cpa_options *o, int i, cpa_strings *out);
+
 /** Deep copy into an empty `out`. */
 cpa_status cpa_options_copy(const cpa_options *o, cpa_options *out);
 
