@@ -36,6 +36,12 @@ static double mb(size_t bytes)
     return (double)bytes / (1 << 20);
 }
 
+// In whole MiB, as people say it.
+static size_t whole(size_t bytes)
+{
+    return bytes >> 20 << 20;
+}
+
 // Half of what the node has free, where nothing was asked for: the same number on all ranks. Collective.
 static cpa_status find_budget(cpa_feed *f)
 {
@@ -45,7 +51,7 @@ static cpa_status find_budget(cpa_feed *f)
     if (!f->is_given) {
         double least = -(double)(cpa_memory_available() / 2); // the smallest over ranks is minus the largest of minus
         CPA_TRY(cpa_comm_max_f64(f->plan.comm, &least, 1));
-        f->budget = (size_t)-least;
+        f->budget = whole((size_t)-least);
     }
 cleanup:
     return st;
@@ -56,17 +62,19 @@ static const char *origin(const cpa_feed *f)
     return f->is_given ? "--memory" : "half of what is free";
 }
 
-// Whether all cells fit. Only where it depends on how large the counts are, these are looked at first. Collective.
-static cpa_status fits(cpa_feed *f, bool *out)
+// Whether all cells will be resident: where the budget decides, when they fit. Only where that depends on how large the counts are, these
+// are looked at first, unless (a matrix that is shared) that was done. Collective.
+static cpa_status choose(cpa_feed *f, bool *resident)
 {
     cpa_status st = CPA_OK;
     cpa_matrix *m = f->matrix;
+    CPA_TRY(find_budget(f));
     bool best = resident_bytes(m, false) <= f->budget, worst = resident_bytes(m, true) <= f->budget;
     if (best != worst && m->raw != NULL) {
-        CPA_TRY(cpa_matrix_judge(m));
+        CPA_TRY(f->shares ? CPA_OK : cpa_matrix_judge(m));
         best = resident_bytes(m, m->stats.wide) <= f->budget;
     }
-    *out = f->plan.tier == CPA_TIER_BY_MEMORY ? best : f->plan.tier == CPA_TIER_RESIDENT;
+    *resident = f->plan.tier == CPA_TIER_BY_MEMORY ? best : f->plan.tier == CPA_TIER_RESIDENT;
 cleanup:
     return st;
 }
@@ -141,7 +149,7 @@ static cpa_status open_stream(cpa_feed *f)
     int batches = f->plan.sampler != NULL ? 1 : LIST_BATCHES;
     cpa_streamer_plan plan = stream_plan(f, batches);
     double most;
-    size_t allowed = f->is_given ? f->budget : f->budget / (size_t)cpa_comm_node_size(f->plan.comm);
+    size_t allowed = f->is_given ? f->budget : whole(f->budget / (size_t)cpa_comm_node_size(f->plan.comm));
     CPA_TRY(size_stream(f, &plan, indptr, &one, &most));
     for (; most > (double)allowed && batches > 1; batches /= 2) {
         plan = stream_plan(f, batches / 2);
@@ -174,9 +182,8 @@ cpa_status cpa_feed_open(const cpa_feed_plan *plan, cpa_feed **out)
     cpa_status st = cpa_alloc(1, sizeof *f, &f);
     CPA_TRY(cpa_comm_agree(plan->comm, st));
     f->plan = *plan;
-    CPA_TRY(find_budget(f));
     CPA_TRY(cpa_matrix_open(plan->comm, plan->file, plan->layer, &f->matrix));
-    CPA_TRY(fits(f, &resident));
+    CPA_TRY(choose(f, &resident));
     if (resident) {
         CPA_TRY(cpa_cells_load_matrix(&f->matrix, &f->cells));
         f->bytes = f->cells->bytes;
@@ -195,13 +202,14 @@ cleanup:
 cpa_status cpa_feed_imagine(const cpa_feed_plan *plan, cpa_matrix *m, cpa_feed **out)
 {
     cpa_feed *f = NULL;
+    bool resident = false;
     cpa_status st;
     CPA_TRY(cpa_alloc(1, sizeof *f, &f));
     f->plan = *plan;
     f->matrix = m;
     f->shares = true;
-    CPA_TRY(find_budget(f));
-    if (resident_bytes(m, m->stats.wide) <= f->budget) {
+    CPA_TRY(choose(f, &resident));
+    if (resident) {
         f->bytes = resident_bytes(m, m->stats.wide);
         f->imagined = f->bytes - (size_t)(m->info.n_cells + 1) * sizeof *m->indptr;
         cpa_memory_note(CPA_MEMORY_NODE, (long)f->imagined);
@@ -250,6 +258,11 @@ static const cpa_matrix *matrix_of(const cpa_feed *f)
     return f->cells != NULL ? f->cells->matrix : f->matrix;
 }
 
+size_t cpa_feed_budget(const cpa_feed *f)
+{
+    return f->budget;
+}
+
 int64_t cpa_feed_nnz(const cpa_feed *f)
 {
     return matrix_of(f)->nnz;
@@ -288,22 +301,33 @@ cpa_status cpa_feed_step(cpa_feed *f, int64_t epoch, int64_t step)
     return f->stream != NULL ? cpa_streamer_step(f->stream, epoch, step) : CPA_OK;
 }
 
+// Whether there are cells to fill batches with.
+static cpa_status has_cells(const cpa_feed *f)
+{
+    return f->cells != NULL || !f->shares ? CPA_OK : cpa_fail(CPA_INTERNAL, "a feed that is imagined has no cells");
+}
+
 cpa_status cpa_feed_fill(cpa_feed *f, const cpa_registry *registry, int lane, int64_t step, cpa_batch *batch)
 {
+    cpa_status st;
     const int64_t *row;
     int n;
+    CPA_TRY(has_cells(f));
     cpa_sampler_batch(f->plan.sampler, lane, step, &row, &n);
     f->filled += n;
     if (f->cells != NULL) {
         return cpa_loader_fill(f->cells, registry, row, n, batch);
     }
     cpa_streamer_places(f->stream, lane, step, n, f->place);
-    return cpa_loader_fill_from(f->place, registry, row, n, batch);
+    CPA_TRY(cpa_loader_fill_from(f->place, registry, row, n, batch));
+cleanup:
+    return st;
 }
 
 cpa_status cpa_feed_fill_listed(cpa_feed *f, const cpa_registry *registry, int64_t at, int n, cpa_batch *batch)
 {
     cpa_status st;
+    CPA_TRY(has_cells(f));
     f->filled += n;
     if (f->cells != NULL) {
         return cpa_loader_fill(f->cells, registry, f->listed + at, n, batch);

@@ -1,4 +1,4 @@
-// Owns: what plans rest on: the counting backend against the cpu's own account, the ledger, ranks that do not exist.
+// Owns: what plans rest on: the counting backend against the cpu's own account, the ledger, ranks and cells that do not exist.
 // Never looks at a whole plan: tests/cli/plan.sh does.
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "cpa/data/feed.h"
 #include "cpa/platform/tree.h"
 #include "cpa/train/ledger.h"
 
@@ -149,6 +150,27 @@ static void sums_of_ranks_that_do_not_exist(void **state)
     assert_true(bytes[0] > bytes[1] + (long)(100000 * sizeof(cpa_real)) - 4096);
 }
 
+// The choice of an imagined feed is that of a real one, a tier that was asked for included; and there are no cells in it.
+static void imagines_what_would_be_opened(void **state)
+{
+    (void)state;
+    cpa_comm *comm;
+    cpa_feed *feed;
+    int64_t indptr[] = {0, 3, 5};
+    cpa_matrix m = {.info = {.n_cells = 2, .n_genes = 7}, .indptr = indptr, .nnz = 5};
+    assert_int_equal(cpa_comm_imagine(0, 2, 2, &comm), CPA_OK);
+    cpa_feed_plan plan = {.comm = comm, .n_lanes = 2, .batch_size = 1, .memory = 1, .tier = CPA_TIER_RESIDENT};
+    assert_int_equal(cpa_feed_imagine(&plan, &m, &feed), CPA_OK);
+    assert_null(cpa_feed_streamer(feed));
+    assert_int_equal(cpa_feed_budget(feed), 1);
+    assert_true(cpa_memory_bytes(CPA_MEMORY_NODE) > 0);
+    assert_int_equal(cpa_feed_fill(feed, NULL, 0, 0, NULL), CPA_INTERNAL);
+    assert_int_equal(cpa_feed_fill_listed(feed, NULL, 0, 1, NULL), CPA_INTERNAL);
+    cpa_feed_close(&feed);
+    cpa_comm_destroy(&comm);
+    assert_int_equal(cpa_memory_bytes(CPA_MEMORY_NODE), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -157,6 +179,7 @@ int main(void)
         cmocka_unit_test(keeps_manners),
         cmocka_unit_test(ledger_enters_differences),
         cmocka_unit_test(sums_of_ranks_that_do_not_exist),
+        cmocka_unit_test(imagines_what_would_be_opened),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

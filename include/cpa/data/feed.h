@@ -39,7 +39,8 @@ typedef struct cpa_feed_report {
 cpa_status cpa_feed_open(const cpa_feed_plan *plan, cpa_feed **out);
 
 /** What cpa_feed_open would make of a matrix that is open already and stays the caller's, without the cells: for planning. Its memory is
- *  taken, or (resident cells) only counted, but nothing is read. m->stats must say whether counts are wide. Rank-local. */
+ *  taken, or (resident cells) only counted, but nothing is read, and no batch can be filled (INTERNAL). m->stats must say whether counts are
+ *  wide. Rank-local. */
 cpa_status cpa_feed_imagine(const cpa_feed_plan *plan, cpa_matrix *m, cpa_feed **out);
 
 /** A feed of the cells that `whole`, which outlives it, has resident, in the order of another sampler. Rank-local. */
@@ -47,6 +48,9 @@ cpa_status cpa_feed_share(const cpa_feed *whole, cpa_sampler *sampler, cpa_feed 
 
 /** Frees it and sets *f to NULL; NULL-safe. Collective over the node, unless it shares another one's cells. */
 void cpa_feed_close(cpa_feed **f);
+
+/** Bytes that a rank may hold of cells: as plan->memory they lead to the same choice. */
+size_t cpa_feed_budget(const cpa_feed *f);
 
 /** Stored values of all cells; the largest; a digest of the cells' sums; and the most values that `n` different cells can have
  *  together. */
