@@ -8,6 +8,7 @@
 typedef struct cpa_need {
     int rank, batch;
     bool streamed;
+    size_t allowed; // for cells, as --memory says it
     cpa_ledger items;
     size_t start;      // of the program before it reads anything
     size_t libraries;  // of HDF5, oneDNN and the threads once they are in use
@@ -19,11 +20,14 @@ typedef struct cpa_need {
 // What is planned.
 typedef struct cpa_outlook {
     const cpa_options *o;
-    cpa_train_run data; // what is read of it once: file, registry, genes, vectors
-    long columns;       // bytes of that
+    cpa_train_run
+        data; // its options, with a --memory that was found where none was asked for, and what is read of it once: file,
+              // registry, genes, vectors
+    long columns; // bytes of that
     cpa_matrix *matrix;
     size_t start;
     int n_ranks, per_node, n_nodes, threads;
+    const char *threads_from; // in words
     cpa_need host[2], device; // of rank 0 and of the last one; of rank 0 with a GPU
     cpa_need fit, fit_device; // of rank 0 with the largest batch that fits; batch 0: none does, or none was looked for
 } cpa_outlook;

@@ -49,11 +49,33 @@ cleanup:
     return st;
 }
 
-// The matrix was opened before: where cells begin is part of what they take.
+// The matrix was opened before: where cells begin, which genes have counts and, while cells are streamed, where the chunks are is part
+// of what they take.
 static void count_matrix(const cpa_matrix *m, cpa_need *out)
 {
     long pointers = (m->info.n_cells + 1) * (long)sizeof *m->indptr * (m->stored != NULL ? 2 : 1);
-    out->items.bytes[CPA_ITEM_CELLS][CPA_MEMORY_NODE] += pointers;
+    long *cells = out->items.bytes[CPA_ITEM_CELLS];
+    cells[CPA_MEMORY_NODE] += pointers;
+    cells[CPA_MEMORY_HOST] += m->info.n_genes * (long)sizeof *m->counted;
+    cells[CPA_MEMORY_HOST] += out->streamed ? (long)cpa_h5ad_raw_bytes(m->raw) : 0;
+}
+
+static cpa_status set_text(char **to, const char *text)
+{
+    cpa_free(to);
+    return cpa_strdup(text, to);
+}
+
+// Gradients are added on GPUs where the backend has some: the run without them that comes nearest adds them as a tree.
+static cpa_status set_backend(cpa_options *o, const char *backend)
+{
+    cpa_status st = CPA_OK;
+    CPA_TRY(set_text(&o->backend, backend));
+    if (strcmp(backend, "cpu") == 0 && strcmp(o->train.reduce, "nccl") == 0) {
+        CPA_TRY(set_text(&o->train.reduce, "tree"));
+    }
+cleanup:
+    return st;
 }
 
 cpa_status cpa_outlook_need(const cpa_outlook *p, int rank, int batch, const char *backend, cpa_need *out)
@@ -64,13 +86,13 @@ cpa_status cpa_outlook_need(const cpa_outlook *p, int rank, int batch, const cha
     run.gene = p->data.gene;
     run.vectors = p->data.vectors;
     CPA_TRY(cpa_comm_imagine(rank, p->n_ranks, p->per_node, &run.comm));
-    CPA_TRY(cpa_options_copy(p->o, &run.options));
+    CPA_TRY(cpa_options_copy(&p->data.options, &run.options));
     run.options.train.batch_size = batch;
-    cpa_free(&run.options.backend);
-    CPA_TRY(cpa_strdup(backend, &run.options.backend));
+    CPA_TRY(set_backend(&run.options, backend));
     cpa_ledger_begin(&run.ledger);
     CPA_TRY(cpa_train_prepare(&run));
     out->streamed = cpa_feed_streamer(run.feed) != NULL;
+    out->allowed = cpa_feed_budget(run.feed);
     CPA_TRY(rehearse(&run, out));
     out->items = run.ledger;
     out->items.bytes[CPA_ITEM_COLUMNS][CPA_MEMORY_HOST] += p->columns;
@@ -85,6 +107,8 @@ cleanup:
     return st;
 }
 
+// Whether a run with such batches would be, and take no more than the limit. Batches that outgrow what is allowed for windows of cells
+// (CONFIG), or what a batch can count (BAD_DATA), do not fit.
 static cpa_status fits(const cpa_outlook *p, const char *backend, size_t limit, int64_t batch, cpa_need *out, bool *is)
 {
     cpa_need n;
@@ -93,7 +117,7 @@ static cpa_status fits(const cpa_outlook *p, const char *backend, size_t limit, 
     if (*is) {
         *out = n;
     }
-    return st;
+    return st == CPA_CONFIG || st == CPA_BAD_DATA ? CPA_OK : st;
 }
 
 cpa_status cpa_outlook_fit(const cpa_outlook *p, const char *backend, size_t limit, cpa_need *out)

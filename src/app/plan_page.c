@@ -35,9 +35,9 @@ static cpa_status add_heading(const cpa_outlook *p, cpa_text *t)
                          (long long)r->n_cells, r->n_genes, (long long)p->matrix->nnz,
                          p->matrix->stats.wide ? " that need 32 bits" : "", (long long)r->n_train,
                          (long long)r->n_valid));
-    CPA_TRY(cpa_text_add(t, "%d rank%s on %d node%s, %d thread%s each; --lanes %d, --batch-size %d\n", p->n_ranks,
-                         p->n_ranks == 1 ? "" : "s", p->n_nodes, p->n_nodes == 1 ? "" : "s", p->threads,
-                         p->threads == 1 ? "" : "s", c->lanes, c->batch_size));
+    CPA_TRY(cpa_text_add(t, "%d rank%s on %d node%s; --lanes %d, --batch-size %d; a rank has %d thread%s (%s)\n",
+                         p->n_ranks, p->n_ranks == 1 ? "" : "s", p->n_nodes, p->n_nodes == 1 ? "" : "s", c->lanes,
+                         c->batch_size, p->threads, p->threads == 1 ? "" : "s", p->threads_from));
 cleanup:
     return st;
 }
@@ -50,7 +50,11 @@ static cpa_status add_host(const cpa_outlook *p, cpa_text *t)
     const cpa_need *need = p->host;
     double bytes[2];
     char what[WIDTH + 32];
-    CPA_TRY(cpa_text_add(t, "\n  %-*s %10s", WIDTH, "MiB that a rank takes (--backend cpu)", "rank 0"));
+    bool on_gpus = strcmp(p->o->train.reduce, "nccl") == 0;
+    CPA_TRY(cpa_text_add(t, "\n  %-*s %10s", WIDTH,
+                         on_gpus ? "MiB that a rank takes (--backend cpu, so with --reduce tree)"
+                                 : "MiB that a rank takes (--backend cpu)",
+                         "rank 0"));
     snprintf(what, sizeof what, "rank %d", need[1].rank);
     CPA_TRY(n > 1 ? cpa_text_add(t, " %10s\n", what) : cpa_text_add(t, "\n"));
     for (int i = 0; i < CPA_N_ITEMS; i++) {
@@ -157,7 +161,8 @@ cleanup:
     return st;
 }
 
-// The options of training that were typed, but for those that the job's script has its own way to say.
+// The options of training that were typed, but for those that the job's script has its own way to say; and the memory for cells, which
+// decides whether they are streamed.
 static cpa_status add_options(const cpa_outlook *p, cpa_text *t)
 {
     cpa_status st = CPA_OK;
@@ -166,7 +171,8 @@ static cpa_status add_options(const cpa_outlook *p, cpa_text *t)
         bool is_said = p->o->source[i] == CPA_SOURCE_COMMAND_LINE && (option->commands & CPA_FOR_TRAIN) &&
                        strcmp(option->name, "lanes") != 0 && strcmp(option->name, "threads") != 0 &&
                        strcmp(option->name, "quiet") != 0;
-        st = is_said ? add_option(p->o, i, t) : CPA_OK;
+        is_said = is_said || strcmp(option->name, "memory") == 0;
+        st = is_said ? add_option(&p->data.options, i, t) : CPA_OK;
     }
     return st;
 }
@@ -265,6 +271,7 @@ static bool fill(const cpa_outlook *p, const char *job, cJSON *doc)
                    {"ranks", p->n_ranks},
                    {"nodes", p->n_nodes},
                    {"threads", p->threads},
+                   {"memory", (double)p->data.options.memory},
                    {"node_bytes", (double)cpa_outlook_node(p)}};
     bool ok = cJSON_AddStringToObject(doc, "data", p->o->path) != NULL;
     for (size_t i = 0; ok && i < sizeof figures / sizeof *figures; i++) {

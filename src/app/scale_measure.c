@@ -254,8 +254,7 @@ cpa_status cpa_scale_measure(const cpa_train_run *base, cpa_scale_point *p, int 
     if (mine == CPA_LOST_PEER) { // then nobody can be waited for any more
         return mine;
     }
-    CPA_TRY(cpa_comm_rest(base->comm));
-    CPA_TRY(cpa_comm_agree(base->comm, mine));
+    CPA_TRY(cpa_comm_agree_rested(base->comm, mine));
 cleanup:
     return st;
 }

@@ -363,6 +363,16 @@ void cpa_h5ad_raw_close(cpa_h5ad_raw **raw)
     }
 }
 
+size_t cpa_h5ad_raw_bytes(const cpa_h5ad_raw *raw)
+{
+    size_t n = 0;
+    for (int k = 0; k < raw->n_parts; k++) {
+        const cpa_h5ad_raw_part *p = &raw->part[k];
+        n += cpa_chunks_bytes(p->data) + (p->indices != NULL ? cpa_chunks_bytes(p->indices) : 0);
+    }
+    return n;
+}
+
 int cpa_h5ad_raw_find(const cpa_h5ad_raw *raw, int64_t cell)
 {
     int low = 0, high = raw->n_parts; // part[low].first <= cell < part[high].first

@@ -110,17 +110,6 @@ static cpa_decoder_plan decoder_plan(const cpa_streamer_plan *plan, int64_t max_
                               .longest = m->longest};
 }
 
-// Bytes of the tables that say where the chunks are.
-static size_t table_bytes(const cpa_h5ad_raw *raw)
-{
-    size_t n = 0;
-    for (int k = 0; k < raw->n_parts; k++) {
-        const cpa_h5ad_raw_part *p = &raw->part[k];
-        n += cpa_chunks_bytes(p->data) + (p->indices != NULL ? cpa_chunks_bytes(p->indices) : 0);
-    }
-    return n;
-}
-
 cpa_status cpa_streamer_bytes(const cpa_streamer_plan *plan, size_t *bytes, size_t *one)
 {
     int64_t cells, values;
@@ -128,7 +117,8 @@ cpa_status cpa_streamer_bytes(const cpa_streamer_plan *plan, size_t *bytes, size
     if (st == CPA_OK) {
         cpa_decoder_plan decoder = decoder_plan(plan, cells, values);
         size_t window = cpa_window_bytes(plan->matrix, cells, values);
-        *bytes = (size_t)windows_at_once(plan) * window + cpa_decoder_bytes(&decoder) + table_bytes(plan->matrix->raw);
+        *bytes = (size_t)windows_at_once(plan) * window + cpa_decoder_bytes(&decoder) +
+                 cpa_h5ad_raw_bytes(plan->matrix->raw);
         if (one != NULL) {
             *one = window;
         }

@@ -269,6 +269,12 @@ cpa_status cpa_comm_agree(cpa_comm *comm, cpa_status mine)
     return waited(comm->ops->agree(comm, mine));
 }
 
+cpa_status cpa_comm_agree_rested(cpa_comm *comm, cpa_status mine)
+{
+    cpa_status st = cpa_comm_rest(comm);
+    return st == CPA_OK ? cpa_comm_agree(comm, mine) : st;
+}
+
 cpa_status cpa_comm_shared_alloc(cpa_comm *comm, size_t bytes, void **out)
 {
     cpa_watch_begin("taking node memory", -1);

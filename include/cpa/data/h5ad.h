@@ -137,6 +137,9 @@ cpa_status cpa_h5ad_raw_open(cpa_h5ad *f, const char *layer, cpa_matrix_info *in
 /** Frees it and sets *raw to NULL; NULL-safe. */
 void cpa_h5ad_raw_close(cpa_h5ad_raw **raw);
 
+/** Bytes of the tables that say where its chunks are. */
+size_t cpa_h5ad_raw_bytes(const cpa_h5ad_raw *raw);
+
 /** The part of a matrix that a cell is in: a position in raw->part. */
 int cpa_h5ad_raw_find(const cpa_h5ad_raw *raw, int64_t cell);
 

@@ -55,7 +55,8 @@ void cpa_matrix_close(cpa_matrix **m);
 cpa_status cpa_matrix_judge(cpa_matrix *m);
 
 /** Looks at the first cells alone (some four million values) and takes them for all: m->stats then says whether counts are wide and how
- *  large, which is all that a plan needs. Nothing where that is known, or (*no m->raw*) cannot be found out. Rank-local. */
+ *  large, which is all that a plan needs, and m->counted marks the genes of these cells. Nothing where that is known, or (no m->raw)
+ *  cannot be found out. Rank-local. */
 cpa_status cpa_matrix_sample(cpa_matrix *m);
 
 /** Adds up the figures of the ranks that say so (each cell must have been looked at by one of them), and keeps them. Collective. */

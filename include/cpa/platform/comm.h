@@ -49,6 +49,9 @@ cpa_status cpa_comm_barrier(cpa_comm *comm);
  *  have. It has no deadline of its own: those who work have theirs. Collective. */
 cpa_status cpa_comm_rest(cpa_comm *comm);
 
+/** cpa_comm_agree after cpa_comm_rest: where one rank alone has worked, for longer than a deadline may be. Collective. */
+cpa_status cpa_comm_agree_rested(cpa_comm *comm, cpa_status mine);
+
 /** Waits for the ranks of this node. Collective over the node. */
 cpa_status cpa_comm_node_barrier(cpa_comm *comm);
 
