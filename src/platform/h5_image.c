@@ -45,19 +45,35 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_h5_image_finish(cpa_h5 **f, size_t extra, void *bytes, size_t *n)
+cpa_status cpa_h5_image_size(const cpa_h5 *f, size_t *n)
 {
     cpa_status st = CPA_OK;
-    void *copy = NULL;
-    hid_t id = (*f)->id;
-    ssize_t size = H5Fflush(id, H5F_SCOPE_LOCAL) >= 0 ? H5Fget_file_image(id, NULL, 0) : -1;
-    CPA_REQUIRE(size > 0, CPA_INTERNAL, "%s: cannot be built in memory: %s", (*f)->path, cpa_h5_why());
-    CPA_TRY(cpa_alloc((size_t)size + extra, 1, &copy));
-    CPA_REQUIRE(H5Fget_file_image(id, copy, (size_t)size) == size, CPA_INTERNAL, "%s: cannot be built in memory: %s",
+    ssize_t size = H5Fflush(f->id, H5F_SCOPE_LOCAL) >= 0 ? H5Fget_file_image(f->id, NULL, 0) : -1;
+    CPA_REQUIRE(size > 0, CPA_INTERNAL, "%s: cannot be built in memory: %s", f->path, cpa_h5_why());
+    *n = (size_t)size;
+cleanup:
+    return st;
+}
+
+cpa_status cpa_h5_image_take(cpa_h5 **f, void *room, size_t n)
+{
+    cpa_status st = CPA_OK;
+    CPA_REQUIRE(H5Fget_file_image((*f)->id, room, n) == (ssize_t)n, CPA_INTERNAL, "%s: cannot be built in memory: %s",
                 (*f)->path, cpa_h5_why());
+cleanup:
+    cpa_h5_close(f);
+    return st;
+}
+
+cpa_status cpa_h5_image_finish(cpa_h5 **f, size_t extra, void *bytes, size_t *n)
+{
+    cpa_status st;
+    void *copy = NULL;
+    CPA_TRY(cpa_h5_image_size(*f, n));
+    CPA_TRY(cpa_alloc(*n + extra, 1, &copy));
+    CPA_TRY(cpa_h5_image_take(f, copy, *n));
     memcpy(bytes, &copy, sizeof copy);
     copy = NULL;
-    *n = (size_t)size;
 cleanup:
     cpa_free(&copy);
     cpa_h5_close(f);

@@ -9,12 +9,15 @@
 #include "cpa/base/hash.h"
 #include "cpa/base/log.h"
 
-enum { CSV_ROOM = 1 << 20 }; // bytes, at least
+enum {
+    CSV_ROOM = 1 << 20, // bytes, at least
+    TOUCHED_AT_ONCE = 4 << 20,
+};
 
 struct cpa_checkpoint {
-    cpa_h5 *file; // while it is being laid out
-    char *bytes;  // then
-    size_t n;     // without the seal
+    cpa_h5 *file;     // while it is being laid out
+    char *bytes;      // then, and already while they are made ready
+    size_t n, n_used; // without the seal; of them touched
     size_t csv_room;
     int n_items, n_laid;
     struct place {
@@ -151,19 +154,42 @@ cleanup:
     return st;
 }
 
+// Has memory for the file at hand, a little at a time: the first touch of a page takes longer than copying it.
+static cpa_status make_room(cpa_checkpoint *c)
+{
+    cpa_status st = CPA_OK;
+    if (c->bytes == NULL) {
+        CPA_TRY(cpa_h5_image_size(c->file, &c->n));
+        CPA_TRY(cpa_alloc(c->n + CPA_CHECKPOINT_SEAL, 1, &c->bytes));
+    }
+    size_t piece = c->n - c->n_used < TOUCHED_AT_ONCE ? c->n - c->n_used : TOUCHED_AT_ONCE;
+    memset(c->bytes + c->n_used, 0, piece);
+    c->n_used += piece;
+cleanup:
+    return st;
+}
+
+static bool is_ready(const cpa_checkpoint *c)
+{
+    return c->bytes != NULL && c->n_used == c->n;
+}
+
 cpa_status cpa_checkpoint_lay(cpa_checkpoint *c, const cpa_train_state *s, double seconds, bool *done)
 {
     cpa_status st = CPA_OK;
     double start = cpa_seconds();
-    bool all_were_laid = c->n_laid == c->n_items;
-    do {
-        CPA_TRY(c->n_laid < c->n_items ? lay_item(c, s, c->n_laid++) : CPA_OK);
-    } while (c->n_laid < c->n_items && cpa_seconds() - start < seconds);
-    // Copying all of it takes as long as several items: not in the pause of the last ones, if they took theirs.
-    if (c->n_laid == c->n_items && c->file != NULL && (all_were_laid || cpa_seconds() - start < seconds)) {
-        CPA_TRY(cpa_h5_image_finish(&c->file, CPA_CHECKPOINT_SEAL, &c->bytes, &c->n));
+    bool was_ready = is_ready(c);
+    while (!is_ready(c)) {
+        CPA_TRY(c->n_laid < c->n_items ? lay_item(c, s, c->n_laid++) : make_room(c));
+        if (cpa_seconds() - start >= seconds) {
+            break;
+        }
     }
-    *done = c->bytes != NULL;
+    // Copying all of it takes as long as several items: not in the pause of the last ones, if they took theirs.
+    if (is_ready(c) && c->file != NULL && (was_ready || cpa_seconds() - start < seconds)) {
+        CPA_TRY(cpa_h5_image_take(&c->file, c->bytes, c->n));
+    }
+    *done = c->file == NULL;
 cleanup:
     return st;
 }

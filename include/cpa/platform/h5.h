@@ -233,6 +233,10 @@ cpa_status cpa_h5_image_place(const cpa_h5 *f, const char *path, size_t *at);
  *  `extra` zeros behind them, to be freed with cpa_free. INTERNAL. */
 cpa_status cpa_h5_image_finish(cpa_h5 **f, size_t extra, void *bytes, size_t *n);
 
+/** The same in two parts, for who wants the memory ready before: the bytes of the file as it is now, and taking them into `room` [n]. */
+cpa_status cpa_h5_image_size(const cpa_h5 *f, size_t *n);
+cpa_status cpa_h5_image_take(cpa_h5 **f, void *room, size_t n);
+
 /** Sets the checksum of the checked array of `n` bytes at `at`, once it is filled. Does not call HDF5: any thread. */
 void cpa_h5_image_check(void *bytes, size_t at, size_t n);
 
