@@ -159,21 +159,23 @@ join a b c
 warned 1 "list.txt: uns: the first file's value is kept where others have another: 'd/list', 'd/more', 'factor', 'nan', 'rows', 'table', 'text'"
 holds "uns of the first file" 'f["uns/rows"][69999] == 69999 and f["uns/d/more"][()] == 5 and f["uns/text"].asstr()[()] == "t"'
 
-# ---- Files that fail: of more files than are open at a time each is opened anew whenever it is read
-make piece0 'f.create_group("layers")["counts"] = f["X"][:]'
-for i in {1..9}; do
-    cp piece0.h5ad "piece$i.h5ad"
-done
-list piece{0..9}
-for nth in {1..99}; do
-    rm -f x.h5ad .refuse/struck
-    CPA_FAULT_LOG=.refuse/struck CPA_FAULT="open piece0.h5ad 0 $nth 5" LD_PRELOAD=$CPA_FAULT_SHIM \
-        ASAN_OPTIONS=${ASAN_OPTIONS-}:verify_asan_link_order=0:detect_leaks=0 \
-        "$CPA_HPC" convert list.txt x.h5ad >.refuse/out 2>.refuse/err </dev/null
-    code=$?
-    [ -s .refuse/struck ] || break
-    [ $code -eq 74 ] || failed "opening $nth of piece0.h5ad fails, and convert ends with $code"
-done
-echo "$((nth - 1)) openings that failed"
-[ "$nth" -gt 8 ] || failed "piece0.h5ad is opened $((nth - 1)) times only"
+# ---- Files that fail: of more files than are open at a time each is opened anew whenever it is read. Not under the sanitizers, whose
+# own threads do not bear a library that is loaded before them.
+if [ "${CPA_SANITIZED:-0}" != 1 ]; then
+    make piece0 'f.create_group("layers")["counts"] = f["X"][:]'
+    for i in {1..9}; do
+        cp piece0.h5ad "piece$i.h5ad"
+    done
+    list piece{0..9}
+    for nth in {1..99}; do
+        rm -f x.h5ad .refuse/struck
+        CPA_FAULT_LOG=.refuse/struck CPA_FAULT="open piece0.h5ad 0 $nth 5" LD_PRELOAD=$CPA_FAULT_SHIM \
+            "$CPA_HPC" convert list.txt x.h5ad >.refuse/out 2>.refuse/err </dev/null
+        code=$?
+        [ -s .refuse/struck ] || break
+        [ $code -eq 74 ] || failed "opening $nth of piece0.h5ad fails, and convert ends with $code"
+    done
+    echo "$((nth - 1)) openings that failed"
+    [ "$nth" -gt 8 ] || failed "piece0.h5ad is opened $((nth - 1)) times only"
+fi
 finish
