@@ -101,6 +101,17 @@ CPA_DEVICE cpa_real cpa_gated(cpa_real dy, cpa_real y, cpa_real keep, bool relu)
     return !relu ? dy : y > 0 ? dy * keep : 0;
 }
 
+// Adds an element's share to the sums that a norm's second order takes: of g, g xhat, v, v xhat, v g.
+CPA_DEVICE void cpa_add_second_order(double sums[5], cpa_real g, cpa_real xhat, cpa_real v)
+{
+    const double down = (double)g, x = (double)xhat, up = (double)v;
+    sums[0] += down;
+    sums[1] += down * x;
+    sums[2] += up;
+    sums[3] += up * x;
+    sums[4] += up * down;
+}
+
 // Where gene j of cell b is stored, -1 if it is not.
 CPA_DEVICE int cpa_stored(cpa_csr x, int b, int j)
 {

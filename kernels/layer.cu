@@ -102,13 +102,8 @@ CPA_KERNEL grad2_means(int64_t n, double *means, cpa_mat v, cpa_mat dy, cpa_mat 
     const int row = (int)i;
     double s[5] = {0, 0, 0, 0, 0};
     for (int j = 0; j < y.cols; j++) {
-        const double g = (double)cpa_gated(cpa_row(dy, row)[j], cpa_row(y, row)[j], keep, true);
-        const double x = (double)cpa_row(xhat, row)[j], up = (double)cpa_row(v, row)[j];
-        s[0] += g;
-        s[1] += g * x;
-        s[2] += up;
-        s[3] += up * x;
-        s[4] += up * g;
+        const cpa_real g = cpa_gated(cpa_row(dy, row)[j], cpa_row(y, row)[j], keep, true);
+        cpa_add_second_order(s, g, cpa_row(xhat, row)[j], cpa_row(v, row)[j]);
     }
     for (int k = 0; k < 5; k++) {
         means[k * n + i] = s[k] / y.cols;

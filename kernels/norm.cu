@@ -172,13 +172,8 @@ CPA_KERNEL grad2_sums(int64_t n, double *sums, cpa_mat v, cpa_mat dy, cpa_mat y,
     }
     double s[5] = {0, 0, 0, 0, 0};
     for (int i = 0; i < y.rows; i++) {
-        const double g = (double)cpa_gated(cpa_row(dy, i)[j], cpa_row(y, i)[j], keep, relu);
-        const double x = (double)cpa_row(xhat, i)[j], up = (double)cpa_row(v, i)[j];
-        s[0] += g;
-        s[1] += g * x;
-        s[2] += up;
-        s[3] += up * x;
-        s[4] += up * g;
+        const cpa_real g = cpa_gated(cpa_row(dy, i)[j], cpa_row(y, i)[j], keep, relu);
+        cpa_add_second_order(s, g, cpa_row(xhat, i)[j], cpa_row(v, i)[j]);
     }
     for (int k = 0; k < 5; k++) {
         sums[k * n + j] = s[k];

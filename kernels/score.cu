@@ -18,21 +18,6 @@ CPA_DEVICE target target_of(const cpa_dev_int *label, int b, cpa_mat weight, dou
     return t;
 }
 
-// Focal loss of a class with logit `at` below the largest, of the softmax with exps that sum up to `sum`. *pull is minus
-// the derivative by the log of its probability; 1 without focus.
-CPA_DEVICE double focal_loss(double at, double exp_at, double sum, double gamma, double *pull)
-{
-    const double loss = log(sum) - at;
-    if (gamma == 0) {
-        *pull = 1;
-        return loss;
-    }
-    const double rest = (sum - exp_at) / sum, p = exp_at / sum;
-    const double focus = pow(rest, gamma), steep = rest > 0 ? loss / rest : 1; // at p = 1 the limit
-    *pull = focus * (1 + gamma * p * steep);
-    return focus * loss;
-}
-
 // A thread a cell.
 CPA_KERNEL cross_entropy(int64_t n, double *loss, cpa_mat logits, const cpa_dev_int *label, const cpa_dev_int *label2,
                          cpa_real mix, cpa_mat weight, double gamma, double scale)
@@ -58,7 +43,7 @@ CPA_KERNEL cross_entropy(int64_t n, double *loss, cpa_mat logits, const cpa_dev_
         sum += (double)z[j];
     }
     for (int i = 0; i < targets; i++) {
-        total += t[i].weight * focal_loss(at[i], (double)z[t[i].label], sum, gamma, &pull[i]);
+        total += t[i].weight * cpa_focal_loss(at[i], (double)z[t[i].label], sum, gamma, &pull[i]);
         pull[i] *= scale * t[i].weight;
         pulls += pull[i];
     }

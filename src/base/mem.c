@@ -172,6 +172,15 @@ int64_t cpa_strings_find(const cpa_strings *list, const char *s)
     return -1;
 }
 
+bool cpa_strings_equal(const cpa_strings *a, const cpa_strings *b)
+{
+    bool same = a->n == b->n;
+    for (int64_t i = 0; same && i < a->n; i++) {
+        same = strcmp(a->s[i], b->s[i]) == 0;
+    }
+    return same;
+}
+
 cpa_status cpa_strings_copy(const cpa_strings *list, cpa_strings *out)
 {
     cpa_status st = CPA_OK;

@@ -58,15 +58,6 @@ cleanup:
     return st;
 }
 
-static bool same_list(const cpa_strings *x, const cpa_strings *y)
-{
-    bool same = x->n == y->n;
-    for (int64_t i = 0; same && i < x->n; i++) {
-        same = strcmp(x->s[i], y->s[i]) == 0;
-    }
-    return same;
-}
-
 static cpa_status same_texts(const cpa_h5_data *a, const cpa_h5_data *b, bool *same)
 {
     cpa_status st = CPA_OK;
@@ -76,7 +67,7 @@ static cpa_status same_texts(const cpa_h5_data *a, const cpa_h5_data *b, bool *s
         int64_t some = n - at < PIECE ? n - at : PIECE;
         CPA_TRY(cpa_h5_data_strings(a, at, some, &x));
         CPA_TRY(cpa_h5_data_strings(b, at, some, &y));
-        *same = same_list(&x, &y);
+        *same = cpa_strings_equal(&x, &y);
         cpa_strings_fini(&x);
         cpa_strings_fini(&y);
     }
@@ -121,7 +112,7 @@ static cpa_status same_dataset(const cpa_h5 *a, const cpa_h5 *b, const char *pat
     }
     CPA_TRY(cpa_h5_fields(a, path, &x));
     CPA_TRY(cpa_h5_fields(b, path, &y));
-    *same = same_list(&x, &y);
+    *same = cpa_strings_equal(&x, &y);
     for (int64_t i = 0; *same && i < x.n; i++) {
         CPA_TRY(same_array(a, b, path, x.s[i], same));
     }
@@ -142,7 +133,7 @@ static cpa_status same_member(const cpa_h5 *a, const cpa_h5 *b, const char *path
     }
     CPA_TRY(cpa_h5_list(a, path, &x));
     CPA_TRY(cpa_h5_list(b, path, &y));
-    *same = same_list(&x, &y);
+    *same = cpa_strings_equal(&x, &y);
     for (int64_t i = 0; *same && i < x.n; i++) {
         CPA_TRY(cpa_sprintf(&member, "%s/%s", path, x.s[i]));
         CPA_TRY(same_member(a, b, member, same));

@@ -20,15 +20,6 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static bool same_names(const cpa_strings *a, const cpa_strings *b)
-{
-    bool same = a->n == b->n;
-    for (int64_t i = 0; same && i < a->n; i++) {
-        same = strcmp(a->s[i], b->s[i]) == 0;
-    }
-    return same;
-}
-
 // Keeps of the wanted genes those that a file has.
 static cpa_status look_at_file(joining *j, int k)
 {
@@ -39,7 +30,7 @@ static cpa_status look_at_file(joining *j, int k)
     CPA_TRY(cpa_part_index(p, "var", &gene));
     j->fewest = gene.n < j->fewest ? gene.n : j->fewest;
     j->most = gene.n > j->most ? gene.n : j->most;
-    j->is_alike[k] = same_names(&gene, &j->stored);
+    j->is_alike[k] = cpa_strings_equal(&gene, &j->stored);
     if (!j->is_alike[k]) {
         qsort(gene.s, (size_t)gene.n, sizeof *gene.s, by_text);
         for (int64_t g = 0; g < j->wanted.n; g++) {

@@ -13,21 +13,6 @@ typedef struct target {
     double weight;
 } target;
 
-// Focal loss of a class with logit `at` below the largest, of the softmax with exps that sum up to `sum`. *pull is minus
-// the derivative by the log of its probability; 1 without focus.
-static double focal_loss(double at, double exp_at, double sum, double gamma, double *pull)
-{
-    const double loss = log(sum) - at;
-    if (gamma == 0) {
-        *pull = 1;
-        return loss;
-    }
-    const double rest = (sum - exp_at) / sum, p = exp_at / sum;
-    const double focus = pow(rest, gamma), steep = rest > 0 ? loss / rest : 1; // at p = 1 the limit
-    *pull = focus * (1 + gamma * p * steep);
-    return focus * loss;
-}
-
 // Loss of one cell; its logits become scale * gradient.
 static double cross_entropy_row(cpa_real *z, int n, const target *targets, int n_targets, double gamma, double scale)
 {
@@ -46,7 +31,7 @@ static double cross_entropy_row(cpa_real *z, int n, const target *targets, int n
     }
     for (int i = 0; i < n_targets; i++) {
         const target t = targets[i];
-        loss += t.weight * focal_loss(at[i], (double)z[t.label], sum, gamma, &pull[i]);
+        loss += t.weight * cpa_focal_loss(at[i], (double)z[t.label], sum, gamma, &pull[i]);
         pull[i] *= scale * t.weight;
         pulls += pull[i];
     }

@@ -28,7 +28,8 @@ typedef struct variant {
 
 static const variant plain = {.likelihood = "nb", .doser = "logsigm", .batch_norm = true};
 
-static inline cpa_model *make_model(cpa_backend *be, const variant *v)
+// A model of so many genes, for lanes of up to so many cells and values.
+static inline cpa_model *make_model_for(cpa_backend *be, const variant *v, int max_cells, int genes, int nnz)
 {
     cpa_model_config c = {.recon_loss = (char *)(uintptr_t)v->likelihood,
                           .doser_type = (char *)(uintptr_t)v->doser,
@@ -53,7 +54,7 @@ static inline cpa_model *make_model(cpa_backend *be, const variant *v)
                           .n_hidden_adv = 6,
                           .n_layers_adv = 2,
                           .dropout_rate_adv = 0.2};
-    cpa_shape s = {.n_genes = G,
+    cpa_shape s = {.n_genes = genes,
                    .n_perts = P,
                    .n_labels = K,
                    .n_covs = N_COVS,
@@ -61,13 +62,18 @@ static inline cpa_model *make_model(cpa_backend *be, const variant *v)
                    .cov_name = cov_names,
                    .cov_size = cov_sizes,
                    .batch_cov = 2,
-                   .max_cells = B,
-                   .max_nnz = B * G,
+                   .max_cells = max_cells,
+                   .max_nnz = nnz,
                    .mixup = v->mixup};
     cpa_model *m;
     assert_int_equal(cpa_model_create(be, &c, &s, true, label_weight, NULL, &m), CPA_OK);
     assert_int_equal(cpa_params_init(cpa_model_params(m), 3), CPA_OK);
     return m;
+}
+
+static inline cpa_model *make_model(cpa_backend *be, const variant *v)
+{
+    return make_model_for(be, v, B, G, B * G);
 }
 
 static inline cpa_lane_plan plan_for(const cpa_batch *b, bool autoencoder, bool adversary)

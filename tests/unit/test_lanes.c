@@ -1,67 +1,14 @@
 // Owns: tests of lanes whose batch norms meet: they add up to one lane of all their cells; what lanes and mixed batches cost in memory.
 // Never tests ranks.
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
-#include <string.h>
+#include "../support/small_model.h"
 
-#include <cmocka.h>
-
-#include "../support/made_cells.h"
-#include "cpa/model/model.h"
-
-enum { CELLS = 24, N_LANES = 4, MAX_SUMS = 20 };
+enum { CELLS = 24, N_LANES = 4 };
 
 #ifdef CPA_DOUBLE
 static const double TOLERANCE = 1e-11;
 #else
 static const double TOLERANCE = 1e-5;
 #endif
-
-typedef struct variant {
-    char *likelihood;
-    bool batch_norm, layer_norm, variational;
-} variant;
-
-static cpa_model *make_model(cpa_backend *be, const variant *v, int max_cells, int genes, int nnz, bool mixup)
-{
-    // Masks and noise are drawn by cell, so that they are the same however cells are dealt to lanes.
-    cpa_model_config c = {.recon_loss = v->likelihood,
-                          .doser_type = (char[]){"logsigm"},
-                          .use_batch_norm_encoder = v->batch_norm,
-                          .use_layer_norm_encoder = v->layer_norm,
-                          .use_batch_norm_decoder = v->batch_norm,
-                          .use_layer_norm_decoder = v->layer_norm,
-                          .use_batch_norm_adv = v->batch_norm,
-                          .use_layer_norm_adv = v->layer_norm,
-                          .dropout_rate_encoder = 0.1,
-                          .variational = v->variational,
-                          .n_latent = 5,
-                          .n_hidden_encoder = 8,
-                          .n_layers_encoder = 2,
-                          .n_hidden_decoder = 7,
-                          .n_layers_decoder = 2,
-                          .n_hidden_adv = 6,
-                          .n_layers_adv = 2,
-                          .dropout_rate_adv = 0.2};
-    cpa_shape s = {.n_genes = genes,
-                   .n_perts = P,
-                   .n_labels = K,
-                   .n_covs = N_COVS,
-                   .max_comb_len = M,
-                   .cov_name = cov_names,
-                   .cov_size = cov_sizes,
-                   .batch_cov = 2,
-                   .max_cells = max_cells,
-                   .max_nnz = nnz,
-                   .mixup = mixup};
-    cpa_model *m;
-    assert_int_equal(cpa_model_create(be, &c, &s, true, label_weight, NULL, &m), CPA_OK);
-    assert_int_equal(cpa_params_init(cpa_model_params(m), 3), CPA_OK);
-    return m;
-}
 
 static cpa_lane_plan make_plan(bool autoencoder, bool adversary, bool against)
 {
@@ -129,7 +76,7 @@ static outcome step(const char *backend, const variant *v, const cpa_lane_plan *
     double sums[N_LANES * MAX_SUMS];
     cpa_lane_plan p = *plan;
     assert_int_equal(cpa_backend_create(backend, &be), CPA_OK);
-    cpa_model *m = make_model(be, v, CELLS, G, CELLS * G, false);
+    cpa_model *m = make_model_for(be, v, CELLS, G, CELLS * G);
     int n_sums = cpa_model_n_sums(m), width = cpa_model_n_pooled(m);
     assert_true(n_sums <= MAX_SUMS);
     outcome o = {.grad = calloc((size_t)cpa_model_params(m)->n_grad, sizeof(double))};
@@ -165,7 +112,7 @@ static double distance(const variant *v, const outcome *a, const outcome *b)
 {
     cpa_backend *be;
     assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
-    cpa_model *m = make_model(be, v, CELLS, G, CELLS * G, false);
+    cpa_model *m = make_model_for(be, v, CELLS, G, CELLS * G);
     const cpa_params *t = cpa_model_params(m);
     double worst = 0, largest = 0;
     int64_t second = t->begin[CPA_N_GROUPS] - t->begin[CPA_GROUP_STAT_ADVERSARY];
@@ -197,12 +144,15 @@ static double distance(const variant *v, const outcome *a, const outcome *b)
 static void lanes_that_meet_are_one_batch(void **state)
 {
     (void)state;
-    static char *const likelihood[] = {"nb", "zinb", "gauss"};
+    static const char *const likelihood[] = {"nb", "zinb", "gauss"};
     static const bool updates[][3] = {
         {true, false, true}, {true, false, false}, {false, true, false}, {true, true, true}};
     for (int i = 0; i < 3 * 2 * 4; i++) {
-        variant v = {
-            .likelihood = likelihood[i % 3], .batch_norm = true, .layer_norm = i / 3 % 2, .variational = i % 2};
+        variant v = {.likelihood = likelihood[i % 3],
+                     .doser = "logsigm",
+                     .batch_norm = true,
+                     .layer_norm = i / 3 % 2,
+                     .variational = i % 2};
         const bool *u = updates[i / 6];
         cpa_lane_plan plan = make_plan(u[0], u[1], u[2]);
         outcome one = step("cpu", &v, &plan, 1, false), many = step("cpu", &v, &plan, N_LANES, true),
@@ -222,7 +172,7 @@ static void lanes_that_meet_are_one_batch(void **state)
 static void without_batch_norm_nobody_meets(void **state)
 {
     (void)state;
-    variant v = {.likelihood = "nb", .layer_norm = true};
+    variant v = {.likelihood = "nb", .doser = "logsigm", .layer_norm = true};
     cpa_lane_plan plan = make_plan(true, true, true);
     outcome one = step("cpu", &v, &plan, 1, true), many = step("cpu", &v, &plan, N_LANES, true);
     assert_true(distance(&v, &one, &many) <= TOLERANCE);
@@ -233,7 +183,7 @@ static void without_batch_norm_nobody_meets(void **state)
 static void lanes_behind_memory_guards(void **state)
 {
     (void)state;
-    variant v = {.likelihood = "zinb", .batch_norm = true, .layer_norm = true, .variational = true};
+    variant v = {.likelihood = "zinb", .doser = "logsigm", .batch_norm = true, .layer_norm = true, .variational = true};
     cpa_lane_plan plan = make_plan(true, true, true);
     outcome cpu = step("cpu", &v, &plan, N_LANES, true), check = step("check", &v, &plan, N_LANES, true);
     assert_true(distance(&v, &cpu, &check) == 0);
@@ -245,10 +195,10 @@ static void lanes_behind_memory_guards(void **state)
 static long model_bytes(int max_cells, int genes, bool mixup)
 {
     cpa_backend *be;
-    variant v = {.likelihood = "nb", .batch_norm = true};
+    variant v = {.likelihood = "nb", .doser = "logsigm", .batch_norm = true, .mixup = mixup};
     long before = cpa_alloc_bytes();
     assert_int_equal(cpa_backend_create("cpu", &be), CPA_OK);
-    cpa_model *m = make_model(be, &v, max_cells, genes, max_cells * genes / 10, mixup);
+    cpa_model *m = make_model_for(be, &v, max_cells, genes, max_cells * genes / 10);
     long bytes = cpa_alloc_bytes() - before;
     cpa_model_destroy(&m);
     assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
@@ -261,13 +211,13 @@ static void mixup_costs_one_batch(void **state)
 {
     (void)state;
     enum { N = 256, GENES = 2000, NNZ = N * GENES / 10 };
-    cpa_batch *plain, *mixed;
+    cpa_batch *alone, *mixed;
     long before = cpa_alloc_bytes();
-    assert_int_equal(cpa_batch_create(N, NNZ, GENES, N_COVS, M, &plain), CPA_OK);
+    assert_int_equal(cpa_batch_create(N, NNZ, GENES, N_COVS, M, &alone), CPA_OK);
     long one = cpa_alloc_bytes() - before;
     assert_int_equal(cpa_batch_create_mixed(N, NNZ, GENES, N_COVS, M, &mixed), CPA_OK);
     long made = cpa_alloc_bytes() - before - one;
-    cpa_batch_destroy(&plain);
+    cpa_batch_destroy(&alone);
     cpa_batch_destroy(&mixed);
     long more = model_bytes(N, GENES, true) - model_bytes(N, GENES, false);
     assert_true(more > 0 && (double)more <= 1.03 * (double)one); // blocks are rounded up to pages

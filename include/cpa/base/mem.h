@@ -3,6 +3,7 @@
 #ifndef CPA_BASE_MEM_H
 #define CPA_BASE_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "cpa/base/status.h"
@@ -32,6 +33,9 @@ cpa_status cpa_strings_split(cpa_strings *list, const char *s, char sep);
 
 /** Position of `s` in the list, -1 if it is not there. Linear. */
 int64_t cpa_strings_find(const cpa_strings *list, const char *s);
+
+/** Whether two lists have the same strings in the same order. */
+bool cpa_strings_equal(const cpa_strings *a, const cpa_strings *b);
 
 /** Deep copy; `out` must be empty. */
 cpa_status cpa_strings_copy(const cpa_strings *list, cpa_strings *out);

@@ -1,5 +1,5 @@
 // Owns: the scalar formulas that every backend shares: exp and log that vectorise, sigmoid and softplus, the
-// gamma functions, the terms of counts, Adam. Never touches memory beyond its arguments.
+// gamma functions, the terms of counts, focal loss, Adam. Never touches memory beyond its arguments.
 #ifndef CPA_PLATFORM_MATH_INL_H
 #define CPA_PLATFORM_MATH_INL_H
 
@@ -259,6 +259,23 @@ CPA_INLINE void cpa_nb_fraction_terms(double x, double theta, double inverse, cp
 {
     *t = (cpa_real)(cpa_lgamma(x + theta) - cpa_lgamma(theta) - cpa_lgamma(x + 1) + x * log(inverse));
     *e = (cpa_real)(x - theta * (cpa_digamma(x + theta) - cpa_digamma(theta)));
+}
+
+// ---- Cross-entropy ----
+
+/** Focal loss of a class with logit `at` below the largest, of the softmax with exps that sum up to `sum`. *pull is minus the
+ *  derivative by the log of its probability; 1 without focus. */
+CPA_INLINE double cpa_focal_loss(double at, double exp_at, double sum, double gamma, double *pull)
+{
+    const double loss = log(sum) - at;
+    if (gamma == 0) {
+        *pull = 1;
+        return loss;
+    }
+    const double rest = (sum - exp_at) / sum, p = exp_at / sum;
+    const double focus = pow(rest, gamma), steep = rest > 0 ? loss / rest : 1; // at p = 1 the limit
+    *pull = focus * (1 + gamma * p * steep);
+    return focus * loss;
 }
 
 // ---- Adam ----
