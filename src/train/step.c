@@ -353,8 +353,6 @@ cleanup:
     return st;
 }
 
-// This rank's lanes one after another or side by side, then the sum over all lanes; with one lane the gradients never leave the backend.
-// A rank that fails takes part in the sum all the same, and tells the others by it.
 // Completes the sum over GPUs. Where this rank's own work failed before (`mine`, whose message is the last), a device that is of no use any
 // more fails the sum too: that which came first is told.
 static cpa_status finish_on_device(cpa_stepper *s, cpa_status mine)
@@ -365,6 +363,8 @@ static cpa_status finish_on_device(cpa_stepper *s, cpa_status mine)
     return st != CPA_OK && mine != CPA_OK ? cpa_fail(mine, "%s", why) : st;
 }
 
+// This rank's lanes one after another or side by side, then the sum over all lanes; with one lane the gradients never leave the backend.
+// A rank that fails takes part in the sum all the same, and tells the others by it.
 static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase, const cpa_lane_plan *plan, bool *stop)
 {
     cpa_status st = CPA_OK, mine = CPA_OK;

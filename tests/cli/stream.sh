@@ -11,6 +11,9 @@ data=atlas.h5ad
 order=(--shuffle block --shuffle-block 8 --shuffle-window 320)
 small=(--lanes 4 --batch-size 16 --n-latent 8 --n-hidden-encoder 12 --n-hidden-decoder 12 --n-hidden-adv 8)
 options=("${order[@]}" "${small[@]}" --max-epochs 3 --train-metrics-every 2 --check-val-every-n-epoch 2)
+# Ranks, 0 being no launcher, and lengths of lists. The sanitizers, which are slow, see each way taken once.
+any=(0 1 2 3 4) some=(0 3) lengths=(513 900)
+[ "$CPA_SANITIZED" = 0 ] || any=(0 2) some=(3) lengths=(513)
 
 # model WORD RANKS RUN OPTIONS...: trains, with cells that are resident or streamed, and gets the model of `whole`.
 model() {
@@ -29,13 +32,13 @@ model() {
 # and on 3 ranks. The lists end with a cell more than whole blocks of 256, or amidst one, and have repeats.
 predicted() {
     local run=$1 size=$2 n ranks command launch given
-    for n in 513 900; do
+    for n in "${lengths[@]}"; do
         for command in "predict --perturbation pert_01" latent; do
             read -ra given <<<"$command"
             given+=("$run" --data atlas.h5ad --cells list.txt)
             { seq 5000 7 5999 | head -300; yes 17 | head -200; seq 0 3 5999; } | head -n "$n" >list.txt
             "$CPA_HPC" "${given[@]}" --out resident.h5ad >out 2>err </dev/null || fail "$command of $n: $(cat err)"
-            for ranks in 0 3; do
+            for ranks in "${some[@]}"; do
                 launch=()
                 # CPA_MPIRUN is a command line of several words.
                 # shellcheck disable=SC2206
@@ -51,7 +54,7 @@ predicted() {
 
 # ---- One model. With the smaller budget the validation cells are read again and again, with the larger one they stay.
 train 0 0 whole
-for n in 0 1 2 3 4; do
+for n in "${any[@]}"; do
     model streamed $n "small$n" --memory 400KiB
     model streamed $n "large$n" --memory 600KiB
     model resident $n "resident$n" --memory 4MiB
@@ -115,7 +118,7 @@ done
 options=("${order[@]}" "${small[@]}" --max-epochs 100000)
 cp atlas.h5ad kept
 for what in cut replaced gone; do
-    for n in 0 3; do
+    for n in "${some[@]}"; do
         rm -rf run
         cp kept atlas.h5ad
         launch $n run --memory 400KiB --checkpoint-every-steps 5
