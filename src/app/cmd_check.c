@@ -138,6 +138,7 @@ cpa_status cpa_cmd_check(cpa_comm *comm, const cpa_options *o)
     cpa_cells *cells = NULL; // or this
     cpa_pert_table *vectors = NULL;
     cpa_problems problems = {0};
+    cpa_comm_phase("checking");
     CPA_TRY(cpa_comm_agree(comm, cpa_h5ad_open(o->path, &file)));
     cpa_status selected = cpa_comm_agree(comm, cpa_h5ad_select(file, o->data.layer, o->data.genes));
     CPA_REQUIRE(selected == CPA_OK || selected == CPA_BAD_DATA, selected, "%s", cpa_message());
@@ -150,7 +151,7 @@ cpa_status cpa_cmd_check(cpa_comm *comm, const cpa_options *o)
     CPA_REQUIRE(counts == CPA_OK || counts == CPA_BAD_DATA, counts, "%s", cpa_message());
     CPA_TRY(add_message(&problems, counts));
     CPA_TRY(check_vectors(comm, o, registry, &vectors, &problems));
-    CPA_TRY(cpa_comm_agree_rested(comm, cpa_comm_rank(comm) == 0 ? warn_of_names(file) : CPA_OK));
+    CPA_TRY(cpa_comm_agree_rested(comm, cpa_comm_alone(comm) ? warn_of_names(file) : CPA_OK));
     CPA_TRY(cpa_problems_status(&problems, CPA_BAD_DATA));
     if (cpa_comm_rank(comm) == 0) {
         print_summary(registry, cells != NULL ? cells->matrix : matrix);

@@ -24,5 +24,6 @@ cleanup:
 
 cpa_status cpa_cmd_convert(cpa_comm *comm, const cpa_options *o)
 {
-    return cpa_comm_agree_rested(comm, cpa_comm_rank(comm) == 0 ? convert(o) : CPA_OK);
+    cpa_comm_phase("converting");
+    return cpa_comm_agree_rested(comm, cpa_comm_alone(comm) ? convert(o) : CPA_OK);
 }

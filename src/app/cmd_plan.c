@@ -94,7 +94,8 @@ cpa_status cpa_cmd_plan(cpa_comm *comm, const cpa_options *o)
     cpa_outlook p = {.o = o};
     CPA_TRY(cpa_comm_agree(comm, set_ranks(&p, cpa_comm_size(comm))));
     CPA_TRY(read_data(&p, comm));
-    CPA_TRY(cpa_comm_agree_rested(comm, cpa_comm_rank(comm) == 0 ? report(&p) : CPA_OK));
+    cpa_comm_phase("planning");
+    CPA_TRY(cpa_comm_agree_rested(comm, cpa_comm_alone(comm) ? report(&p) : CPA_OK));
 cleanup:
     cpa_matrix_close(&p.matrix);
     cpa_train_tear_down(&p.data, false);

@@ -81,6 +81,7 @@ cleanup:
 cpa_status cpa_outlook_need(const cpa_outlook *p, int rank, int batch, const char *backend, cpa_need *out)
 {
     cpa_status st;
+    cpa_comm_get_on();
     cpa_train_run run = {.imagined = p->matrix, .file = p->data.file, .registry = p->data.registry};
     *out = (cpa_need){.rank = rank, .batch = batch, .start = p->start, .libraries = LIBRARIES};
     run.gene = p->data.gene;

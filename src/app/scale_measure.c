@@ -115,6 +115,7 @@ static cpa_status take_step(walk *w, cpa_step_result *result, sample *out)
     double since = cpa_seconds();
     CPA_TRY(cpa_stepper_run(w->stepper, w->epoch, w->step++, result));
     *out = (sample){cpa_seconds() - since, result->summing, result->updating};
+    cpa_comm_get_on();
 cleanup:
     return st;
 }
@@ -249,6 +250,7 @@ cpa_status cpa_scale_measure(const cpa_train_run *base, cpa_scale_point *p, int 
     cpa_status st;
     cpa_comm *part = NULL;
     CPA_TRY(cpa_comm_part(base->comm, p->ranks, &part));
+    cpa_comm_alone(base->comm); // rank 0 is in every part, and calls for all of it
     cpa_status mine = part != NULL ? measure(base, part, p, pass, n_steps, work) : CPA_OK;
     cpa_comm_destroy(&part);
     if (mine == CPA_LOST_PEER) { // then nobody can be waited for any more

@@ -5,6 +5,7 @@
 
 #include "cpa/base/hash.h"
 #include "cpa/base/log.h"
+#include "cpa/platform/comm.h"
 #include "h5ad_impl.h"
 
 enum {
@@ -130,6 +131,7 @@ static void sort_digests(uint64_t *digest, int64_t n)
         }
     }
     for (int k = 0; k < BINS; k++) {
+        cpa_comm_get_on();
         qsort(digest + begin[k], (size_t)(begin[k + 1] - begin[k]), sizeof *digest, by_value);
     }
 }

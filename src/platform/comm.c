@@ -40,7 +40,7 @@ static cpa_status waited(cpa_status st)
     return st;
 }
 
-// Tells the watch who the ranks are and where.
+// Tells the watch who the ranks are and where, and makes them ready to call to each other.
 static cpa_status introduce(cpa_comm *comm)
 {
     cpa_status st;
@@ -50,6 +50,7 @@ static cpa_status introduce(cpa_comm *comm)
     CPA_TRY(cpa_comm_allgather(comm, &mine, all, sizeof mine));
     cpa_watch_ranks(comm, all);
     all = NULL;
+    CPA_TRY(cpa_comm_agree(comm, cpa_alone_create(comm)));
 cleanup:
     cpa_free(&all);
     return st;
@@ -79,6 +80,9 @@ void cpa_comm_destroy(cpa_comm **comm)
 {
     if (*comm != NULL) {
         bool is_part = (*comm)->is_part;
+        if (!is_part) {
+            cpa_alone_destroy();
+        }
         cpa_watch_begin(is_part ? "ending a part" : "MPI_Finalize", -1);
         (*comm)->ops->destroy(*comm);
         cpa_watch_end();
@@ -128,12 +132,6 @@ cpa_status cpa_comm_barrier(cpa_comm *comm)
 {
     cpa_watch_begin("barrier", -1);
     return waited(comm->ops->barrier(comm));
-}
-
-// Those who are waited for here are at work and not in a wait that a deadline could judge.
-cpa_status cpa_comm_rest(cpa_comm *comm)
-{
-    return comm->ops->rest(comm);
 }
 
 cpa_status cpa_comm_node_barrier(cpa_comm *comm)
@@ -267,12 +265,6 @@ cpa_status cpa_comm_agree(cpa_comm *comm, cpa_status mine)
 {
     cpa_watch_begin("agreement", -1);
     return waited(comm->ops->agree(comm, mine));
-}
-
-cpa_status cpa_comm_agree_rested(cpa_comm *comm, cpa_status mine)
-{
-    cpa_status st = cpa_comm_rest(comm);
-    return st == CPA_OK ? cpa_comm_agree(comm, mine) : st;
 }
 
 cpa_status cpa_comm_shared_alloc(cpa_comm *comm, size_t bytes, void **out)

@@ -12,7 +12,6 @@ typedef struct cpa_comm_ops {
     const char *name;
     void (*destroy)(cpa_comm *comm);
     cpa_status (*part)(cpa_comm *comm, int n, cpa_comm **out);
-    cpa_status (*rest)(cpa_comm *comm);
     cpa_status (*barrier)(cpa_comm *comm);
     cpa_status (*node_barrier)(cpa_comm *comm);
     cpa_status (*bcast)(cpa_comm *comm, void *buf, size_t bytes, int root);
@@ -50,6 +49,10 @@ struct cpa_flight {
 /** Memory of a node where this rank is the only one: of its own, but counted as the node's. */
 cpa_status cpa_comm_alone_alloc(size_t bytes, void **out);
 void cpa_comm_alone_free(void *ptr);
+
+/** Makes cpa_comm_agree_rested ready, and ends it. Rank-local. */
+cpa_status cpa_alone_create(cpa_comm *comm);
+void cpa_alone_destroy(void);
 
 /** One process without MPI. */
 cpa_status cpa_comm_self_create(cpa_comm **out);

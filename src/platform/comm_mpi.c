@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <mpi.h>
@@ -17,7 +16,6 @@
 enum {
     MESSAGE_BYTES = 64 * 1024, // longest message that cpa_comm_agree carries, longer ones are cut
     PIECE_BYTES = 1024 * 1024 * 1024,
-    REST_NS = 5000000, // between two looks of a rank that rests
 };
 
 // Memory of the node; a list, because a window has to be found by its address.
@@ -56,21 +54,6 @@ static cpa_status mpi_status(int rc, const char *call)
 static cpa_status mpi_barrier(cpa_comm *comm)
 {
     return mpi_status(MPI_Barrier(self_of(comm)->world), "MPI_Barrier");
-}
-
-static cpa_status mpi_rest(cpa_comm *comm)
-{
-    cpa_status st = CPA_OK;
-    MPI_Request request;
-    int done = 0;
-    CPA_TRY(mpi_status(MPI_Ibarrier(self_of(comm)->world, &request), "MPI_Ibarrier"));
-    CPA_TRY(mpi_status(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"));
-    while (!done) {
-        nanosleep(&(struct timespec){.tv_nsec = REST_NS}, NULL);
-        CPA_TRY(mpi_status(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"));
-    }
-cleanup:
-    return st;
 }
 
 // What was written into node memory before is seen by all ranks of the node after: hence the two syncs.
@@ -403,7 +386,6 @@ static const cpa_comm_ops mpi_ops = {
     .name = "mpi",
     .destroy = mpi_destroy,
     .part = mpi_part,
-    .rest = mpi_rest,
     .barrier = mpi_barrier,
     .node_barrier = mpi_node_barrier,
     .bcast = mpi_bcast,

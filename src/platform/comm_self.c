@@ -126,7 +126,6 @@ static const cpa_comm_ops self_ops = {
     .name = "self",
     .destroy = self_destroy,
     .part = self_part,
-    .rest = self_barrier,
     .barrier = self_barrier,
     .node_barrier = self_barrier,
     .bcast = self_bcast,

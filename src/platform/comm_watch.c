@@ -40,6 +40,11 @@ void cpa_comm_timeout(double seconds)
     watch.timeout = seconds;
 }
 
+double cpa_watch_timeout(void)
+{
+    return watch.timeout;
+}
+
 void cpa_comm_phase(const char *phase)
 {
     atomic_store_explicit(&watch.phase, phase, memory_order_relaxed);

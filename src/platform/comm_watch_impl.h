@@ -25,6 +25,9 @@ void cpa_watch_last_act(void (*act)(void *ctx), void *ctx);
 /** Ends the thread; nothing is watched any more. */
 void cpa_watch_stop(void);
 
+/** How long a wait may last, in seconds. */
+double cpa_watch_timeout(void);
+
 /** This rank waits from here to cpa_watch_end; `what` is a static string, `peer` the one rank it waits for or -1. */
 void cpa_watch_begin(const char *what, int peer);
 void cpa_watch_end(void);

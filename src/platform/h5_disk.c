@@ -11,6 +11,8 @@
 
 #include <hdf5.h>
 
+#include "cpa/platform/comm.h"
+
 #include "h5_impl.h"
 
 enum { PIECE = 1 << 30 }; // bytes of one system call
@@ -194,6 +196,7 @@ static herr_t disk_read(H5FD_t *file, H5FD_mem_t type, hid_t plan, haddr_t addr,
         to += n;
         addr += (haddr_t)n;
         size -= (size_t)n;
+        cpa_comm_get_on();
     }
     return 0;
 }
@@ -213,6 +216,7 @@ static herr_t disk_write(H5FD_t *file, H5FD_mem_t type, hid_t plan, haddr_t addr
             from += n;
             addr += (haddr_t)n;
             size -= (size_t)n;
+            cpa_comm_get_on();
         }
     }
     return 0;

@@ -1,9 +1,10 @@
-// Owns: faults on request: loaded before the program (LD_PRELOAD), it makes one chosen call of one chosen rank fail, or stops or
+// Owns: faults on request: loaded before the program (LD_PRELOAD), it makes one chosen call of one chosen rank fail or slow, or stops or
 // kills the rank there. Must never be part of the program, nor touch a call that was not chosen.
 //
 // CPA_FAULT="CALL WHERE RANK NTH ACT": CALL is one of the names below; WHERE a part of the file's path (with alloc: "-"); RANK
-// -1 for every rank; NTH counts matching calls of a process from 1; ACT is the errno to fail with (with "+": from then on always),
-// "short" (half of the bytes), "stop" or "kill". What happened is appended to the file CPA_FAULT_LOG.
+// -1 for every rank; NTH counts matching calls of a process from 1; ACT is the errno to fail with, "short" (half of the bytes), "slow" (a
+// hundredth of a second more), with "+": from then on always; "stop", "kill", or "hang" (the call never returns, and the process sleeps). What
+// happened is appended to the file CPA_FAULT_LOG.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -67,7 +68,24 @@ static void tell(const char *path)
     }
 }
 
-// Whether this call is the chosen one; `path` may be NULL. Stops or kills the process when it is to be stopped or killed.
+// What can be done without a failure: stops or kills the process, or lets the call take its time. False: it is to fail.
+static bool act_here(void)
+{
+    if (strcmp(fault.act, "stop") == 0 || strcmp(fault.act, "kill") == 0) {
+        kill(getpid(), fault.act[0] == 's' ? SIGSTOP : SIGKILL);
+        return true;
+    }
+    while (strcmp(fault.act, "hang") == 0) {
+        pause();
+    }
+    if (strncmp(fault.act, "slow", 4) == 0) {
+        usleep(10000);
+        return true;
+    }
+    return false;
+}
+
+// Whether this call is the chosen one and is to fail; `path` may be NULL.
 static bool strikes(const char *call, const char *path)
 {
     if (!fault.armed || strcmp(call, fault.call) != 0 || (path != NULL && strstr(path, fault.where) == NULL)) {
@@ -83,8 +101,7 @@ static bool strikes(const char *call, const char *path)
         tell(path != NULL ? path : "-");
     }
     fault.armed = armed;
-    if (strcmp(fault.act, "stop") == 0 || strcmp(fault.act, "kill") == 0) {
-        kill(getpid(), fault.act[0] == 's' ? SIGSTOP : SIGKILL);
+    if (act_here()) {
         return false;
     }
     errno = atoi(fault.act);

@@ -53,7 +53,10 @@ static void collectives_give_back_what_they_get(void **state)
     int64_t i[2] = {INT64_MIN, 5};
     double d = -3.5, out = 0;
     assert_int_equal(cpa_comm_barrier(comm), CPA_OK);
-    assert_int_equal(cpa_comm_rest(comm), CPA_OK);
+    assert_true(cpa_comm_alone(comm));
+    cpa_comm_get_on();
+    assert_int_equal(cpa_comm_agree_rested(comm, CPA_OK), CPA_OK);
+    assert_int_equal(cpa_comm_agree_rested(comm, cpa_fail(CPA_IO, "disk")), CPA_IO);
     cpa_comm *part = NULL;
     assert_int_equal(cpa_comm_part(comm, 2, &part), CPA_INTERNAL);
     assert_int_equal(cpa_comm_part(comm, 1, &part), CPA_OK);

@@ -45,11 +45,17 @@ const char *cpa_comm_name(const cpa_comm *comm); // "self" or "mpi"
 /** Waits for all ranks. Collective. */
 cpa_status cpa_comm_barrier(cpa_comm *comm);
 
-/** Waits for all ranks asleep, looking a few hundred times a second: ranks that have nothing to do take no core from those that
- *  have. It has no deadline of its own: those who work have theirs. Collective. */
-cpa_status cpa_comm_rest(cpa_comm *comm);
+/** Whether this rank, rank 0, is the one that works from here to cpa_comm_agree_rested, which all call next. The work may take longer than
+ *  a deadline, as long as it gets on. Not for a part. Rank-local. */
+bool cpa_comm_alone(cpa_comm *comm);
 
-/** cpa_comm_agree after cpa_comm_rest: where one rank alone has worked, for longer than a deadline may be. Collective. */
+/** To be called wherever work that may be rank 0's alone gets on; HDF5 files do so at each piece that is read or written. Between
+ *  cpa_comm_alone and cpa_comm_agree_rested, and on that thread, it begins the deadline of the ranks that wait again, with a message now and
+ *  then; else it does nothing. Rank-local and free; never waits or fails. */
+void cpa_comm_get_on(void);
+
+/** cpa_comm_agree where rank 0 works alone. The others wait for it asleep, looking a few hundred times a second, and take no core from
+ *  it; those that work too, as a part, come when they are done. Not for a part. Collective. */
 cpa_status cpa_comm_agree_rested(cpa_comm *comm, cpa_status mine);
 
 /** Waits for the ranks of this node. Collective over the node. */
