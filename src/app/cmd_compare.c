@@ -91,7 +91,8 @@ cpa_status cpa_cmd_compare(cpa_comm *comm, const cpa_options *o)
     if (runs) {
         CPA_TRY(cpa_compare_runs(comm, o, c, &n));
     } else {
-        CPA_TRY(cpa_comm_agree(comm, writer ? cpa_compare_files(o, c, &n) : CPA_OK));
+        cpa_comm_phase("comparing");
+        CPA_TRY(cpa_comm_agree_rested(comm, cpa_comm_alone(comm) ? cpa_compare_files(o, c, &n) : CPA_OK));
     }
     CPA_TRY(cpa_comm_agree(comm, writer ? show(o, c, n) : CPA_OK));
 cleanup:

@@ -50,7 +50,8 @@ cpa_status cpa_cmd_simulate(cpa_comm *comm, const cpa_options *o)
     config.n_genes = (int32_t)n_genes;
     config.gzip = o->gzip;
     config.seed = (uint64_t)o->data.seed;
-    CPA_TRY(cpa_comm_agree(comm, cpa_comm_rank(comm) == 0 ? simulate(o, &config) : CPA_OK));
+    cpa_comm_phase("simulating");
+    CPA_TRY(cpa_comm_agree_rested(comm, cpa_comm_alone(comm) ? simulate(o, &config) : CPA_OK));
 cleanup:
     return st;
 }
