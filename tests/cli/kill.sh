@@ -23,13 +23,14 @@ for i in $(seq $((3 * kills))); do
     launch $ranks run --resume --checkpoint-every-steps $((1 + RANDOM % 3))
     sleep "$((delay / 1000)).$(printf %03d $((delay % 1000)))"
     [ $((i % 2)) -eq 1 ] || await run 1
-    mapfile -t all < <(pgrep -P "$pid")
+    mapfile -t all < <(ranks "$pid")
     if [ $((i % 2)) -eq 0 ]; then # while a checkpoint is written, which takes milliseconds
         until compgen -G 'run/checkpoints/*.part' >part || ! kill -0 "$pid" 2>/dev/null; do :; done
         victim=0
     fi
     if [ $ranks -eq 0 ] || [ ${#all[@]} -eq 0 ] || [ $((victim % 3)) -eq 0 ]; then
-        kill -9 "$pid" "${all[@]}" 2>/dev/null
+        # shellcheck disable=SC2046
+        kill -9 "$pid" $(processes "$pid") 2>/dev/null
     else
         kill -9 "${all[victim % ${#all[@]}]}" 2>/dev/null
     fi

@@ -4,6 +4,7 @@
 # CPA_KILLS says how often to kill (default 3), CPA_KILL_SEED which moments. Must never leave a process behind.
 set -u
 . "$CPA_TESTS/support/faults.sh"
+. "$CPA_TESTS/support/ranks.sh"
 export OMP_NUM_THREADS=1
 RANDOM=${CPA_KILL_SEED:-1}
 data=$CPA_TESTS/data/glioblastoma_panobinostat.h5ad
@@ -74,9 +75,10 @@ for i in $(seq $((3 * kills))); do
     pid=$!
     [ $((RANDOM % 4)) -eq 0 ] || begun # else the delay counts from the start
     sleep "$((delay / 1000)).$(printf %03d $((delay % 1000)))"
-    mapfile -t all < <(pgrep -P "$pid")
+    mapfile -t all < <(ranks "$pid")
     if [ $ranks -eq 0 ] || [ ${#all[@]} -eq 0 ] || [ $((victim % 3)) -eq 0 ]; then
-        kill -9 "$pid" "${all[@]}" 2>/dev/null
+        # shellcheck disable=SC2046
+        kill -9 "$pid" $(processes "$pid") 2>/dev/null
     else
         kill -9 "${all[victim % ${#all[@]}]}" 2>/dev/null
     fi

@@ -9,15 +9,14 @@ sample=$CPA_TESTS/data/glioblastoma_panobinostat.h5ad
     { echo "FAILED: the files to test with could not be made (python3-h5py is needed)"; exit 1; }
 small=(--n-latent 8 --n-hidden-encoder 16 --n-hidden-decoder 16 --n-hidden-adv 8 --lanes 4)
 
-# stop SIGNAL RANKS RUN AFTER OPTIONS...: sends the signal (to the program, or to mpirun, which hands it on) after so many
-# more epochs.
+# stop SIGNAL RANKS RUN AFTER OPTIONS...: sends the signal after so many more epochs.
 stop() {
     local signal=$1 ranks=$2 run=$3 after=$4
     shift 4
     after=$((after + $(epochs "$run")))
     launch "$ranks" "$run" "$@"
     await "$run" "$after"
-    kill -"$signal" "$pid"
+    interrupt "$signal"
     ended 75
     says "--resume"
     unfinished "$run"
@@ -43,11 +42,23 @@ grep -q '"event":"checkpoint"' run/log.jsonl || fail "the log has no checkpoint:
 cp -r whole one && rm one/model.h5 one/history.csv one/log.jsonl
 launch 4 one --resume
 await one 2
-kill -USR1 "$(pgrep -P "$pid" | tail -1)"
+kill -USR1 "$(ranks "$pid" | tail -1)"
 ended 75
 unfinished one
 train 0 1 one --resume
 equal whole one
+
+# A signal to MPICH's mpirun stops them as well, whatever it ends with.
+if [ "$CPA_MPI" = mpich ]; then
+    launch 3 handed
+    await handed 1
+    kill -USR1 "$pid"
+    wait "$pid"
+    says "--resume"
+    unfinished handed
+    train 0 2 handed --resume
+    equal whole handed
+fi
 
 # ---- What a finished run, or one with other options or data, does.
 cp -r run before

@@ -96,11 +96,11 @@ options[-5]=12 # epochs
 train 0 0 whole
 launch 0 run --memory 400KiB
 await run 2
-kill -USR1 "$pid"
+interrupt USR1
 ended 75
 launch 2 run --resume
 await run 4
-kill -USR1 "$pid"
+interrupt USR1
 ended 75
 model streamed 3 run --resume --memory 600KiB
 

@@ -1,5 +1,6 @@
 # Owns: how the scripts in cli/ stop, kill and resume a training run, and what "the same result" means.
 # Sourced in an empty folder; needs data. Must never judge a run by anything but its files and its exit code.
+. "$CPA_TESTS/support/ranks.sh"
 export OMP_NUM_THREADS=1
 failures=0
 
@@ -40,6 +41,17 @@ launch() {
     command_line "$@"
     "${line[@]}" >out 2>err </dev/null &
     pid=$!
+}
+
+# interrupt SIGNAL: to the program, or to mpirun, which hands it on. MPICH's does so too, but that of 4.0 may then end with 0
+# whatever the ranks ended with (it forgets the codes of those it has not yet waited for); so there it goes to the ranks.
+interrupt() {
+    if [ "$CPA_MPI" = mpich ]; then
+        # shellcheck disable=SC2046
+        kill -"$1" $(ranks "$pid") 2>/dev/null # the first one's word may have ended the others
+    else
+        kill -"$1" "$pid"
+    fi
 }
 
 # ended CODE: what was launched ends with this code.
