@@ -11,10 +11,10 @@ export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # srun of 22.05 and later do
 # cpa_launch ARGUMENT...: runs cpa-hpc on every rank of the job and returns its exit code. SIGUSR1, which SLURM sends before
 # the time limit (#SBATCH --signal=B:USR1@...), is passed on: the program then saves a checkpoint and ends with 75.
 cpa_launch() {
-    local launcher rc child
-    if srun --mpi=list 2>&1 | grep -qw pmix; then
+    local launcher rc child mpi=${SLURM_MPI_TYPE:-pmix}
+    if srun --mpi=list 2>&1 | grep -qw "$mpi"; then
         # A rank that dies must end the others: srun does not do that by itself.
-        launcher=(srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores)
+        launcher=(srun "--mpi=$mpi" --kill-on-bad-exit=1 --cpu-bind=cores)
     else
         launcher=(mpirun --map-by "slot:PE=$OMP_NUM_THREADS" --bind-to core)
     fi

@@ -462,7 +462,7 @@ static cpa_status find_ranks(mpi_comm *self, int expected)
     // Otherwise every task would take itself for the only one and all would write the same files.
     CPA_REQUIRE(expected <= 0 || expected == base->size, CPA_CONFIG,
                 "the launcher started %d tasks, but MPI sees %d: use the launcher of the MPI library that cpa-hpc was "
-                "built with (mpirun of Open MPI, or srun --mpi=pmix)",
+                "built with (its mpirun; srun --mpi=pmix for Open MPI, --mpi=pmi2 for MPICH)",
                 expected, base->size);
     CPA_TRY(mpi_status(MPI_Comm_split_type(self->world, MPI_COMM_TYPE_SHARED, base->rank, MPI_INFO_NULL, &self->node),
                        "MPI_Comm_split_type"));
