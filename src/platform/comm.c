@@ -1,7 +1,9 @@
 // Owns: the choice between the communicators, and what holds for all of them: checks, and a deadline for every wait.
 // Must never call MPI: a program that was not launched by mpirun or srun does not touch it.
 #include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cpa/base/mem.h"
@@ -9,6 +11,8 @@
 
 #include "comm_impl.h"
 #include "comm_watch_impl.h"
+
+static volatile sig_atomic_t hydra; // where MPICH's own launcher listens, 0: it is another one
 
 static int env_count(const char *name)
 {
@@ -67,6 +71,8 @@ cpa_status cpa_comm_create(int *argc, char ***argv, cpa_comm **out)
     CPA_TRY(cpa_watch_start());
     cpa_watch_begin("MPI_Init", -1);
     CPA_TRY(waited(cpa_comm_mpi_create(argc, argv, ranks, out)));
+    // srun speaks PMI too, but kills all ranks at once on the word and then ends with their code.
+    hydra = getenv("MPI_LOCALNRANKS") != NULL ? env_count("PMI_FD") : 0;
     CPA_TRY(introduce(*out));
 cleanup:
     if (st != CPA_OK) {
@@ -82,6 +88,7 @@ void cpa_comm_destroy(cpa_comm **comm)
         bool is_part = (*comm)->is_part;
         if (!is_part) {
             cpa_alone_destroy();
+            hydra = 0;
         }
         cpa_watch_begin(is_part ? "ending a part" : "MPI_Finalize", -1);
         (*comm)->ops->destroy(*comm);
@@ -286,4 +293,16 @@ void cpa_comm_shared_free(cpa_comm *comm, void **ptr)
 void cpa_comm_abort(cpa_comm *comm, cpa_status st)
 {
     comm->ops->abort(comm, st);
+}
+
+// MPI_Abort would allocate and print; this is the line that it sends.
+void cpa_comm_last_code(cpa_status st)
+{
+    char line[] = "cmd=abort exitcode=00\n";
+    char *digits = strchr(line, '0');
+    digits[0] = (char)('0' + (int)st / 10);
+    digits[1] = (char)('0' + (int)st % 10);
+    if (hydra > 0 && write(hydra, line, sizeof line - 1) < 0) {
+        return; // the launcher is gone, or finds out by itself
+    }
 }

@@ -16,6 +16,7 @@
 
 #include "cpa/base/leavings.h"
 #include "cpa/base/log.h"
+#include "cpa/platform/comm.h"
 
 #include "h5_impl.h"
 
@@ -50,6 +51,7 @@ static void end(const char *how)
                            " while it was read: the file is damaged, copy or write it again"};
     cpa_last_words(piece, sizeof piece / sizeof *piece);
     cpa_leavings_remove();
+    cpa_comm_last_code(CPA_BAD_DATA);
     _exit((int)CPA_BAD_DATA);
 }
 

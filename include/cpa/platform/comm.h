@@ -110,4 +110,8 @@ void cpa_comm_shared_free(cpa_comm *comm, void **ptr);
 /** Ends all ranks at once with this exit code; for when no agreement is possible. Does not return. */
 void cpa_comm_abort(cpa_comm *comm, cpa_status st);
 
+/** Tells the launcher with which code this rank is about to end by itself, where it must be told: MPICH's mpirun then kills
+ *  the others, and may end as they did. For signal handlers too. */
+void cpa_comm_last_code(cpa_status st);
+
 #endif
