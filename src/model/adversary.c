@@ -48,7 +48,7 @@ static cpa_status classify(cpa_model *m, int i, const cpa_lane_plan *plan, int p
     cpa_status st = CPA_OK;
     for (cpa_model *l = m; l; l = l->next) {
         cpa_adversary *a = &l->adversary[i];
-        CPA_TRY(cpa_model_masks(l, &a->mlp, number_of(a), plan, pass));
+        cpa_model_masks(l, &a->mlp, &a->masks, number_of(a), plan, pass);
     }
     CPA_TRY(cpa_mlp_forward(&m->adversary[i].mlp, inside_autoencoder));
     for (cpa_model *l = m; l; l = l->next) {
@@ -86,10 +86,21 @@ cleanup:
     return st;
 }
 
+// Which run of an adversary in this step its own training is.
+static int own_pass(const cpa_lane_plan *plan)
+{
+    return plan->update_autoencoder && plan->adversary_in_loss;
+}
+
+cpa_status cpa_adversary_show(cpa_model *m, int i, const cpa_lane_plan *plan)
+{
+    return classify(m, i, plan, plan->update_adversary ? own_pass(plan) : 0, !plan->update_adversary, 1);
+}
+
 cpa_status cpa_adversary_train(cpa_model *m, const cpa_lane_plan *plan)
 {
     cpa_status st = CPA_OK;
-    int pass = plan->update_autoencoder && plan->adversary_in_loss;
+    int pass = own_pass(plan);
     double elements = (double)plan->n_cells * m->config.n_latent;
     for (int i = 0; i < m->n_adversaries; i++) {
         cpa_mlp *mlp = &m->adversary[i].mlp;

@@ -97,11 +97,12 @@ cleanup:
     return st;
 }
 
-static cpa_status look_at_layers(search *s, const cpa_mlp *mlp, const char *who)
+static cpa_status look_at_layers(search *s, cpa_mlp *mlp, const char *who)
 {
     cpa_status st = CPA_OK;
-    for (int k = 0; k < mlp->n_layers; k++) {
+    for (int k = 0; k < mlp->n_layers && !s->found; k++) {
         const cpa_layer *l = &mlp->layer[k];
+        CPA_TRY(cpa_mlp_show(mlp, k, s->plan != NULL));
         // Only a training run fills what its backward needs.
         const cpa_mat value[] = {s->plan != NULL ? l->xhat : CPA_NO_MAT, s->plan != NULL ? l->lhat : CPA_NO_MAT, l->y};
         for (size_t i = 0; i < sizeof value / sizeof *value; i++) {
@@ -212,13 +213,14 @@ static cpa_status look_at_adversaries(search *s)
     CPA_TRY(cpa_alloc((size_t)cpa_model_n_sums(m), sizeof *sums, &sums));
     CPA_TRY(cpa_model_lane(m, s->batch, s->plan, sums));
     for (int i = 0; i < m->n_adversaries && !s->found; i++) {
-        const cpa_adversary *a = &m->adversary[i];
+        cpa_adversary *a = &m->adversary[i];
         double loss = sums[a->sum_adv], penalty = sums[a->sum_penalty];
         if (isfinite(loss) && isfinite(penalty)) {
             continue;
         }
         char who[256];
         snprintf(who, sizeof who, "the adversary of %s", a->cov < 0 ? "the perturbation" : m->shape.cov_name[a->cov]);
+        CPA_TRY(cpa_adversary_show(m, i, s->plan));
         CPA_TRY(look_at_layers(s, &a->mlp, who));
         if (!s->found) {
             s->found = true;

@@ -68,24 +68,29 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_model_masks(cpa_model *m, cpa_mlp *mlp, int part, const cpa_lane_plan *plan, int pass)
+static cpa_status draw_mask(void *ctx, cpa_mat mask, int layer)
 {
     cpa_status st = CPA_OK;
-    for (int k = 0; k < mlp->n_layers && mlp->layer[k].mask.data; k++) {
-        cpa_mat mask = cpa_mat_head(mlp->layer[k].mask, m->n);
-        if (plan->draws) {
-            const cpa_real *recorded = plan->draws->mask(plan->draws->ctx, part, k, pass);
-            CPA_REQUIRE(recorded, CPA_BAD_DATA, "no recorded dropout mask for part %d, layer %d, pass %d", part, k,
-                        pass);
-            CPA_TRY(cpa_op_upload(m->be, mask.data, recorded, (size_t)m->n * (size_t)mask.cols * sizeof(cpa_real)));
-            CPA_TRY(cpa_op_axpby(m->be, mask, 0, mask, mlp->keep));
-        } else {
-            uint32_t layer = (uint32_t)((pass * 256 + part) * CPA_MAX_LAYERS + k);
-            CPA_TRY(cpa_op_dropout_mask(m->be, mask, m->batch.cell, plan->seed, plan->epoch, layer, mlp->rate));
-        }
+    const cpa_mask_source *s = ctx;
+    const cpa_lane_plan *plan = s->plan;
+    cpa_backend *be = s->m->be;
+    if (!plan->draws) {
+        uint32_t number = (uint32_t)((s->pass * 256 + s->part) * CPA_MAX_LAYERS + layer);
+        return cpa_op_dropout_mask(be, mask, s->m->batch.cell, plan->seed, plan->epoch, number, s->rate);
     }
+    const cpa_real *recorded = plan->draws->mask(plan->draws->ctx, s->part, layer, s->pass);
+    CPA_REQUIRE(recorded, CPA_BAD_DATA, "no recorded dropout mask for part %d, layer %d, pass %d", s->part, layer,
+                s->pass);
+    CPA_TRY(cpa_op_upload(be, mask.data, recorded, (size_t)mask.rows * (size_t)mask.cols * sizeof(cpa_real)));
+    CPA_TRY(cpa_op_axpby(be, mask, 0, mask, s->keep));
 cleanup:
     return st;
+}
+
+void cpa_model_masks(cpa_model *m, cpa_mlp *mlp, cpa_mask_source *source, int part, const cpa_lane_plan *plan, int pass)
+{
+    *source = (cpa_mask_source){m, plan, part, pass, mlp->keep, mlp->rate};
+    mlp->masks = (cpa_masks){draw_mask, source};
 }
 
 cpa_status cpa_model_heads(cpa_model *m, int parts)

@@ -26,6 +26,7 @@ cpa_status cpa_model_autoencoder_grad(cpa_model *m, const cpa_lane_plan *plan)
     CPA_TRY(cpa_model_reached(plan, 1));
     CPA_TRY(cpa_mlp_grad(&m->decoder, true, false, false, true));
     CPA_TRY(cpa_model_reached(plan, 2));
+    CPA_TRY(cpa_mlp_recall(&m->encoder));
     for (cpa_model *l = m; l; l = l->next) {
         CPA_TRY(latent_grad(l, plan));
     }

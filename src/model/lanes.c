@@ -17,7 +17,6 @@ static void detach(cpa_mlp *mlp, cpa_mlp *none, const void *params)
 {
     (void)none;
     mlp->t = (cpa_params *)(uintptr_t)params;
-    mlp->memory = NULL;
     mlp->own = mlp->all = NULL;
 }
 

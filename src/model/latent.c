@@ -167,12 +167,12 @@ cpa_status cpa_model_forward(cpa_model *m, const cpa_lane_plan *plan)
 {
     cpa_status st = CPA_OK;
     for (cpa_model *l = m; l; l = l->next) {
-        CPA_TRY(cpa_model_masks(l, &l->encoder, CPA_PART_ENCODER, plan, 0));
+        cpa_model_masks(l, &l->encoder, &l->encoder_masks, CPA_PART_ENCODER, plan, 0);
     }
     CPA_TRY(cpa_mlp_forward(&m->encoder, false));
     for (cpa_model *l = m; l; l = l->next) {
         CPA_TRY(latents(l, plan));
-        CPA_TRY(cpa_model_masks(l, &l->decoder, CPA_PART_DECODER, plan, 0));
+        cpa_model_masks(l, &l->decoder, &l->decoder_masks, CPA_PART_DECODER, plan, 0);
     }
     CPA_TRY(cpa_mlp_forward(&m->decoder, false));
 cleanup:

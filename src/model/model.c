@@ -150,42 +150,93 @@ static void lay_out_latents(cpa_model *m, cpa_dev_real *arena, int64_t *used)
     }
 }
 
-// Places every activation of the model in one arena; with arena NULL only counts.
+// Room that the stacks share.
+static cpa_scratch lay_out_scratch(const cpa_model *m, cpa_dev_real *arena, int64_t *used)
+{
+    int width = 0, hidden = 0;
+    for (int i = -2; i < m->n_adversaries; i++) {
+        const cpa_mlp *s = i == -2 ? &m->encoder : i == -1 ? &m->decoder : &m->adversary[i].mlp;
+        width = cpa_mlp_width(s) > width ? cpa_mlp_width(s) : width;
+        hidden = s->n_hidden > hidden ? s->n_hidden : hidden;
+    }
+    cpa_scratch scratch = {.work = {cpa_mat_take(arena, used, m->shape.max_cells, width)}};
+    if (m->training) {
+        scratch.work[1] = cpa_mat_take(arena, used, m->shape.max_cells, width);
+    }
+    scratch.row = cpa_mat_take(arena, used, 1, hidden);
+    return scratch;
+}
+
+static void lay_out_autoencoder(cpa_model *m, const cpa_scratch *scratch, cpa_dev_real *arena, int64_t *used)
+{
+    const cpa_mlp *both[] = {&m->encoder, &m->decoder};
+    bool again = m->training && m->shape.checkpointing;
+    // Upstream's count decoders do without dropout, whatever the option says.
+    bool dropout = m->likelihood == CPA_GAUSS || m->config.nb_decoder_dropout;
+    cpa_mlp_use use = {.max_cells = m->shape.max_cells,
+                       .training = m->training,
+                       .dropout_rate = m->config.dropout_rate_encoder,
+                       .scratch = scratch,
+                       .again = again ? &m->again : NULL};
+    cpa_mlp_lay_out(&m->encoder, &use, arena, used);
+    use.dropout_rate = dropout ? m->config.dropout_rate_decoder : 0;
+    cpa_mlp_lay_out(&m->decoder, &use, arena, used);
+    if (again) {
+        cpa_recompute_lay_out(&m->again, both, 2, m->shape.max_cells, arena, used);
+    }
+}
+
+static void lay_out_metrics(cpa_model *m, cpa_dev_real *arena, int64_t *used)
+{
+    int b = m->shape.max_cells, genes = m->shape.n_genes;
+    m->means = cpa_mat_take(arena, used, b, genes);
+    m->target = cpa_mat_take(arena, used, b, genes);
+    if (m->likelihood != CPA_NB) {
+        m->means2 = cpa_mat_take(arena, used, b, genes);
+    }
+}
+
+static void lay_out_adversary(cpa_model *m, cpa_adversary *a, const cpa_scratch *scratch, cpa_dev_real *arena,
+                              int64_t *used)
+{
+    const cpa_mlp_use use = {.max_cells = m->shape.max_cells,
+                             .training = true,
+                             .second_order = true,
+                             .dropout_rate = m->config.dropout_rate_adv,
+                             .scratch = scratch};
+    cpa_mlp_lay_out(&a->mlp, &use, arena, used);
+    a->logits = cpa_mat_take(arena, used, m->shape.max_cells, a->classes);
+}
+
+// Places every activation of the model in one arena; with arena NULL only counts. The adversaries run one after another, and never before
+// the metrics of the batch are taken: there is one place for all of them.
 static int64_t lay_out(cpa_model *m, cpa_dev_real *arena)
 {
-    int64_t used = 0;
+    int64_t used = 0, most;
     int b = m->shape.max_cells, genes = m->shape.n_genes;
-    bool two = m->likelihood != CPA_NB;
     lay_out_latents(m, arena, &used);
     cpa_doser_lay_out(m, arena, &used);
+    const cpa_scratch scratch = lay_out_scratch(m, arena, &used);
+    lay_out_autoencoder(m, &scratch, arena, &used);
     m->logits = cpa_mat_take(arena, &used, b, genes);
-    if (two) {
+    if (m->likelihood != CPA_NB) {
         m->head2 = cpa_mat_take(arena, &used, b, genes);
     }
+    most = used;
     if (m->training) {
-        m->means = cpa_mat_take(arena, &used, b, genes);
-        m->target = cpa_mat_take(arena, &used, b, genes);
-    }
-    if (m->training && two) {
-        m->means2 = cpa_mat_take(arena, &used, b, genes);
+        lay_out_metrics(m, arena, &most);
     }
     for (int i = 0; i < m->n_adversaries; i++) {
-        m->adversary[i].logits = cpa_mat_take(arena, &used, b, m->adversary[i].classes);
+        int64_t end = used;
+        lay_out_adversary(m, &m->adversary[i], &scratch, arena, &end);
+        most = end > most ? end : most;
     }
-    return used;
+    return most;
 }
 
 static cpa_status place_activations(cpa_model *m)
 {
     cpa_status st = CPA_OK;
-    int b = m->shape.max_cells;
-    CPA_TRY(cpa_mlp_place(&m->encoder, b, m->training, false, m->config.dropout_rate_encoder));
-    // Upstream's count decoders do without dropout, whatever the option says.
-    bool dropout = m->likelihood == CPA_GAUSS || m->config.nb_decoder_dropout;
-    CPA_TRY(cpa_mlp_place(&m->decoder, b, m->training, false, dropout ? m->config.dropout_rate_decoder : 0));
-    for (int i = 0; i < m->n_adversaries; i++) {
-        CPA_TRY(cpa_mlp_place(&m->adversary[i].mlp, b, true, true, m->config.dropout_rate_adv));
-    }
     CPA_TRY(cpa_op_alloc(m->be, (size_t)lay_out(m, NULL) * sizeof(cpa_real), (void **)&m->memory));
     lay_out(m, m->memory);
 cleanup:
@@ -262,11 +313,6 @@ cleanup:
 
 void cpa_model_unplace(cpa_model *m)
 {
-    cpa_mlp_fini(&m->encoder);
-    cpa_mlp_fini(&m->decoder);
-    for (int i = 0; i < m->n_adversaries; i++) {
-        cpa_mlp_fini(&m->adversary[i].mlp);
-    }
     cpa_device_batch *d = &m->batch;
     void *device[] = {m->memory, m->sums, m->r2,    m->order,   m->offsets, m->mask,       m->best,
                       d->indptr, d->gene, d->count, d->log1p,   d->library, d->pert,       d->dose,

@@ -18,12 +18,21 @@ typedef struct cpa_device_batch {
     double lambda; // weight of the cell itself
 } cpa_device_batch;
 
+// Where a run of a stack has its dropout masks from.
+typedef struct cpa_mask_source {
+    const cpa_model *m;
+    const cpa_lane_plan *plan;
+    int part, pass;
+    cpa_real keep, rate;
+} cpa_mask_source;
+
 // A classifier that tries to read the perturbation (cov < 0) or a covariate off the basal latent.
 typedef struct cpa_adversary {
     cpa_mlp mlp;
     int cov;
     int classes;
-    cpa_mat logits;       // [max_cells, classes], owned
+    cpa_mask_source masks;
+    cpa_mat logits;       // [max_cells, classes]
     cpa_mat class_weight; // [classes] or without data
     int sum_adv, sum_penalty, sum_acc;
 } cpa_adversary;
@@ -38,10 +47,10 @@ typedef struct cpa_dose_nets {
 } cpa_dose_nets;
 
 struct cpa_model {
-    cpa_backend *be;          // borrowed
-    cpa_model **more;         // [n_more] owned: what other lanes compute in at the same time; they share the parameters' values
+    cpa_backend *be;  // borrowed
+    cpa_model **more; // [n_more] owned: what other lanes compute in at the same time; they share the parameters' values
     int n_more;
-    cpa_model *next;          // the next lane of the step, NULL: the last; whatever meets others runs all of them
+    cpa_model *next; // the next lane of the step, NULL: the last; whatever meets others runs all of them
     cpa_model_config config;
     cpa_shape shape; // arrays owned
     bool training;
@@ -51,6 +60,8 @@ struct cpa_model {
     cpa_doser doser;
     cpa_dose_nets dose_nets;
     cpa_mlp encoder, decoder;
+    cpa_mask_source encoder_masks, decoder_masks;
+    cpa_recompute again;          // with shape.checkpointing, of the last two
     int var_weight, var_bias;     // second output of a variational encoder
     int head2_weight, head2_bias; // second head of the decoder: zero inflation or variance
     int px_r, pert_embedding, doser_w, doser_b, *cov_embedding;
@@ -68,8 +79,8 @@ struct cpa_model {
     cpa_mat s, ds;                               // scaled doses [max_cells, components]
     cpa_mat vectors, dvectors;                   // projected external vectors and their gradient [n_perts, n_latent]
     cpa_mat logits, head2;                       // [max_cells, n_genes]; without bias until the loss
-    cpa_mat means, means2, target;               // the same, for metrics
-    cpa_dev_real *memory;                        // owned: all of the above
+    cpa_mat means, means2, target;               // the same, for metrics; the adversaries run where these were
+    cpa_dev_real *memory;                        // owned: all of the above, and the stacks'
     cpa_dev_real *class_weights;                 // owned
     cpa_dev_f64 *sums, *r2;                      // [n_sums], [2 max_cells]
     cpa_dev_int *order, *offsets, *mask;         // [max_cells], [max_cells+1], [max_cells, mask_words]
@@ -78,7 +89,7 @@ struct cpa_model {
     int32_t *host_cov;                                          // [2 max_cells]
     cpa_real *host_weight;                                      // [2 max_cells]
     double *host_r2, batch_r2[2]; // the latter of the last training batch: of means, of variances
-    int *host_hits; // [3 max classes]
+    int *host_hits;               // [3 max classes]
 };
 
 /** Number of the first perturbation that adds to the latent: behind the padding, and behind a control that is nothing. */
@@ -109,8 +120,10 @@ cpa_status cpa_model_forward(cpa_model *m, const cpa_lane_plan *plan);
 /** From the latents of the last cpa_model_infer, or some of their parts (CPA_LATENT_...), to the head products. */
 cpa_status cpa_model_heads(cpa_model *m, int parts);
 
-/** Masks of one run of a stack: recorded ones, or drawn per cell. */
-cpa_status cpa_model_masks(cpa_model *m, cpa_mlp *mlp, int part, const cpa_lane_plan *plan, int pass);
+/** Says where the masks of the next run of a stack come from: recorded ones, or drawn per cell. The plan is borrowed for that run and its
+ *  backward; `source` is the stack's. */
+void cpa_model_masks(cpa_model *m, cpa_mlp *mlp, cpa_mask_source *source, int part, const cpa_lane_plan *plan,
+                     int pass);
 
 /** Basal latent in evaluation mode (a variational one is its mean); its KL into the sums. */
 cpa_status cpa_latent_eval(cpa_model *m);
@@ -172,6 +185,9 @@ cpa_status cpa_model_autoencoder_grad(cpa_model *m, const cpa_lane_plan *plan);
 /** Of the linked lanes: the adversaries inside the autoencoder's loss: their losses into the sums, the gradient of -lambda * loss with respect to the basal
  *  latent added to dz_basal. */
 cpa_status cpa_adversary_against(cpa_model *m, const cpa_lane_plan *plan);
+
+/** Runs adversary i of the first lane forward as the last step did, for a look at its layers. */
+cpa_status cpa_adversary_show(cpa_model *m, int i, const cpa_lane_plan *plan);
 
 /** Of the linked lanes: the adversaries' own loss with the gradient penalty: gradients of their parameters. */
 cpa_status cpa_adversary_train(cpa_model *m, const cpa_lane_plan *plan);

@@ -1,147 +1,5 @@
-// Owns: stacks of hidden layers as compositions of operations, to second order. Never looks inside a matrix.
-#include "cpa/nn/mlp.h"
-
-#include <stdio.h>
-
-cpa_status cpa_mlp_declare(cpa_mlp *mlp, cpa_params *t, cpa_group group, cpa_group stat_group, int n_in, int n_hidden,
-                           int n_layers, int n_out, cpa_norms norms, bool sparse, const char *prefix,
-                           const char *out_name)
-{
-    cpa_status st = CPA_OK;
-    CPA_REQUIRE(n_layers >= 1 && n_layers <= CPA_MAX_LAYERS, CPA_USAGE, "%s: %d hidden layers; 1 to %d are possible",
-                prefix, n_layers, CPA_MAX_LAYERS);
-    mlp->t = t;
-    mlp->n_layers = n_layers;
-    mlp->n_in = n_in;
-    mlp->n_hidden = n_hidden;
-    mlp->n_out = n_out;
-    mlp->norms = norms;
-    mlp->sparse = sparse;
-    mlp->keep = 1;
-    for (int k = 0; k < n_layers; k++) {
-        cpa_layer *l = &mlp->layer[k];
-        l->n_in = k ? n_hidden : n_in;
-        l->n_out = n_hidden;
-        double bound = 1.0 / __builtin_sqrt(l->n_in);
-        CPA_TRY(cpa_params_add(t, group, n_hidden, l->n_in, 2, CPA_INIT_UNIFORM, bound, &l->weight,
-                               "%sLayer %d.0.weight", prefix, k));
-        t->p[l->weight].transposed = sparse && k == 0;
-        CPA_TRY(cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_UNIFORM, bound, &l->bias, "%sLayer %d.0.bias", prefix,
-                               k));
-        if (norms.batch) {
-            CPA_TRY(
-                cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_ONE, 0, &l->gamma, "%sLayer %d.1.weight", prefix, k));
-            CPA_TRY(
-                cpa_params_add(t, group, 1, n_hidden, 1, CPA_INIT_ZERO, 0, &l->beta, "%sLayer %d.1.bias", prefix, k));
-            CPA_TRY(cpa_params_add(t, stat_group, 1, n_hidden, 1, CPA_INIT_ZERO, 0, &l->mean,
-                                   "%sLayer %d.1.running_mean", prefix, k));
-            CPA_TRY(cpa_params_add(t, stat_group, 1, n_hidden, 1, CPA_INIT_ONE, 0, &l->var, "%sLayer %d.1.running_var",
-                                   prefix, k));
-        }
-    }
-    if (n_out) {
-        double bound = 1.0 / __builtin_sqrt(n_hidden);
-        CPA_TRY(cpa_params_add(t, group, n_out, n_hidden, 2, CPA_INIT_UNIFORM, bound, &mlp->out_weight, "%s.weight",
-                               out_name));
-        CPA_TRY(cpa_params_add(t, group, 1, n_out, 1, CPA_INIT_UNIFORM, bound, &mlp->out_bias, "%s.bias", out_name));
-    }
-cleanup:
-    return st;
-}
-
-// Activations of one layer.
-static void lay_out_layer(const cpa_mlp *mlp, cpa_layer *l, cpa_dev_real *arena, int64_t *used, int cells,
-                          bool training, bool second_order, bool dropout)
-{
-    bool both = mlp->norms.batch && mlp->norms.layer;
-    l->y = cpa_mat_take(arena, used, cells, l->n_out);
-    if (training && mlp->norms.batch) {
-        l->xhat = cpa_mat_take(arena, used, cells, l->n_out);
-        l->rstd = cpa_mat_take(arena, used, 1, l->n_out);
-    }
-    if (both) {
-        l->mid = cpa_mat_take(arena, used, cells, l->n_out);
-    }
-    if (mlp->norms.layer) {
-        l->lhat = cpa_mat_take(arena, used, cells, l->n_out);
-        l->lrstd = cpa_mat_take(arena, used, 1, cells);
-    }
-    if (training && dropout) {
-        l->mask = cpa_mat_take(arena, used, cells, l->n_out);
-    }
-    if (second_order) {
-        l->delta = cpa_mat_take(arena, used, cells, l->n_out);
-        l->e = cpa_mat_take(arena, used, cells, l->n_out);
-        l->q = cpa_mat_take(arena, used, cells, l->n_out);
-    }
-    if (second_order && both) {
-        l->mid_delta = cpa_mat_take(arena, used, cells, l->n_out);
-        l->mid_q = cpa_mat_take(arena, used, cells, l->n_out);
-    }
-}
-
-static int64_t lay_out(cpa_mlp *mlp, cpa_dev_real *arena, int max_cells, bool training, bool second_order, bool dropout)
-{
-    int64_t used = 0;
-    for (int k = 0; k < mlp->n_layers; k++) {
-        lay_out_layer(mlp, &mlp->layer[k], arena, &used, max_cells, training, second_order, dropout);
-    }
-    int width = !mlp->sparse && mlp->n_in > mlp->n_hidden ? mlp->n_in : mlp->n_hidden;
-    mlp->work[0] = cpa_mat_take(arena, &used, max_cells, width);
-    if (training) {
-        mlp->work[1] = cpa_mat_take(arena, &used, max_cells, width);
-    }
-    mlp->row = cpa_mat_take(arena, &used, 1, mlp->n_hidden);
-    return used;
-}
-
-cpa_status cpa_mlp_place(cpa_mlp *mlp, int max_cells, bool training, bool second_order, double dropout_rate)
-{
-    cpa_status st = CPA_OK;
-    bool dropout = dropout_rate > 0;
-    mlp->rate = (cpa_real)dropout_rate;
-    mlp->keep = (cpa_real)(1.0 / (1.0 - dropout_rate));
-    int64_t n = lay_out(mlp, NULL, max_cells, training, second_order, dropout);
-    CPA_TRY(cpa_op_alloc(mlp->t->be, (size_t)n * sizeof(cpa_real), (void **)&mlp->memory));
-    lay_out(mlp, mlp->memory, max_cells, training, second_order, dropout);
-cleanup:
-    return st;
-}
-
-// The second derivative of a batch norm needs the most sums.
-int cpa_mlp_n_pooled(const cpa_mlp *mlp)
-{
-    return mlp->norms.batch ? 5 * mlp->n_hidden : 0;
-}
-
-cpa_status cpa_mlp_place_sums(cpa_mlp *mlp)
-{
-    cpa_status st = CPA_OK;
-    size_t bytes = (size_t)cpa_mlp_n_pooled(mlp) * sizeof(double);
-    CPA_TRY(cpa_op_alloc(mlp->t->be, bytes, (void **)&mlp->own));
-    CPA_TRY(cpa_op_alloc(mlp->t->be, bytes, (void **)&mlp->all));
-cleanup:
-    return st;
-}
-
-void cpa_mlp_fini_sums(cpa_mlp *mlp)
-{
-    cpa_dev_f64 *sums[] = {mlp->own, mlp->all};
-    for (size_t i = 0; i < 2; i++) {
-        if (sums[i]) {
-            cpa_op_release(mlp->t->be, sums[i]);
-        }
-    }
-    mlp->own = mlp->all = NULL;
-}
-
-void cpa_mlp_fini(cpa_mlp *mlp)
-{
-    if (mlp->memory) {
-        cpa_op_release(mlp->t->be, mlp->memory);
-        mlp->memory = NULL;
-    }
-}
+// Owns: what stacks of hidden layers compute, as compositions of operations, to second order. Never looks inside a matrix.
+#include "mlp_impl.h"
 
 void cpa_mlp_load(cpa_mlp *mlp, cpa_input in, int n_cells, cpa_mat dx)
 {
@@ -161,29 +19,19 @@ static cpa_mat input_of(const cpa_mlp *mlp, cpa_input in, int k, int n_cells)
     return k ? cpa_mat_head(mlp->layer[k - 1].y, n_cells) : in.x;
 }
 
-static cpa_mat sized(cpa_mat m, int rows, int cols)
-{
-    return cpa_mat_of(m.data, rows, cols);
-}
-
 // The first n elements of a vector.
 static cpa_mat vector(cpa_mat m, int n)
 {
     return cpa_mat_of(m.data, 1, n);
 }
 
-static cpa_mat rows_or_none(cpa_mat m, int rows)
-{
-    return m.data ? cpa_mat_head(m, rows) : CPA_NO_MAT;
-}
-
 cpa_mat cpa_mlp_dhidden(const cpa_mlp *mlp, int n_cells)
 {
-    return sized(mlp->work[1], n_cells, mlp->n_hidden);
+    return cpa_sized(mlp->work[1], n_cells, mlp->n_hidden);
 }
 
 // a = input of layer k times its weight, without bias.
-static cpa_status product(cpa_mlp *mlp, cpa_input in, int k, cpa_mat a)
+static cpa_status multiply(cpa_mlp *mlp, cpa_input in, int k, cpa_mat a)
 {
     cpa_params *t = mlp->t;
     if (k == 0 && mlp->sparse) {
@@ -198,14 +46,25 @@ static bool meets(const cpa_mlp *mlp)
     return mlp->meeting != NULL && mlp->norms.batch;
 }
 
-// What a batch norm goes by whose lanes have met.
-static cpa_pooled pooled(const cpa_mlp *mlp)
+// What a batch norm goes by whose lanes have met: sums over all lanes from `at` on.
+static cpa_pooled pooled_at(const cpa_mlp *mlp, int at)
 {
-    return meets(mlp) ? (cpa_pooled){mlp->own, mlp->all, mlp->meeting->rows} : CPA_NOT_POOLED;
+    return meets(mlp) ? (cpa_pooled){mlp->own, cpa_f64_at(mlp->all, at), mlp->meeting->rows} : CPA_NOT_POOLED;
 }
 
-// From the n sums at `at` of every lane of the list to those over all lanes.
-static cpa_status meet(cpa_mlp *mlp, int at, int n)
+static cpa_pooled pooled(const cpa_mlp *mlp)
+{
+    return pooled_at(mlp, 0);
+}
+
+// Where the sums are that the forward of layer k goes by: for whoever computes it again, where no other writes.
+static int forward_sums(const cpa_mlp *mlp, int k)
+{
+    return mlp->again ? cpa_mlp_n_pooled(mlp) + 2 * k * mlp->n_hidden : 0;
+}
+
+// From the n sums at `at` of every lane of the list to those over all lanes, at `to`.
+static cpa_status meet(cpa_mlp *mlp, int at, int n, int to)
 {
     cpa_status st = CPA_OK;
     const cpa_meeting *with = mlp->meeting;
@@ -216,7 +75,7 @@ static cpa_status meet(cpa_mlp *mlp, int at, int n)
     }
     CPA_TRY(with->add_up(with->ctx, n));
     for (cpa_mlp *s = mlp; s; s = s->next) {
-        CPA_TRY(cpa_op_upload(s->t->be, cpa_f64_at(s->all, at), with->all, bytes));
+        CPA_TRY(cpa_op_upload(s->t->be, cpa_f64_at(s->all, to), with->all, bytes));
     }
 cleanup:
     return st;
@@ -225,32 +84,65 @@ cleanup:
 // A of layer k.
 static cpa_mat linear_of(const cpa_mlp *mlp, int k)
 {
-    return sized(mlp->work[0], mlp->n_cells, mlp->layer[k].n_out);
+    return cpa_sized(mlp->work[mlp->linear], mlp->n_cells, mlp->layer[k].n_out);
 }
 
-// Y from A in training mode, filling what the backward needs.
-static cpa_status layer_forward(cpa_mlp *mlp, cpa_layer *l, cpa_mat a, bool inside_autoencoder)
+cpa_status cpa_mlp_product(cpa_mlp *mlp, int k)
+{
+    return multiply(mlp, mlp->in, k, linear_of(mlp, k));
+}
+
+// The mask of layer k, drawn where nothing else is during a forward; none without dropout.
+static cpa_status draw_mask(cpa_mlp *mlp, int k, cpa_mat *mask)
+{
+    cpa_mat room = mlp->again ? mlp->again->mask : mlp->work[1];
+    *mask = mlp->rate > 0 ? cpa_sized(room, mlp->n_cells, mlp->layer[k].n_out) : CPA_NO_MAT;
+    return mlp->rate > 0 ? mlp->masks.draw(mlp->masks.ctx, *mask, k) : CPA_OK;
+}
+
+cpa_status cpa_mlp_activate(cpa_mlp *mlp, int k, cpa_mat mean, cpa_mat var)
 {
     cpa_status st = CPA_OK;
     cpa_params *t = mlp->t;
-    int n = a.rows;
-    cpa_mat y = cpa_mat_head(l->y, n), mask = rows_or_none(l->mask, n), bias = cpa_value(t, l->bias);
+    cpa_layer *l = &mlp->layer[k];
+    int n = mlp->n_cells;
+    cpa_mat a = linear_of(mlp, k), y = cpa_mat_head(l->y, n), lhat = cpa_mat_head(l->lhat, n), mask;
+    cpa_mat bias = cpa_value(t, l->bias);
+    CPA_TRY(draw_mask(mlp, k, &mask));
     if (mlp->norms.batch) {
-        cpa_mat mean = cpa_stat(t, l->mean, inside_autoencoder);
         bool last = !mlp->norms.layer;
-        CPA_TRY(cpa_op_batch_norm(t->be, last ? y : cpa_mat_head(l->mid, n), cpa_mat_head(l->xhat, n), mean,
-                                  cpa_stat(t, l->var, inside_autoencoder), l->rstd, a, cpa_value(t, l->gamma),
-                                  cpa_value(t, l->beta), last ? mask : CPA_NO_MAT, last, pooled(mlp)));
-        // The bias cancels in the normalised values; only the mean that is remembered feels it.
-        CPA_TRY(cpa_op_axpby(t->be, mean, 1, bias, 1));
-        a = cpa_mat_head(l->mid, n);
+        CPA_TRY(cpa_op_batch_norm(t->be, last ? y : lhat, cpa_mat_head(l->xhat, n), mean, var, l->rstd, a,
+                                  cpa_value(t, l->gamma), cpa_value(t, l->beta), last ? mask : CPA_NO_MAT, last,
+                                  pooled_at(mlp, forward_sums(mlp, k))));
+        a = lhat;
         bias = CPA_NO_MAT;
     }
     if (mlp->norms.layer) {
-        CPA_TRY(cpa_op_layer_norm(t->be, y, cpa_mat_head(l->lhat, n), vector(l->lrstd, n), a, bias, mask));
+        CPA_TRY(cpa_op_layer_norm(t->be, y, lhat, vector(l->lrstd, n), a, bias, mask));
     } else if (!mlp->norms.batch) {
         CPA_TRY(cpa_op_activate(t->be, y, a, bias, mask));
     }
+cleanup:
+    return st;
+}
+
+// The forward of one lane's layer from A on.
+static cpa_status layer_forward(cpa_mlp *mlp, int k, bool inside_autoencoder)
+{
+    cpa_status st = CPA_OK;
+    cpa_params *t = mlp->t;
+    const cpa_layer *l = &mlp->layer[k];
+    cpa_mat mean = CPA_NO_MAT, var = CPA_NO_MAT;
+    if (mlp->norms.batch) {
+        mean = cpa_stat(t, l->mean, inside_autoencoder);
+        var = cpa_stat(t, l->var, inside_autoencoder);
+    }
+    CPA_TRY(cpa_mlp_activate(mlp, k, mean, var));
+    if (mlp->norms.batch) {
+        // The bias cancels in the normalised values; only the mean that is remembered feels it.
+        CPA_TRY(cpa_op_axpby(t->be, mean, 1, cpa_value(t, l->bias), 1));
+    }
+    cpa_recompute_leave(mlp, k);
 cleanup:
     return st;
 }
@@ -259,15 +151,15 @@ cleanup:
 static cpa_status meet_forward(cpa_mlp *mlp, int k)
 {
     cpa_status st = CPA_OK;
-    int width = mlp->n_hidden;
+    int width = mlp->n_hidden, to = forward_sums(mlp, k);
     for (cpa_mlp *s = mlp; s; s = s->next) {
         CPA_TRY(cpa_op_batch_norm_sums(s->t->be, s->own, linear_of(s, k), CPA_NOT_POOLED));
     }
-    CPA_TRY(meet(mlp, 0, width));
+    CPA_TRY(meet(mlp, 0, width, to));
     for (cpa_mlp *s = mlp; s; s = s->next) {
-        CPA_TRY(cpa_op_batch_norm_sums(s->t->be, cpa_f64_at(s->own, width), linear_of(s, k), pooled(s)));
+        CPA_TRY(cpa_op_batch_norm_sums(s->t->be, cpa_f64_at(s->own, width), linear_of(s, k), pooled_at(s, to)));
     }
-    CPA_TRY(meet(mlp, width, width));
+    CPA_TRY(meet(mlp, width, width, to + width));
 cleanup:
     return st;
 }
@@ -275,13 +167,17 @@ cleanup:
 cpa_status cpa_mlp_forward(cpa_mlp *mlp, bool inside_autoencoder)
 {
     cpa_status st = CPA_OK;
+    for (cpa_mlp *s = mlp; s; s = s->next) {
+        cpa_recompute_begin(s);
+    }
     for (int k = 0; k < mlp->n_layers; k++) {
         for (cpa_mlp *s = mlp; s; s = s->next) {
-            CPA_TRY(product(s, s->in, k, linear_of(s, k)));
+            CPA_TRY(cpa_recompute_enter(s, k));
+            CPA_TRY(cpa_mlp_product(s, k));
         }
         CPA_TRY(meets(mlp) ? meet_forward(mlp, k) : CPA_OK);
         for (cpa_mlp *s = mlp; s; s = s->next) {
-            CPA_TRY(layer_forward(s, &s->layer[k], linear_of(s, k), inside_autoencoder));
+            CPA_TRY(layer_forward(s, k, inside_autoencoder));
         }
     }
 cleanup:
@@ -295,7 +191,7 @@ static cpa_status layer_eval(cpa_mlp *mlp, cpa_layer *l, cpa_mat a)
     cpa_params *t = mlp->t;
     cpa_mat y = cpa_mat_head(l->y, a.rows), bias = cpa_value(t, l->bias);
     if (mlp->norms.batch) {
-        cpa_mat to = mlp->norms.layer ? cpa_mat_head(l->mid, a.rows) : y;
+        cpa_mat to = mlp->norms.layer ? cpa_mat_head(l->lhat, a.rows) : y;
         CPA_TRY(cpa_op_batch_norm_eval(t->be, to, a, bias, cpa_value(t, l->mean), cpa_value(t, l->var),
                                        cpa_value(t, l->gamma), cpa_value(t, l->beta), !mlp->norms.layer));
         a = to;
@@ -311,16 +207,44 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_mlp_eval(cpa_mlp *mlp, cpa_input in, int n_cells)
+// The first n layers.
+static cpa_status eval_layers(cpa_mlp *mlp, cpa_input in, int n_cells, int n)
 {
     cpa_status st = CPA_OK;
-    for (int k = 0; k < mlp->n_layers; k++) {
-        cpa_mat a = sized(mlp->work[0], n_cells, mlp->layer[k].n_out);
-        CPA_TRY(product(mlp, in, k, a));
+    cpa_recompute_begin(mlp);
+    for (int k = 0; k < n; k++) {
+        cpa_mat a = cpa_sized(mlp->work[0], n_cells, mlp->layer[k].n_out);
+        CPA_TRY(cpa_recompute_enter(mlp, k));
+        CPA_TRY(multiply(mlp, in, k, a));
         CPA_TRY(layer_eval(mlp, &mlp->layer[k], a));
+        cpa_recompute_leave(mlp, k);
     }
 cleanup:
     return st;
+}
+
+cpa_status cpa_mlp_eval(cpa_mlp *mlp, cpa_input in, int n_cells)
+{
+    return eval_layers(mlp, in, n_cells, mlp->n_layers);
+}
+
+cpa_status cpa_mlp_recall(cpa_mlp *mlp)
+{
+    cpa_status st = CPA_OK;
+    for (cpa_mlp *s = mlp; s; s = s->next) {
+        CPA_TRY(cpa_recompute_layer(s, s->n_layers - 1));
+    }
+cleanup:
+    return st;
+}
+
+cpa_status cpa_mlp_show(cpa_mlp *mlp, int k, bool training)
+{
+    if (!mlp->again) {
+        return CPA_OK;
+    }
+    cpa_recompute_forget(mlp);
+    return training ? cpa_recompute_layer(mlp, k) : eval_layers(mlp, mlp->in, mlp->n_cells, k + 1);
 }
 
 cpa_status cpa_mlp_output(cpa_mlp *mlp, cpa_mat out)
@@ -363,7 +287,7 @@ static cpa_status weight_grad(cpa_mlp *mlp, cpa_input in, int k, cpa_mat da, boo
 // Where dY of layer k, and then dA, is on the way back.
 static cpa_mat gradient_of(const cpa_mlp *mlp, int k)
 {
-    return sized(mlp->work[(mlp->n_layers - k) % 2], mlp->n_cells, mlp->layer[k].n_out);
+    return cpa_sized(mlp->work[(mlp->n_layers - k) % 2], mlp->n_cells, mlp->layer[k].n_out);
 }
 
 // dY through the layer norm, in place; and what the batch norm in front of it hands in. `second`: adds what the penalty sends to the layer
@@ -434,9 +358,10 @@ cpa_status cpa_mlp_grad(cpa_mlp *mlp, bool params, bool add, bool second, bool t
     cpa_status st = CPA_OK;
     for (int k = mlp->n_layers - 1; k >= 0; k--) {
         for (cpa_mlp *s = mlp; s; s = s->next) {
+            CPA_TRY(cpa_recompute_layer(s, k));
             CPA_TRY(layer_norm_grad(s, &s->layer[k], gradient_of(s, k), second));
         }
-        CPA_TRY(meets(mlp) ? meet(mlp, 0, 2 * mlp->n_hidden) : CPA_OK);
+        CPA_TRY(meets(mlp) ? meet(mlp, 0, 2 * mlp->n_hidden, 0) : CPA_OK);
         for (cpa_mlp *s = mlp; s; s = s->next) {
             CPA_TRY(layer_grad(s, &s->layer[k], gradient_of(s, k), params, add, second));
             CPA_TRY(linear_grad(s, k, params, add, to_input));
@@ -500,7 +425,7 @@ cpa_status cpa_mlp_sum_gradient(cpa_mlp *mlp)
         for (cpa_mlp *s = mlp; s; s = s->next) {
             CPA_TRY(layer_norm_sum_gradient(s, &s->layer[k]));
         }
-        CPA_TRY(meets(mlp) ? meet(mlp, 0, 2 * mlp->n_hidden) : CPA_OK);
+        CPA_TRY(meets(mlp) ? meet(mlp, 0, 2 * mlp->n_hidden, 0) : CPA_OK);
         for (cpa_mlp *s = mlp; s; s = s->next) {
             CPA_TRY(layer_sum_gradient(s, k));
         }
@@ -512,7 +437,7 @@ cleanup:
 // v = dP/de of layer k.
 static cpa_mat penalty_of(const cpa_mlp *mlp, int k)
 {
-    return sized(mlp->work[k % 2], mlp->n_cells, mlp->layer[k].n_out);
+    return cpa_sized(mlp->work[k % 2], mlp->n_cells, mlp->layer[k].n_out);
 }
 
 // From dP/d(its input's gradient) of layer k to dP/de, with the gradient of the weight; and what its batch norm hands in.
@@ -565,7 +490,7 @@ cpa_status cpa_mlp_penalty(cpa_mlp *mlp)
         for (cpa_mlp *s = mlp; s; s = s->next) {
             CPA_TRY(linear_penalty(s, k));
         }
-        CPA_TRY(meets(mlp) ? meet(mlp, 0, 5 * mlp->n_hidden) : CPA_OK);
+        CPA_TRY(meets(mlp) ? meet(mlp, 0, 5 * mlp->n_hidden, 0) : CPA_OK);
         for (cpa_mlp *s = mlp; s; s = s->next) {
             CPA_TRY(layer_penalty(s, &s->layer[k], penalty_of(s, k)));
         }

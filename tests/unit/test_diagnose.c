@@ -54,6 +54,8 @@ static void fill_batch(void)
     batch->n_cells = B;
 }
 
+static bool checkpointing;
+
 static void begin(const char *likelihood, bool variational)
 {
     static const char *const name[] = {"tissue"};
@@ -65,7 +67,7 @@ static void begin(const char *likelihood, bool variational)
                           .use_layer_norm_decoder = true,
                           .n_latent = 3,
                           .n_hidden_encoder = 5,
-                          .n_layers_encoder = 2,
+                          .n_layers_encoder = checkpointing ? 5 : 2,
                           .n_hidden_decoder = 5,
                           .n_layers_decoder = 2,
                           .n_hidden_adv = 4,
@@ -80,7 +82,8 @@ static void begin(const char *likelihood, bool variational)
                    .cov_size = size,
                    .batch_cov = -1,
                    .max_cells = B,
-                   .max_nnz = B * G};
+                   .max_nnz = B * G,
+                   .checkpointing = checkpointing};
     assert_int_equal(cpa_backend_create("check", &be), CPA_OK);
     assert_int_equal(cpa_model_create(be, &c, &s, true, weight, NULL, &m), CPA_OK);
     assert_int_equal(cpa_params_init(cpa_model_params(m), 1), CPA_OK);
@@ -223,11 +226,28 @@ static void an_adversary_is_named(void **state)
     end();
 }
 
+// Layers whose values are not kept are looked at all the same.
+static void a_layer_is_named_that_is_not_kept(void **state)
+{
+    checkpointing = true;
+    a_layer_is_named(state);
+    begin("nb", false);
+    set("module/encoder.network.fc_layers.Layer 0.1.weight", 3, HUGE_FINITE);
+    set("module/encoder.network.fc_layers.Layer 0.1.bias", 3, HUGE_FINITE);
+    is_told(&plan, "the encoder, layer 1, is inf for the cell in row 50?, unit 3");
+    is_told(NULL, "the encoder, layer 1, is inf for the cell in row 50?, unit 3");
+    end();
+    a_count_is_named(state);
+    an_adversary_is_named(state);
+    checkpointing = false;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_parameter_is_named),
         cmocka_unit_test(a_layer_is_named),
+        cmocka_unit_test(a_layer_is_named_that_is_not_kept),
         cmocka_unit_test(a_count_is_named),
         cmocka_unit_test(an_adversary_is_named),
     };

@@ -132,8 +132,13 @@ static void layer_norm_of(const int *size, int mode, int pad)
     near("layer_norm, rstd", get(rstd), s.rstd, s.rows, tolerance);
     near("layer_norm, xhat", get(xhat), s.xhat, n, tolerance);
     near("layer_norm, Y", get(y), s.y, n, tolerance);
+    mat a = put_values(s.rows, s.cols, pad, copy_of(s.a, n)), again = put_nan(s.rows, s.cols, 1);
+    OK(cpa_op_layer_norm(be, again.m, a.m, rstd.m, a.m, s.bias_given, s.mask_given));
+    near("layer_norm, xhat in place of A", get(a), get(xhat), n, 0);
+    near("layer_norm, Y where xhat is in place of A", get(again), get(y), n, 0);
     OK(cpa_op_layer_norm(be, s.on_a.m, CPA_NO_MAT, CPA_NO_MAT, s.on_a.m, s.bias_given, s.mask_given));
     near("layer_norm in place", get(s.on_a), get(y), n, 0);
+    DROP(a, again);
     DROP(y, xhat, rstd, s.on_a, s.on_bias, s.on_mask);
 }
 

@@ -154,6 +154,12 @@ static void case_batch_norm(void)
             near("batch_norm, xhat", get(xhat), t.s.xhat, n, tolerance);
         }
         near("batch_norm, Y", get(y), t.s.y, n, tolerance);
+        mat again = put_nan(rows, cols, 1);
+        OK(cpa_op_batch_norm(be, again.m, t.a.m, mean.m, var.m, rstd.m, t.a.m, t.gamma.m, t.beta.m,
+                             i % N_MODES == DROPOUT ? t.mask.m : CPA_NO_MAT, t.s.relu, CPA_NOT_POOLED));
+        near("batch_norm, xhat in place of A", get(t.a), get(xhat), n, 0);
+        near("batch_norm, Y where xhat is in place of A", get(again), get(y), n, 0);
+        DROP(again);
         DROP(y, xhat, mean, var, rstd, t.a, t.gamma, t.beta, t.mask);
     }
     // A mean far from 0: the variance must not be a difference of squares. NaN must show.
