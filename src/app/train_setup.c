@@ -98,7 +98,8 @@ cpa_status cpa_train_make_model(cpa_train_run *t)
                    .max_comb_len = r->max_comb_len,
                    .batch_cov = r->spec.batch_key && r->spec.batch_key[0] ? r->n_covs - 1 : -1,
                    .max_cells = t->options.train.batch_size + 2,
-                   .mixup = t->options.train.mixup_alpha > 0};
+                   .mixup = t->options.train.mixup_alpha > 0,
+                   .checkpointing = t->options.gradient_checkpointing};
     CPA_TRY(cpa_alloc((size_t)r->n_covs, sizeof *name, &name));
     CPA_TRY(cpa_alloc((size_t)r->n_covs, sizeof *size, &size));
     for (int c = 0; c < r->n_covs; c++) {

@@ -75,9 +75,9 @@ def plan(*options, data="a.h5ad", launcher=[], env=None):
 # One rank alone looks, for as long as it takes: others do not wait for it with a deadline.
 ranks = {"launcher": [*os.environ["CPA_MPIRUN"].split(), "-n", "2"]}
 by_two = ["--ranks", "1", "--timeout", "2"]
-for option, key, where, how in (("--fit", "fit", "host", {}), ("--fit-device", "fit_device", "device", ranks)):
-    found = plan(option, "300MiB", *(by_two if how else []), **how)[key]
-    assert found["limit"] == 300 * 2**20 and 0 < found["takes"] <= found["limit"], found
+for option, mib, where, how in (("--fit", 300, "host", {}), ("--fit-device", 200, "device", ranks)):
+    found = plan(option, f"{mib}MiB", *(by_two if how else []), **how)[option[2:].replace("-", "_")]
+    assert found["limit"] == mib * 2**20 and 0 < found["takes"] <= found["limit"], found
     which = "first_rank" if where == "host" else "first_rank_with_gpu"
     # The program itself is not quite as large every time.
     assert abs(plan("--batch-size", str(found["batch_size"]))[which][where] - found["takes"]) < 4e6, found

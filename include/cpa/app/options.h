@@ -132,6 +132,7 @@ typedef struct cpa_options {
     char *backend;
     int threads;    // 0: as OpenMP finds
     int64_t memory; // bytes, 0: half of what is free
+    bool gradient_checkpointing;
     double timeout; // seconds
     bool json, quiet;
     bool resume;
