@@ -84,7 +84,8 @@ cleanup:
 // A of layer k.
 static cpa_mat linear_of(const cpa_mlp *mlp, int k)
 {
-    return cpa_sized(mlp->work[mlp->linear], mlp->n_cells, mlp->layer[k].n_out);
+    return mlp->again ? cpa_mat_head(mlp->layer[k].a, mlp->n_cells)
+                      : cpa_sized(mlp->work[0], mlp->n_cells, mlp->layer[k].n_out);
 }
 
 cpa_status cpa_mlp_product(cpa_mlp *mlp, int k)
@@ -142,7 +143,6 @@ static cpa_status layer_forward(cpa_mlp *mlp, int k, bool inside_autoencoder)
         // The bias cancels in the normalised values; only the mean that is remembered feels it.
         CPA_TRY(cpa_op_axpby(t->be, mean, 1, cpa_value(t, l->bias), 1));
     }
-    cpa_recompute_leave(mlp, k);
 cleanup:
     return st;
 }
@@ -179,6 +179,9 @@ cpa_status cpa_mlp_forward(cpa_mlp *mlp, bool inside_autoencoder)
         for (cpa_mlp *s = mlp; s; s = s->next) {
             CPA_TRY(layer_forward(s, k, inside_autoencoder));
         }
+    }
+    for (cpa_mlp *s = mlp; s; s = s->next) {
+        cpa_recompute_end(s);
     }
 cleanup:
     return st;
@@ -217,7 +220,6 @@ static cpa_status eval_layers(cpa_mlp *mlp, cpa_input in, int n_cells, int n)
         CPA_TRY(cpa_recompute_enter(mlp, k));
         CPA_TRY(multiply(mlp, in, k, a));
         CPA_TRY(layer_eval(mlp, &mlp->layer[k], a));
-        cpa_recompute_leave(mlp, k);
     }
 cleanup:
     return st;
@@ -353,19 +355,28 @@ cleanup:
     return st;
 }
 
+// From dY of the layers k to the gradients of their inputs. What a layer left is not needed once its dA is there.
+static cpa_status layers_grad(cpa_mlp *mlp, int k, bool params, bool add, bool second, bool to_input)
+{
+    cpa_status st = CPA_OK;
+    for (cpa_mlp *s = mlp; s; s = s->next) {
+        CPA_TRY(layer_norm_grad(s, &s->layer[k], gradient_of(s, k), second));
+    }
+    CPA_TRY(meets(mlp) ? meet(mlp, 0, 2 * mlp->n_hidden, 0) : CPA_OK);
+    for (cpa_mlp *s = mlp; s; s = s->next) {
+        CPA_TRY(layer_grad(s, &s->layer[k], gradient_of(s, k), params, add, second));
+        CPA_TRY(k > 0 ? cpa_recompute_layer(s, k - 1) : CPA_OK);
+        CPA_TRY(linear_grad(s, k, params, add, to_input));
+    }
+cleanup:
+    return st;
+}
+
 cpa_status cpa_mlp_grad(cpa_mlp *mlp, bool params, bool add, bool second, bool to_input)
 {
     cpa_status st = CPA_OK;
     for (int k = mlp->n_layers - 1; k >= 0; k--) {
-        for (cpa_mlp *s = mlp; s; s = s->next) {
-            CPA_TRY(cpa_recompute_layer(s, k));
-            CPA_TRY(layer_norm_grad(s, &s->layer[k], gradient_of(s, k), second));
-        }
-        CPA_TRY(meets(mlp) ? meet(mlp, 0, 2 * mlp->n_hidden, 0) : CPA_OK);
-        for (cpa_mlp *s = mlp; s; s = s->next) {
-            CPA_TRY(layer_grad(s, &s->layer[k], gradient_of(s, k), params, add, second));
-            CPA_TRY(linear_grad(s, k, params, add, to_input));
-        }
+        CPA_TRY(layers_grad(mlp, k, params, add, second, to_input));
     }
 cleanup:
     return st;

@@ -11,22 +11,23 @@ static inline cpa_mat cpa_sized(cpa_mat m, int rows, int cols)
     return cpa_mat_of(m.data, rows, cols);
 }
 
-/** A = input of layer k times its weight, without bias, into the scratch that mlp->linear says. Of this lane alone. */
+/** A = input of layer k times its weight, without bias. Of this lane alone. */
 cpa_status cpa_mlp_product(cpa_mlp *mlp, int k);
 
 /** Y of layer k from A in training mode, filling what the backward needs; its batch norm's statistics without the bias into mean and
  *  var. Of this lane alone: where lanes meet, they have. */
 cpa_status cpa_mlp_activate(cpa_mlp *mlp, int k, cpa_mat mean, cpa_mat var);
 
-/** Around the forward of a stack: before all layers, before one, after one. Nothing where activations are kept. */
+/** Around the forward of a stack: before all layers, before one, after all. Nothing where activations are kept. */
 void cpa_recompute_begin(cpa_mlp *mlp);
 cpa_status cpa_recompute_enter(cpa_mlp *mlp, int k);
-void cpa_recompute_leave(cpa_mlp *mlp, int k);
+void cpa_recompute_end(cpa_mlp *mlp);
 
-/** On the way back, layers in descending order: what layer k's backward needs of the forward is there. Of this lane alone. */
+/** On the way back, layers in descending order: output and normalised values of layer k are there; those of the layers behind it no more.
+ *  Of this lane alone. */
 cpa_status cpa_recompute_layer(cpa_mlp *mlp, int k);
 
-/** No output is there any more. */
+/** Nothing is there any more. */
 void cpa_recompute_forget(cpa_mlp *mlp);
 
 #endif

@@ -1,4 +1,4 @@
-// Owns: which outputs of hidden layers stay from forward to backward, and the order in which the others are computed again.
+// Owns: what of hidden layers stays from forward to backward, and the order in which the rest is computed again.
 // Never changes a bit of what is computed: the same operations on the same values, and statistics aside from those of the forward.
 #include "mlp_impl.h"
 
@@ -21,14 +21,15 @@ void cpa_recompute_lay_out(cpa_recompute *r, const cpa_mlp *const *stack, int n,
         depth = at_least(s->n_layers, depth);
         whole += (int64_t)s->n_layers * s->n_hidden * (1 + s->norms.batch + s->norms.layer);
     }
-    int fifth = (int)(whole / 5 / width) - both - dropout;
-    r->n_slots = at_least(fifth, 2) < depth ? at_least(fifth, 2) : depth;
+    int fifth = at_least((int)(whole / 5 / width) - 1 - both - dropout, 1); // without the output that is always there
+    r->n_slots = fifth < depth ? fifth : depth;
     for (int i = 0; i < r->n_slots; i++) {
         r->slot[i] = cpa_mat_take(arena, used, max_cells, width);
         r->layer[i] = -1;
     }
     r->of = NULL;
     r->ready = -1;
+    r->y = cpa_mat_take(arena, used, max_cells, width);
     r->lhat = both ? cpa_mat_take(arena, used, max_cells, width) : CPA_NO_MAT;
     r->mask = dropout ? cpa_mat_take(arena, used, max_cells, width) : CPA_NO_MAT;
     r->mean = cpa_mat_take(arena, used, 1, width);
@@ -39,7 +40,7 @@ void cpa_recompute_lay_out(cpa_recompute *r, const cpa_mlp *const *stack, int n,
 
 // ---- Slots
 
-// The slot of layer k's output, of a free one for k -1; -1: none.
+// The slot of layer k's A, of a free one for k -1; -1: none.
 static int slot_of(const cpa_recompute *r, int k)
 {
     for (int i = 0; i < r->n_slots; i++) {
@@ -48,11 +49,6 @@ static int slot_of(const cpa_recompute *r, int k)
         }
     }
     return -1;
-}
-
-static bool is_there(const cpa_recompute *r, int k)
-{
-    return slot_of(r, k) >= 0;
 }
 
 // Gives the slots back of layers from `first` on.
@@ -70,25 +66,39 @@ void cpa_recompute_forget(cpa_mlp *mlp)
     drop(mlp->again, 0);
 }
 
-// What is to be computed: everything between the last output that is there and that of layer `last`. The last two stay, for these the
-// backward of `last` needs; and as many of the others, evenly spread, as there are slots for.
+// What is to be computed: everything between the last A that is there and that of layer `last`, which stays, and of the others as many,
+// evenly spread, as there are slots for.
 static void aim(cpa_recompute *r, int last)
 {
-    drop(r, last);
+    drop(r, last + 1);
     r->base = -1;
     r->last = last;
-    r->more = r->n_slots - 2;
+    r->more = r->n_slots - 1;
     for (int i = 0; i < r->n_slots; i++) {
         r->base = at_least(r->layer[i], r->base);
         r->more -= r->layer[i] >= 0;
     }
 }
 
-// Whether the output of a layer that is being computed stays when the one behind it is there.
 static bool stays(const cpa_recompute *r, int k)
 {
-    int from_base = k - r->base, all = r->last - 1 - r->base;
-    return k >= r->last - 1 || from_base * (r->more + 1) / all > (from_base - 1) * (r->more + 1) / all;
+    int from_base = k - r->base, all = r->last - r->base;
+    return from_base * (r->more + 1) / all > (from_base - 1) * (r->more + 1) / all;
+}
+
+// Where the activation of layer k leaves what it normalised: in the place of A for whoever goes back through it at once, else in the
+// scratch, for others need its A later.
+static void choose_place(cpa_mlp *mlp, int k)
+{
+    const cpa_recompute *r = mlp->again;
+    cpa_layer *l = &mlp->layer[k];
+    int cells = r->y.rows;
+    cpa_mat to = k == r->last ? l->a : cpa_sized(mlp->work[mlp->linear], cells, l->n_out);
+    l->xhat = mlp->norms.batch ? to : CPA_NO_MAT;
+    l->rstd = cpa_sized(r->rstd, 1, l->n_out);
+    l->lhat = !mlp->norms.layer ? CPA_NO_MAT : mlp->norms.batch ? cpa_sized(r->lhat, cells, l->n_out) : to;
+    l->lrstd = r->lrstd;
+    l->y = cpa_sized(r->y, cells, l->n_out);
 }
 
 // ---- The forward, and parts of it again
@@ -109,39 +119,38 @@ cpa_status cpa_recompute_enter(cpa_mlp *mlp, int k)
     if (!r) {
         return CPA_OK;
     }
-    int i = is_there(r, k) ? slot_of(r, k) : slot_of(r, -1), cells = r->slot[0].rows;
-    CPA_REQUIRE(i >= 0, CPA_INTERNAL, "no slot for the output of layer %d among %d", k, r->n_slots);
-    r->layer[i] = k;
-    cpa_mat a = cpa_sized(mlp->work[mlp->linear], cells, l->n_out); // a norm may leave its values where its input was
-    l->y = cpa_sized(r->slot[i], cells, l->n_out);
-    l->xhat = mlp->norms.batch ? a : CPA_NO_MAT;
-    l->rstd = cpa_sized(r->rstd, 1, l->n_out);
-    l->lhat = !mlp->norms.layer ? CPA_NO_MAT : mlp->norms.batch ? cpa_sized(r->lhat, cells, l->n_out) : a;
-    l->lrstd = r->lrstd;
+    l->a = cpa_sized(mlp->work[mlp->linear], r->y.rows, l->n_out);
+    if (stays(r, k)) {
+        int i = slot_of(r, -1);
+        CPA_REQUIRE(i >= 0, CPA_INTERNAL, "no slot for layer %d among %d", k, r->n_slots);
+        r->layer[i] = k;
+        l->a = cpa_sized(r->slot[i], r->y.rows, l->n_out);
+    }
+    choose_place(mlp, k);
 cleanup:
     return st;
 }
 
-void cpa_recompute_leave(cpa_mlp *mlp, int k)
+void cpa_recompute_end(cpa_mlp *mlp)
 {
-    cpa_recompute *r = mlp->again;
-    if (r && k - 1 > r->base && !stays(r, k - 1)) {
-        r->layer[slot_of(r, k - 1)] = -1;
+    if (mlp->again) {
+        mlp->again->ready = mlp->n_layers - 1;
     }
 }
 
 // The batch norm's statistics of the forward stay what they are: they are told once.
-static cpa_status compute_again(cpa_mlp *mlp, int k)
+static cpa_status activate_again(cpa_mlp *mlp, int k)
 {
-    cpa_status st = CPA_OK;
     cpa_recompute *r = mlp->again;
     int width = mlp->layer[k].n_out;
-    CPA_TRY(cpa_recompute_enter(mlp, k));
-    CPA_TRY(cpa_mlp_product(mlp, k));
-    CPA_TRY(cpa_mlp_activate(mlp, k, cpa_sized(r->mean, 1, width), cpa_sized(r->var, 1, width)));
-    cpa_recompute_leave(mlp, k);
-cleanup:
-    return st;
+    choose_place(mlp, k);
+    return cpa_mlp_activate(mlp, k, cpa_sized(r->mean, 1, width), cpa_sized(r->var, 1, width));
+}
+
+// The scratch that holds no gradient when layer k is asked for: before its own backward, or that of the layer behind it.
+static int free_scratch(const cpa_mlp *mlp, int k)
+{
+    return k == mlp->n_layers - 1 ? 0 : (mlp->n_layers - k) % 2;
 }
 
 cpa_status cpa_recompute_layer(cpa_mlp *mlp, int k)
@@ -154,15 +163,16 @@ cpa_status cpa_recompute_layer(cpa_mlp *mlp, int k)
     if (r->of != mlp) {
         cpa_recompute_forget(mlp);
     }
-    bool has_norm = mlp->norms.batch || mlp->norms.layer, has_input = k == 0 || is_there(r, k - 1);
-    if (r->ready == k || (has_input && is_there(r, k) && !has_norm)) {
+    if (r->ready == k) {
         return CPA_OK;
     }
     aim(r, k);
-    mlp->linear =
-        (mlp->n_layers - k + 1) % 2; // where the gradient of its input will be, for that of its output is in the other
+    mlp->linear = free_scratch(mlp, k);
+    CPA_TRY(r->base >= 0 ? activate_again(mlp, r->base) : CPA_OK);
     for (int i = r->base + 1; i <= k; i++) {
-        CPA_TRY(compute_again(mlp, i));
+        CPA_TRY(cpa_recompute_enter(mlp, i));
+        CPA_TRY(cpa_mlp_product(mlp, i));
+        CPA_TRY(activate_again(mlp, i));
     }
     r->ready = k;
 cleanup:

@@ -23,6 +23,7 @@ typedef struct cpa_layer {
     int weight, bias, gamma, beta, mean, var; // numbers in the parameter table; the last four only with batch norm
     int n_in, n_out;
     cpa_mat y;                // [max_cells, n_out]
+    cpa_mat a;                // where activations are recomputed: A, [max_cells, n_out]
     cpa_mat xhat, rstd;       // of the batch norm, [max_cells, n_out] and [n_out]
     cpa_mat lhat, lrstd;      // of the layer norm, [max_cells, n_out] and [max_cells]; lhat holds its input before
     cpa_mat delta, e, q;      // second order: d(sum of outputs)/dY and /dA, and dP/dA, [max_cells, n_out]
@@ -61,12 +62,12 @@ typedef struct cpa_mlp {
     cpa_real rate, keep;  // of dropout, and 1/(1 - rate)
     cpa_mat work[2];      // scratch [max_cells, n_hidden, and n_in of a dense input]
     cpa_mat row;          // scratch [n_hidden]
-    int linear;           // which of `work` takes the A of a layer
+    int linear;           // which of `work` takes an A that is not kept
     cpa_masks masks;      // of the run to come, where there is dropout
     cpa_recompute *again; // borrowed; NULL: all activations are kept from forward to backward
-    cpa_dev_f64 *own,
-        *all; // owned, of the training of lanes that meet: a batch norm's sums over this lane's cells, and over all;
-              // behind these, with `again`, every layer's [n_layers, 2 n_hidden] of the last forward
+    // Owned, of the training of lanes that meet: a batch norm's sums over this lane's cells, and over all; behind the latter, with `again`,
+    // those of every layer's last forward [n_layers, 2 n_hidden].
+    cpa_dev_f64 *own, *all;
     bool sparse, use_log1p;     // the first layer takes a cpa_csr, its logarithms or its counts
     const cpa_meeting *meeting; // NULL: every lane has statistics of its own
     struct cpa_mlp *next; // the same stack of this rank's next lane, with which it goes layer by layer; NULL: none
