@@ -63,13 +63,13 @@ cleanup:
     return st;
 }
 
-// Has the cells of this rank's lanes at hand, step by step through some epochs, and with a batch fills it; their number.
-static cpa_status go_through(const loader_bench *b, cpa_feed *feed, cpa_batch *batch, int64_t n_epochs, int64_t *cells)
+// Has the cells of this rank's lanes at hand, step by step from this epoch through the last, and with a batch fills it; their number.
+static cpa_status go_through(const loader_bench *b, cpa_feed *feed, cpa_batch *batch, int64_t epoch, int64_t *cells)
 {
     cpa_status st = CPA_OK;
     int first, end;
     cpa_lane_range(b->options->train.lanes, cpa_comm_size(b->comm), cpa_comm_rank(b->comm), &first, &end);
-    for (int64_t epoch = 0; epoch < n_epochs; epoch++) {
+    for (; epoch < b->n_epochs; epoch++) {
         CPA_TRY(cpa_sampler_epoch(b->sampler, epoch));
         for (int64_t step = 0; step < cpa_sampler_steps(b->sampler); step++) {
             CPA_TRY(cpa_feed_step(feed, epoch, step));
@@ -124,7 +124,7 @@ static cpa_status stream_row(const loader_bench *b, cpa_feed *feed, cpa_batch *b
     cpa_status st;
     int64_t cells = 0, before = cpa_feed_reported(feed).read;
     stopwatch start = read_clocks();
-    CPA_TRY(cpa_comm_agree(b->comm, go_through(b, feed, batch, b->n_epochs, &cells)));
+    CPA_TRY(cpa_comm_agree(b->comm, go_through(b, feed, batch, 0, &cells)));
     CPA_TRY(print_row(b, what, &start, cells, cpa_feed_reported(feed).read - before));
 cleanup:
     return st;
@@ -137,8 +137,8 @@ static cpa_status measure_stream(const loader_bench *b)
     cpa_batch *batch = NULL;
     int64_t cells = 0, bytes = 0;
     CPA_TRY(open_feed(b, CPA_TIER_STREAMED, &feed, &batch));
-    // Windows are memory that is touched for the first time once, however many epochs follow.
-    CPA_TRY(cpa_comm_agree(b->comm, go_through(b, feed, NULL, 1, &cells)));
+    // Windows are memory that is touched for the first time once, however many epochs follow. After the last nothing is read ahead.
+    CPA_TRY(cpa_comm_agree(b->comm, go_through(b, feed, NULL, b->n_epochs - 1, &cells)));
     cells = 0;
     CPA_TRY(stream_row(b, feed, batch, "streamed batches"));
     CPA_TRY(stream_row(b, feed, NULL, "streamed windows alone"));
@@ -164,7 +164,7 @@ static cpa_status measure_resident(const loader_bench *b)
     bool counts = cpa_comm_node_rank(b->comm) == 0; // the ranks of a node load its copy together
     CPA_TRY(print_row(b, "loading all cells", &start, counts ? b->registry->n_cells : 0, cpa_feed_reported(feed).read));
     start = read_clocks();
-    CPA_TRY(cpa_comm_agree(b->comm, go_through(b, feed, batch, b->n_epochs, &cells)));
+    CPA_TRY(cpa_comm_agree(b->comm, go_through(b, feed, batch, 0, &cells)));
     CPA_TRY(print_row(b, "resident batches", &start, cells, 0));
 cleanup:
     cpa_batch_destroy(&batch);
