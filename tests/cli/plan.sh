@@ -72,7 +72,7 @@ def plan(*options, data="a.h5ad", launcher=[], env=None):
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL).stdout)
 
 
-# One rank alone looks, for as long as it takes: others do not wait for it with a deadline.
+# One rank alone looks, for as long as it takes: others wait for it as long as it gets on.
 ranks = {"launcher": [*os.environ["CPA_MPIRUN"].split(), "-n", "2"]}
 by_two = ["--ranks", "1", "--timeout", "2"]
 for option, mib, where, how in (("--fit", 300, "host", {}), ("--fit-device", 200, "device", ranks)):

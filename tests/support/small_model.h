@@ -28,6 +28,32 @@ typedef struct variant {
 
 static const variant plain = {.likelihood = "nb", .doser = "logsigm", .batch_norm = true};
 
+// The made cells' shape, for so many genes, and lanes of up to so many cells and values.
+static inline cpa_shape shape_of(int max_cells, int genes, int nnz)
+{
+    return (cpa_shape){.n_genes = genes,
+                       .n_perts = P,
+                       .n_labels = K,
+                       .n_covs = N_COVS,
+                       .max_comb_len = M,
+                       .cov_name = cov_names,
+                       .cov_size = cov_sizes,
+                       .batch_cov = 2,
+                       .max_cells = max_cells,
+                       .max_nnz = nnz};
+}
+
+// A meeting of `n_lanes` lanes that are all at hand: their n sums each.
+static inline void add_up_lanes(cpa_meeting *meeting, int n_lanes, int n)
+{
+    for (int i = 0; i < n; i++) {
+        meeting->all[i] = 0;
+        for (int k = 0; k < n_lanes; k++) {
+            meeting->all[i] += meeting->own[k * n + i];
+        }
+    }
+}
+
 // A model of so many genes, for lanes of up to so many cells and values.
 static inline cpa_model *make_model_for(cpa_backend *be, const variant *v, int max_cells, int genes, int nnz)
 {
@@ -54,17 +80,8 @@ static inline cpa_model *make_model_for(cpa_backend *be, const variant *v, int m
                           .n_hidden_adv = 6,
                           .n_layers_adv = 2,
                           .dropout_rate_adv = 0.2};
-    cpa_shape s = {.n_genes = genes,
-                   .n_perts = P,
-                   .n_labels = K,
-                   .n_covs = N_COVS,
-                   .max_comb_len = M,
-                   .cov_name = cov_names,
-                   .cov_size = cov_sizes,
-                   .batch_cov = 2,
-                   .max_cells = max_cells,
-                   .max_nnz = nnz,
-                   .mixup = v->mixup};
+    cpa_shape s = shape_of(max_cells, genes, nnz);
+    s.mixup = v->mixup;
     cpa_model *m;
     assert_int_equal(cpa_model_create(be, &c, &s, true, label_weight, NULL, &m), CPA_OK);
     assert_int_equal(cpa_params_init(cpa_model_params(m), 3), CPA_OK);

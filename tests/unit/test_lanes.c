@@ -36,12 +36,7 @@ typedef struct room {
 static cpa_status add_up(void *ctx, int n)
 {
     room *r = ctx;
-    for (int i = 0; i < n; i++) {
-        r->meeting.all[i] = 0;
-        for (int k = 0; k < r->n_lanes; k++) {
-            r->meeting.all[i] += r->meeting.own[k * n + i];
-        }
-    }
+    add_up_lanes(&r->meeting, r->n_lanes, n);
     r->n_meetings++;
     return CPA_OK;
 }

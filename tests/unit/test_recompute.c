@@ -36,17 +36,8 @@ static cpa_model *make(cpa_backend *be, const setting *s, bool checkpointing)
                           .n_hidden_adv = 6,
                           .n_layers_adv = 2,
                           .dropout_rate_adv = s->dropout};
-    cpa_shape shape = {.n_genes = G,
-                       .n_perts = P,
-                       .n_labels = K,
-                       .n_covs = N_COVS,
-                       .max_comb_len = M,
-                       .cov_name = cov_names,
-                       .cov_size = cov_sizes,
-                       .batch_cov = 2,
-                       .max_cells = CELLS,
-                       .max_nnz = CELLS * G,
-                       .checkpointing = checkpointing};
+    cpa_shape shape = shape_of(CELLS, G, CELLS * G);
+    shape.checkpointing = checkpointing;
     cpa_model *m;
     assert_int_equal(cpa_model_create(be, &c, &shape, true, label_weight, NULL, &m), CPA_OK);
     assert_int_equal(cpa_params_init(cpa_model_params(m), 3), CPA_OK);
@@ -56,13 +47,7 @@ static cpa_model *make(cpa_backend *be, const setting *s, bool checkpointing)
 // All lanes are at hand.
 static cpa_status add_up(void *ctx, int n)
 {
-    cpa_meeting *meeting = ctx;
-    for (int i = 0; i < n; i++) {
-        meeting->all[i] = 0;
-        for (int k = 0; k < N_LANES; k++) {
-            meeting->all[i] += meeting->own[k * n + i];
-        }
-    }
+    add_up_lanes(ctx, N_LANES, n);
     return CPA_OK;
 }
 
@@ -186,17 +171,8 @@ static long planned(const cpa_model_config *c, int cells, int genes, bool checkp
 {
     cpa_backend *be;
     cpa_model *m;
-    cpa_shape shape = {.n_genes = genes,
-                       .n_perts = P,
-                       .n_labels = K,
-                       .n_covs = N_COVS,
-                       .max_comb_len = M,
-                       .cov_name = cov_names,
-                       .cov_size = cov_sizes,
-                       .batch_cov = 2,
-                       .max_cells = cells,
-                       .max_nnz = cells * genes / 10,
-                       .checkpointing = checkpointing};
+    cpa_shape shape = shape_of(cells, genes, cells * genes / 10);
+    shape.checkpointing = checkpointing;
     assert_int_equal(cpa_backend_create_counting("cuda", &be), CPA_OK);
     long before = cpa_memory_bytes(CPA_MEMORY_DEVICE);
     assert_int_equal(cpa_model_create(be, c, &shape, true, label_weight, NULL, &m), CPA_OK);

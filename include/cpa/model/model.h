@@ -17,9 +17,8 @@ typedef struct cpa_shape {
     int max_cells;       // largest batch
     int64_t max_nnz;     // most stored values of a batch
     bool mixup;          // batches may be mixed: twice the values and components
-    bool
-        checkpointing; // training keeps few of the hidden layers' activations and computes the others again on the way back
-    int n_pert_features;        // width of external perturbation vectors, 0: embeddings are learned
+    bool checkpointing;  // training keeps few of the hidden layers' activations, and computes the others again
+    int n_pert_features; // width of external perturbation vectors, 0: embeddings are learned
     const float *pert_features; // [n_perts, n_pert_features] those vectors, row 0 zero; borrowed by cpa_model_create
 } cpa_shape;
 
