@@ -57,6 +57,38 @@ CPA_DEVICE cpa_real *cpa_row(cpa_mat m, int row)
     return cpa_reals(m.data) + (int64_t)row * m.ld;
 }
 
+// bfloat16, rounded to even, and back; NaN stays NaN.
+CPA_DEVICE uint16_t cpa_to_bf16(cpa_real x)
+{
+    const float f = (float)x;
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    return (uint16_t)(f != f ? u >> 16 | 0x40 : (u + 0x7FFF + (u >> 16 & 1)) >> 16);
+}
+
+CPA_DEVICE cpa_real cpa_from_bf16(uint16_t half)
+{
+    const uint32_t u = (uint32_t)half << 16;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+// Element `at` of a matrix, counted from its first, whatever they are stored as.
+CPA_DEVICE cpa_real cpa_get(cpa_mat m, int64_t at)
+{
+    return m.bf16 ? cpa_from_bf16(((const uint16_t *)(uintptr_t)m.data)[at]) : cpa_reals(m.data)[at];
+}
+
+CPA_DEVICE void cpa_put(cpa_mat m, int64_t at, cpa_real x)
+{
+    if (m.bf16) {
+        ((uint16_t *)(uintptr_t)m.data)[at] = cpa_to_bf16(x);
+    } else {
+        cpa_reals(m.data)[at] = x;
+    }
+}
+
 // An element of a view that may be without data.
 CPA_DEVICE cpa_real cpa_or(cpa_mat m, int row, int col, cpa_real otherwise)
 {

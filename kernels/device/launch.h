@@ -21,4 +21,69 @@ CPA_DEVICE int64_t cpa_thread(void)
                      (n), __VA_ARGS__),                                                                                \
                  cpa_cuda_launched(#kernel)))
 
+// ---- kernels of blocks: the CPA_THREADS threads of a block work together ----
+
+// The number of the calling block.
+CPA_DEVICE int64_t cpa_block(void)
+{
+    return (int64_t)blockIdx.x;
+}
+
+// for (int t = 0; t < CPA_THREADS; t++), all at once, and what was left in memory by one is there for all afterwards. Every thread of the
+// block has to come by; `continue` ends the turn of one t, and nothing else may leave it.
+#define CPA_EACH(t) for (int t = (int)threadIdx.x, t##_more = 1; t##_more; t##_more = 0, __syncthreads())
+
+// An array that the threads of a block share; and one whose size the launch says, in bytes (a multiple of 8).
+#define CPA_SHARED(type, name, n) __shared__ type name[n]
+#define CPA_SHARED_BY_LAUNCH(type, name)                                                                               \
+    extern __shared__ double cpa_shared_by_launch[];                                                                   \
+    type *name = (type *)cpa_shared_by_launch
+
+// v[0] = the sum of v [CPA_THREADS], an array of the block, in a fixed order; the other elements are lost.
+CPA_DEVICE void cpa_block_sum(double *v)
+{
+    const int t = (int)threadIdx.x;
+    double sum = v[t];
+    for (int by = 16; by > 0; by /= 2) {
+        sum += __shfl_down_sync(0xFFFFFFFFu, sum, by);
+    }
+    __syncthreads();
+    if (t % 32 == 0) {
+        v[t / 32] = sum;
+    }
+    __syncthreads();
+    if (t < 32) {
+        sum = t < CPA_THREADS / 32 ? v[t] : 0;
+        for (int by = CPA_THREADS / 64; by > 0; by /= 2) {
+            sum += __shfl_down_sync(0xFFFFFFFFu, sum, by);
+        }
+        if (t == 0) {
+            v[0] = sum;
+        }
+    }
+    __syncthreads();
+}
+
+// v[0] = the largest of v [CPA_THREADS], likewise; NaN only if all are.
+CPA_DEVICE void cpa_block_max(cpa_real *v)
+{
+    const int t = (int)threadIdx.x;
+    for (int half = CPA_THREADS / 2; half > 0; half /= 2) {
+        if (t < half && !(v[t] >= v[t + half])) {
+            v[t] = v[t + half];
+        }
+        __syncthreads();
+    }
+}
+
+// kernel(...) on so many blocks, with `shared` bytes for CPA_SHARED_BY_LAUNCH; a cpa_status. Beyond 48 KiB a kernel has to ask.
+#define CPA_LAUNCH_BLOCKS(be, kernel, blocks, shared, ...)                                                             \
+    ((blocks) <= 0 ? CPA_OK                                                                                            \
+                   : ((shared) > 48 * 1024                                                                             \
+                          ? (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,            \
+                                                       (int)(shared))                                                  \
+                          : (void)0,                                                                                   \
+                      kernel<<<(unsigned)(blocks), CPA_THREADS, (shared), cpa_cuda_stream(be)>>>(__VA_ARGS__),         \
+                      cpa_cuda_launched(#kernel)))
+
 #endif

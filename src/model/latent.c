@@ -11,7 +11,7 @@ static cpa_mat rows(const cpa_model *m, cpa_mat x)
 static cpa_mat half(const cpa_model *m, cpa_mat s, int which)
 {
     int comb = m->batch.comb, own = comb / 2;
-    return (cpa_mat){cpa_real_at(s.data, which * own), m->n, own, comb};
+    return (cpa_mat){cpa_real_at(s.data, which * own), m->n, own, comb, false};
 }
 
 // [n, components] of the loaded batch.

@@ -120,7 +120,7 @@ static inline mat put_values(int rows, int cols, int pad, double *h)
     void *dev;
     OK(cpa_op_alloc(be, n * sizeof *raw, &dev));
     OK(cpa_op_upload(be, dev, raw, n * sizeof *raw));
-    return (mat){{dev, rows, cols, ld}, h};
+    return (mat){{dev, rows, cols, ld, false}, h};
 }
 
 // Uniform numbers in [lo, hi).

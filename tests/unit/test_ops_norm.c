@@ -200,7 +200,7 @@ static cpa_mat piece(cpa_mat m, int k)
 {
     int first = first_row(m.rows, k);
     return m.data
-               ? (cpa_mat){cpa_real_at(m.data, (int64_t)first * m.ld), first_row(m.rows, k + 1) - first, m.cols, m.ld}
+               ? (cpa_mat){cpa_real_at(m.data, (int64_t)first * m.ld), first_row(m.rows, k + 1) - first, m.cols, m.ld, false}
                : m;
 }
 

@@ -229,8 +229,8 @@ static void group_moments_of(int rows, int genes, int groups, bool weighted, dou
     // The same rows in two parts and backwards give the same bits.
     OK(cpa_op_zero(be, sums, (size_t)n * sizeof *got));
     for (int b = rows - 1; b >= 0; b--) {
-        cpa_mat row = {cpa_real_at(a.m.data, (int64_t)b * a.m.ld), 1, genes, a.m.ld};
-        cpa_mat row_z = weighted ? (cpa_mat){cpa_real_at(zi.m.data, (int64_t)b * zi.m.ld), 1, genes, zi.m.ld} : z;
+        cpa_mat row = {cpa_real_at(a.m.data, (int64_t)b * a.m.ld), 1, genes, a.m.ld, false};
+        cpa_mat row_z = weighted ? (cpa_mat){cpa_real_at(zi.m.data, (int64_t)b * zi.m.ld), 1, genes, zi.m.ld, false} : z;
         OK(cpa_op_group_moments(be, sums, row, cpa_int_at(dev, b), groups, row_z, zb, limit, scale, scale2));
     }
     OK(cpa_op_download(be, again, sums, (size_t)n * sizeof *got));

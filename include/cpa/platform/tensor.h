@@ -3,6 +3,7 @@
 #ifndef CPA_PLATFORM_TENSOR_H
 #define CPA_PLATFORM_TENSOR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "cpa/base/types.h"
@@ -12,10 +13,12 @@ typedef struct cpa_dev_int cpa_dev_int;   // array of int32_t on a backend
 typedef struct cpa_dev_f64 cpa_dev_f64;   // array of double on a backend (sums)
 typedef struct cpa_dev_i64 cpa_dev_i64;   // array of int64_t on a backend (exact sums)
 
-// Row-major matrix view, rows x cols, leading dimension ld >= cols. A vector is a matrix of one row.
+// Row-major matrix view, rows x cols, leading dimension ld >= cols. A vector is a matrix of one row. Elements are cpa_real, or with bf16
+// the upper halves of floats (8 bits of precision): only where an operation and the backend allow it.
 typedef struct cpa_mat {
     cpa_dev_real *data;
     int rows, cols, ld;
+    bool bf16;
 } cpa_mat;
 
 // Elements offset .. offset + length - 1 of an array.
@@ -67,7 +70,7 @@ static inline cpa_dev_i64 *cpa_i64_at(const cpa_dev_i64 *p, int64_t i)
 /** Contiguous matrix over an array. */
 static inline cpa_mat cpa_mat_of(const cpa_dev_real *data, int rows, int cols)
 {
-    return (cpa_mat){(cpa_dev_real *)(uintptr_t)data, rows, cols, cols};
+    return (cpa_mat){(cpa_dev_real *)(uintptr_t)data, rows, cols, cols, false};
 }
 
 /** The first `rows` rows. */
@@ -80,7 +83,7 @@ static inline cpa_mat cpa_mat_head(cpa_mat m, int rows)
 /** One row, as a vector. */
 static inline cpa_mat cpa_mat_row(cpa_mat m, int row)
 {
-    return (cpa_mat){cpa_real_at(m.data, (int64_t)row * m.ld), 1, m.cols, m.cols};
+    return (cpa_mat){cpa_real_at(m.data, (int64_t)row * m.ld), 1, m.cols, m.cols, false};
 }
 
 /** Cuts a contiguous rows x cols matrix off an arena at *used and moves *used on, to a multiple of 16 elements. Without an arena only

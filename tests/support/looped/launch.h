@@ -1,5 +1,5 @@
 // Owns: kernels as C: a launch is a loop over blocks and threads on the host, in either direction.
-// Must never give a thread what another one left: no shared memory, no order to rely on.
+// Must never give a thread what another one left but by the block's own means (CPA_EACH): no order to rely on.
 #ifndef CPA_KERNELS_LAUNCH_H
 #define CPA_KERNELS_LAUNCH_H
 
@@ -24,6 +24,51 @@ CPA_DEVICE int64_t cpa_thread(void)
             cpa_looped_thread = cpa_looped_backwards ? threads_ - 1 - i_ : i_;                                         \
             kernel((n), __VA_ARGS__);                                                                                  \
         }                                                                                                              \
+        cpa_cuda_launched(#kernel);                                                                                    \
+    })
+
+// ---- kernels of blocks ----
+
+CPA_DEVICE int64_t cpa_block(void)
+{
+    return cpa_looped_block;
+}
+
+#define CPA_EACH(t)                                                                                                    \
+    for (int t##_turn = 0, t = cpa_looped_backwards ? CPA_THREADS - 1 : 0; t##_turn < CPA_THREADS;                     \
+         t##_turn++, t += cpa_looped_backwards ? -1 : 1)
+
+#define CPA_SHARED(type, name, n) type name[n]
+#define CPA_SHARED_BY_LAUNCH(type, name) type *name = (type *)(void *)cpa_looped_shared
+
+CPA_DEVICE void cpa_block_sum(double *v)
+{
+    double sum = 0;
+    for (int t = 0; t < CPA_THREADS; t++) {
+        sum += v[t];
+    }
+    v[0] = sum;
+}
+
+CPA_DEVICE void cpa_block_max(cpa_real *v)
+{
+    for (int t = 1; t < CPA_THREADS; t++) {
+        v[0] = v[0] >= v[t] ? v[0] : v[t];
+    }
+}
+
+// The launch's memory is as large as it says, so that the sanitizers see who goes beyond it, and NaN at first for every block.
+#define CPA_LAUNCH_BLOCKS(be, kernel, blocks, shared, ...)                                                             \
+    __extension__({                                                                                                    \
+        (void)(be);                                                                                                    \
+        const int64_t blocks_ = (blocks);                                                                              \
+        cpa_looped_shared = malloc((size_t)(shared) + 1);                                                              \
+        for (int64_t i_ = 0; i_ < blocks_; i_++) {                                                                     \
+            memset(cpa_looped_shared, 0xFF, (size_t)(shared));                                                         \
+            cpa_looped_block = cpa_looped_backwards ? blocks_ - 1 - i_ : i_;                                           \
+            kernel(__VA_ARGS__);                                                                                       \
+        }                                                                                                              \
+        free(cpa_looped_shared);                                                                                       \
         cpa_cuda_launched(#kernel);                                                                                    \
     })
 

@@ -8,6 +8,8 @@
 
 int64_t cpa_looped_thread;
 bool cpa_looped_backwards;
+int64_t cpa_looped_block;
+void *cpa_looped_shared;
 
 static cpa_status create(const char *name, bool backwards, cpa_backend **out)
 {
