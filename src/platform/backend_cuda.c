@@ -55,8 +55,9 @@ static cpa_status describe(cpa_cuda *cuda)
 static cpa_status destroy(cpa_backend *be)
 {
     cpa_cuda *cuda = (cpa_cuda *)be;
-    long live = cuda->live;
     cpa_status st = cpa_cuda_judge(cudaStreamSynchronize(cuda->stream), "what was still under way");
+    cpa_cuda_blas_destroy(cuda);
+    long live = cuda->live;
     fini(cuda);
     cpa_free(&cuda);
     if (st == CPA_OK && live != 0) {

@@ -12,6 +12,8 @@ typedef struct cpa_cuda {
     cpa_backend base;
     cudaStream_t stream;
     struct cublasContext *blas; // a cublasHandle_t, which backend_cuda_gemm.c makes and uses
+    void *blas_room;
+    cpa_precision blas_precision; // what it was told last
     void *scratch;
     size_t scratch_bytes;
     struct cpa_cuda_block *block; // [room] of which `live` are allocations not yet released: what they count for
