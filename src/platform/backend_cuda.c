@@ -34,6 +34,7 @@ static void fini(cpa_cuda *cuda)
         cpa_memory_note(CPA_MEMORY_DEVICE, -(long)cuda->scratch_bytes);
     }
     cpa_free(&cuda->block);
+    cpa_cuda_ring_destroy(cuda);
     if (cuda->stream != NULL) {
         cudaStreamDestroy(cuda->stream);
     }
@@ -81,6 +82,7 @@ cpa_status cpa_backend_create_cuda(cpa_backend **out)
     CPA_TRY(cpa_cuda_judge(cudaSetDevice(0), "the first of the visible devices"));
     CPA_TRY(describe(cuda));
     CPA_TRY(cpa_cuda_judge(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "a stream"));
+    CPA_TRY(cpa_cuda_ring_create(cuda));
     CPA_TRY(cpa_cuda_blas_create(cuda));
     *out = &cuda->base;
 cleanup:
@@ -154,14 +156,6 @@ cpa_status cpa_cuda_release(cpa_backend *be, void *ptr)
         }
     }
     return ptr == NULL ? CPA_OK : cpa_cuda_judge(cudaFree(ptr), "a release");
-}
-
-// The host's memory is pageable, so the driver has taken a copy of it when the call returns.
-cpa_status cpa_cuda_upload(cpa_backend *be, void *dev, const void *host, size_t bytes)
-{
-    return bytes == 0 ? CPA_OK
-                      : cpa_cuda_judge(cudaMemcpyAsync(dev, host, bytes, cudaMemcpyHostToDevice, cpa_cuda_stream(be)),
-                                       "an upload");
 }
 
 cpa_status cpa_cuda_download(cpa_backend *be, void *host, const void *dev, size_t bytes)
