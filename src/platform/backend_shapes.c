@@ -156,6 +156,19 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_shape_take_cells(cpa_backend *be, cpa_csr x, cpa_all_cells from, const cpa_dev_int *row,
+                                const cpa_dev_int *partner, double lambda)
+{
+    cpa_status st;
+    FIT_CELLS(x, x.rows, from.n_genes, true);
+    THERE(row, x.rows > 0);
+    THERE(from.indptr, x.rows > 0);
+    THERE(from.library, x.rows > 0);
+    SENSIBLE(from.n_log1p == 0 || from.log1p != NULL, "%d logarithms", OP, from.n_log1p);
+cleanup:
+    return st;
+}
+
 cpa_status cpa_shape_csr_expand(cpa_backend *be, cpa_mat y, cpa_csr x, bool use_log1p)
 {
     cpa_status st;

@@ -29,10 +29,12 @@
 #define OPS_DENSE(X)                                                                                                   \
     X(gemm) X(add_row) X(col_sum) X(axpby) X(broadcast_row) X(log1p) X(square_sum_scale) X(nonfinite) X(clip) X(adam)
 #define OPS_SPARSE(X) X(sparse_linear) X(sparse_linear_grad) X(csr_expand)
+#define OPS_CELLS(X) X(take_cells)
 #define OPS_NORM(X)                                                                                                    \
     X(batch_norm)                                                                                                      \
-    X(batch_norm_sums) X(batch_norm_grad) X(batch_norm_grad_sums) X(batch_norm_grad2) X(batch_norm_grad2_sums)         \
-        X(batch_norm_eval) X(dropout_mask)
+    X(batch_norm_sums)                                                                                                 \
+    X(batch_norm_grad) X(batch_norm_grad_sums) X(batch_norm_grad2) X(batch_norm_grad2_sums) X(batch_norm_eval)         \
+        X(dropout_mask)
 #define OPS_LAYER(X) X(layer_norm) X(layer_norm_grad) X(layer_norm_grad2) X(activate) X(activate_grad)
 #define OPS_EMBED(X) X(doser) X(doser_grad) X(bag_add) X(bag_grad)
 #define OPS_GROUP(X) X(group_linear) X(group_linear_grad) X(dose_gate) X(dose_gate_grad)

@@ -37,6 +37,18 @@ typedef struct cpa_csr {
     const cpa_dev_real *library; // [rows] sum of the counts of the cell
 } cpa_csr;
 
+// All cells as compact CSR on a backend: what batches are taken from there (operation take_cells). Entries of a cell as those of a batch.
+typedef struct cpa_all_cells {
+    int64_t n_cells;
+    int n_genes;
+    bool gene16, count16;        // genes are uint16_t, else uint32_t; counts are uint16_t, else float
+    const void *gene, *count;    // [indptr[n_cells]]
+    const cpa_dev_i64 *indptr;   // [n_cells+1]
+    const cpa_dev_real *library; // [n_cells]
+    const cpa_dev_real *log1p;   // [n_log1p] of the whole numbers below n_log1p, rounded once
+    int n_log1p;
+} cpa_all_cells;
+
 // What a batch norm over more rows than those at hand goes by: sums over the rows at hand and over all of them, as the operation
 // that made them lays them out. Without `all` (CPA_NOT_POOLED) the rows at hand are all.
 typedef struct cpa_pooled {

@@ -38,7 +38,10 @@ CPA_DEVICE int64_t cpa_block(void)
     for (int t##_turn = 0, t = cpa_looped_backwards ? CPA_THREADS - 1 : 0; t##_turn < CPA_THREADS;                     \
          t##_turn++, t += cpa_looped_backwards ? -1 : 1)
 
-#define CPA_SHARED(type, name, n) type name[n]
+// Garbage at first: NaN.
+#define CPA_SHARED(type, name, n)                                                                                      \
+    type name[n];                                                                                                      \
+    memset(name, 0xFF, sizeof name)
 #define CPA_SHARED_BY_LAUNCH(type, name) type *name = (type *)(void *)cpa_looped_shared
 
 CPA_DEVICE void cpa_block_sum(double *v)
