@@ -29,6 +29,7 @@ cpa_status cpa_batch_create(int max_cells, int64_t max_nnz, int n_genes, int n_c
     CPA_TRY(cpa_alloc(cells, sizeof *b->category, &b->category));
     CPA_TRY(cpa_alloc(cells * (size_t)n_covs, sizeof *b->cov, &b->cov));
     CPA_TRY(cpa_alloc(cells, sizeof *b->cell, &b->cell));
+    CPA_TRY(cpa_alloc(cells, sizeof *b->row, &b->row));
     *out = b;
     b = NULL;
 cleanup:
@@ -43,6 +44,7 @@ cpa_status cpa_batch_create_mixed(int max_cells, int64_t max_nnz, int n_genes, i
     cpa_batch *b = NULL;
     *out = NULL;
     CPA_TRY(cpa_batch_create(max_cells, 2 * max_nnz, n_genes, n_covs, 2 * max_comb_len, &b));
+    CPA_TRY(cpa_alloc((size_t)max_cells, sizeof *b->partner, &b->partner));
     CPA_TRY(cpa_alloc((size_t)max_cells, sizeof *b->label2, &b->label2));
     CPA_TRY(cpa_alloc((size_t)max_cells * (size_t)n_covs, sizeof *b->cov2, &b->cov2));
     *out = b;
@@ -69,6 +71,8 @@ void cpa_batch_destroy(cpa_batch **out)
     cpa_free(&b->category);
     cpa_free(&b->cov);
     cpa_free(&b->cell);
+    cpa_free(&b->row);
+    cpa_free(&b->partner);
     cpa_free(&b->label2);
     cpa_free(&b->cov2);
     cpa_free(out);

@@ -315,6 +315,9 @@ cpa_status cpa_feed_fill(cpa_feed *f, const cpa_registry *registry, int lane, in
     CPA_TRY(has_cells(f));
     cpa_sampler_batch(f->plan.sampler, lane, step, &row, &n);
     f->filled += n;
+    if (batch->all != NULL) {
+        return cpa_loader_name(registry, row, n, batch);
+    }
     if (f->cells != NULL) {
         return cpa_loader_fill(f->cells, registry, row, n, batch);
     }
@@ -342,6 +345,11 @@ cleanup:
 const cpa_cells *cpa_feed_cells(const cpa_feed *f)
 {
     return f->cells;
+}
+
+const cpa_matrix *cpa_feed_resident(const cpa_feed *f)
+{
+    return f->cells != NULL || f->imagined > 0 ? matrix_of(f) : NULL;
 }
 
 cpa_streamer *cpa_feed_streamer(const cpa_feed *f)

@@ -8,7 +8,7 @@
 enum {
     TABLE_SIZE = 4096,    // counts below this are looked up
     PARALLEL_NNZ = 65536, // below this a team of threads costs more than it saves
-    AHEAD = 16,            // cells whose counts are asked of memory before it is their turn
+    AHEAD = 16,           // cells whose counts are asked of memory before it is their turn
     LINE = 64,            // bytes that memory gives at once
 };
 
@@ -149,6 +149,31 @@ static inline cpa_place place_of(const cpa_cells *cells, const cpa_place *place,
     return place != NULL ? place[i] : (cpa_place){cells, row[i]};
 }
 
+static cpa_status check_meaning(const cpa_registry *registry, const cpa_batch *batch)
+{
+    return batch->n_covs == registry->n_covs && batch->max_comb_len >= registry->max_comb_len
+               ? CPA_OK
+               : cpa_fail(CPA_INTERNAL,
+                          "a batch made for %d covariates and %d components cannot hold cells with %d and %d",
+                          batch->n_covs, batch->max_comb_len, registry->n_covs, registry->max_comb_len);
+}
+
+cpa_status cpa_loader_name(const cpa_registry *registry, const int64_t *row, int n, cpa_batch *batch)
+{
+    cpa_status st = CPA_OK;
+    CPA_REQUIRE(n <= batch->max_cells, CPA_INTERNAL, "a batch of %d cells does not fit into one made for %d", n,
+                batch->max_cells);
+    CPA_TRY(check_meaning(registry, batch));
+    batch->n_cells = n;
+    batch->nnz = batch->max_nnz;
+    for (int i = 0; i < n; i++) {
+        batch->row[i] = (int32_t)row[i];
+        copy_meaning(registry, row[i], batch, i);
+    }
+cleanup:
+    return st;
+}
+
 static cpa_status fill(const cpa_cells *cells, const cpa_place *place, const cpa_registry *registry, const int64_t *row,
                        int n, cpa_batch *batch)
 {
@@ -161,9 +186,7 @@ static cpa_status fill(const cpa_cells *cells, const cpa_place *place, const cpa
     CPA_REQUIRE(n <= batch->max_cells && nnz <= batch->max_nnz, CPA_INTERNAL,
                 "a batch of %d cells and %lld values does not fit into one made for %d and %lld", n, (long long)nnz,
                 batch->max_cells, (long long)batch->max_nnz);
-    CPA_REQUIRE(batch->n_covs == registry->n_covs && batch->max_comb_len >= registry->max_comb_len, CPA_INTERNAL,
-                "a batch made for %d covariates and %d components cannot hold cells with %d and %d", batch->n_covs,
-                batch->max_comb_len, registry->n_covs, registry->max_comb_len);
+    CPA_TRY(check_meaning(registry, batch));
     pthread_once(&table_once, fill_table);
     batch->n_cells = n;
     batch->nnz = nnz;

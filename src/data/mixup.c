@@ -97,6 +97,15 @@ static void mix_meaning(const cpa_batch *b, int i, int j, cpa_batch *out)
     }
 }
 
+static void name_partners(const cpa_batch *b, const int32_t *partner, cpa_batch *out)
+{
+    out->nnz = out->max_nnz;
+    for (int i = 0; i < b->n_cells; i++) {
+        out->row[i] = b->row[i];
+        out->partner[i] = b->row[partner[i]];
+    }
+}
+
 cpa_status cpa_mixup_apply(const cpa_batch *b, double lambda, const int32_t *partner, cpa_batch *out)
 {
     if (b->n_cells > out->max_cells || 2 * b->nnz > out->max_nnz || out->max_comb_len != 2 * b->max_comb_len) {
@@ -106,11 +115,18 @@ cpa_status cpa_mixup_apply(const cpa_batch *b, double lambda, const int32_t *par
     out->n_cells = b->n_cells;
     out->nnz = 0;
     out->mixup_lambda = lambda;
+    out->all = b->all;
+    for (int i = 0; i < b->n_cells; i++) {
+        mix_meaning(b, i, partner[i], out);
+    }
+    if (b->all != NULL) { // whoever takes the counts from there mixes them
+        name_partners(b, partner, out);
+        return CPA_OK;
+    }
     for (int i = 0; i < b->n_cells; i++) {
         mix_counts(b, i, partner[i], lambda, out);
         out->indptr[i + 1] = (int32_t)out->nnz;
         out->library[i] = (cpa_real)(lambda * (double)b->library[i] + (1 - lambda) * (double)b->library[partner[i]]);
-        mix_meaning(b, i, partner[i], out);
     }
     return CPA_OK;
 }

@@ -27,6 +27,34 @@ cleanup:
     return st;
 }
 
+static cpa_status upload_counts(cpa_model *m, const cpa_batch *b)
+{
+    cpa_status st;
+    cpa_device_batch *d = &m->batch;
+    const size_t real = sizeof(cpa_real), n = (size_t)b->n_cells, nnz = (size_t)b->nnz;
+    CPA_TRY(cpa_op_upload(m->be, d->indptr, b->indptr, (n + 1) * 4));
+    CPA_TRY(cpa_op_upload(m->be, d->gene, b->gene, nnz * 4));
+    CPA_TRY(cpa_op_upload(m->be, d->count, b->count, nnz * real));
+    CPA_TRY(cpa_op_upload(m->be, d->log1p, b->log1p, nnz * real));
+    CPA_TRY(cpa_op_upload(m->be, d->library, b->library, n * real));
+cleanup:
+    return st;
+}
+
+// From all cells, which the backend has.
+static cpa_status take_counts(cpa_model *m, const cpa_batch *b)
+{
+    cpa_status st;
+    cpa_device_batch *d = &m->batch;
+    CPA_TRY(cpa_op_upload(m->be, d->row, b->row, (size_t)b->n_cells * 4));
+    if (b->partner) {
+        CPA_TRY(cpa_op_upload(m->be, d->partner, b->partner, (size_t)b->n_cells * 4));
+    }
+    CPA_TRY(cpa_op_take_cells(m->be, d->x, *b->all, d->row, b->partner ? d->partner : NULL, b->mixup_lambda));
+cleanup:
+    return st;
+}
+
 cpa_status cpa_model_load(cpa_model *m, const cpa_batch *b)
 {
     cpa_status st = CPA_OK;
@@ -41,12 +69,9 @@ cpa_status cpa_model_load(cpa_model *m, const cpa_batch *b)
     d->comb = b->max_comb_len;
     d->mixed = b->label2 != NULL;
     d->lambda = b->mixup_lambda;
-    size_t real = sizeof(cpa_real), nnz = (size_t)b->nnz, mm = (size_t)n * (size_t)b->max_comb_len;
-    CPA_TRY(cpa_op_upload(m->be, d->indptr, b->indptr, ((size_t)n + 1) * 4));
-    CPA_TRY(cpa_op_upload(m->be, d->gene, b->gene, nnz * 4));
-    CPA_TRY(cpa_op_upload(m->be, d->count, b->count, nnz * real));
-    CPA_TRY(cpa_op_upload(m->be, d->log1p, b->log1p, nnz * real));
-    CPA_TRY(cpa_op_upload(m->be, d->library, b->library, (size_t)n * real));
+    d->x = (cpa_csr){n, m->shape.n_genes, (int)b->nnz, d->indptr, d->gene, d->count, d->log1p, d->library};
+    CPA_TRY(b->all ? take_counts(m, b) : upload_counts(m, b));
+    size_t real = sizeof(cpa_real), mm = (size_t)n * (size_t)b->max_comb_len;
     CPA_TRY(cpa_op_upload(m->be, d->pert, b->pert, mm * 4));
     CPA_TRY(cpa_op_upload(m->be, d->dose, b->dose, mm * real));
     CPA_TRY(cpa_op_upload(m->be, d->label, b->label, (size_t)n * 4));
@@ -58,7 +83,6 @@ cpa_status cpa_model_load(cpa_model *m, const cpa_batch *b)
     if (d->mixed) {
         CPA_TRY(load_partners(m, b));
     }
-    d->x = (cpa_csr){n, m->shape.n_genes, (int)b->nnz, d->indptr, d->gene, d->count, d->log1p, d->library};
     cpa_mlp_load(&m->encoder, (cpa_input){.csr = &d->x}, n, CPA_NO_MAT);
     cpa_mlp_load(&m->decoder, (cpa_input){.x = cpa_mat_head(m->z, n)}, n, cpa_mat_head(m->dz, n));
     for (int i = 0; i < m->n_adversaries; i++) {

@@ -263,9 +263,11 @@ static cpa_status place_batch(cpa_model *m)
     CPA_TRY(dev(m, mm, sizeof(cpa_real), &d->dose));
     CPA_TRY(dev(m, b, 4, &d->label));
     CPA_TRY(dev(m, b, 4, &d->cell));
+    CPA_TRY(dev(m, b, 4, &d->row));
     CPA_TRY(dev(m, b * m->shape.n_covs, 4, &d->cov_own));
     if (m->shape.mixup) {
         CPA_TRY(dev(m, b, 4, &d->label2));
+        CPA_TRY(dev(m, b, 4, &d->partner));
         CPA_TRY(dev(m, 2 * b * m->shape.n_covs, 4, &d->cov));
         CPA_TRY(dev(m, b * m->shape.n_covs, 4, &d->cov_partner));
         CPA_TRY(dev(m, 2 * b, sizeof(cpa_real), &d->cov_weight));
@@ -314,9 +316,9 @@ cleanup:
 void cpa_model_unplace(cpa_model *m)
 {
     cpa_device_batch *d = &m->batch;
-    void *device[] = {m->memory, m->sums, m->r2,    m->order,   m->offsets, m->mask,       m->best,
-                      d->indptr, d->gene, d->count, d->log1p,   d->library, d->pert,       d->dose,
-                      d->label,  d->cell, d->cov,   d->cov_own, d->label2,  d->cov_weight, d->cov_partner};
+    void *device[] = {m->memory, m->sums,    m->r2,     m->order,      m->offsets,     m->mask, m->best,   d->indptr,
+                      d->gene,   d->count,   d->log1p,  d->library,    d->pert,        d->dose, d->label,  d->cell,
+                      d->cov,    d->cov_own, d->label2, d->cov_weight, d->cov_partner, d->row,  d->partner};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
         if (device[i]) {
             cpa_op_release(m->be, device[i]);

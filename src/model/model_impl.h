@@ -11,7 +11,7 @@ typedef enum cpa_likelihood { CPA_NB, CPA_ZINB, CPA_GAUSS } cpa_likelihood;
 // A batch on the backend. cov holds cov_width codes a cell: its own, and in a mixed batch its partner's.
 typedef struct cpa_device_batch {
     cpa_csr x;
-    cpa_dev_int *indptr, *gene, *pert, *label, *label2, *cov, *cov_own, *cov_partner, *cell;
+    cpa_dev_int *indptr, *gene, *pert, *label, *label2, *cov, *cov_own, *cov_partner, *cell, *row, *partner;
     cpa_dev_real *count, *log1p, *library, *dose, *cov_weight;
     int comb; // components a cell
     bool mixed;

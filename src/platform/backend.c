@@ -60,6 +60,11 @@ const char *cpa_backend_isa(const cpa_backend *be)
     return be->isa;
 }
 
+size_t cpa_backend_free_bytes(cpa_backend *be)
+{
+    return be->free_bytes != NULL ? be->free_bytes(be) : SIZE_MAX;
+}
+
 cpa_real *cpa_backend_host(const cpa_backend *be, const cpa_dev_real *array)
 {
     return be->is_host ? (cpa_real *)(uintptr_t)array : NULL;

@@ -67,6 +67,13 @@ static cpa_status destroy(cpa_backend *be)
     return st;
 }
 
+static size_t free_bytes(cpa_backend *be)
+{
+    size_t available = 0, all = 0;
+    (void)be;
+    return cudaMemGetInfo(&available, &all) == cudaSuccess ? available : 0;
+}
+
 cpa_status cpa_backend_create_cuda(cpa_backend **out)
 {
     int devices = 0;
@@ -79,6 +86,7 @@ cpa_status cpa_backend_create_cuda(cpa_backend **out)
     cpa_status st;
     CPA_TRY(cpa_alloc(1, sizeof *cuda, &cuda));
     cuda->base = (cpa_backend){.ops = &cuda_ops, .name = "cuda", .memory = CPA_MEMORY_DEVICE, .destroy = destroy};
+    cuda->base.free_bytes = free_bytes;
     CPA_TRY(cpa_cuda_judge(cudaSetDevice(0), "the first of the visible devices"));
     CPA_TRY(describe(cuda));
     CPA_TRY(cpa_cuda_judge(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "a stream"));

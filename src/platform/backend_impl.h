@@ -21,6 +21,7 @@ struct cpa_backend {
     bool is_host;                           // its memory is the host's
     cpa_memory memory;                      // what it counts as
     cpa_precision precision;                // of products
+    size_t (*free_bytes)(cpa_backend *be);  // of its device; NULL: nobody counts
     cpa_status (*destroy)(cpa_backend *be); // frees the object, and says what was wrong with its use
 };
 

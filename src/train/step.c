@@ -8,6 +8,7 @@
 #include "cpa/base/log.h"
 #include "cpa/base/signals.h"
 #include "cpa/data/mixup.h"
+#include "cpa/train/device_cells.h"
 #include "cpa/train/together.h"
 
 // What the sum over lanes carries behind the model's sums, so that all ranks learn it without a message of its own.
@@ -29,7 +30,8 @@ typedef struct side_by_side {
 struct cpa_stepper {
     cpa_step_parts p;
     cpa_optimizer optimizer;
-    lane_cells *cells; // of one lane; of all of this rank's that run side by side
+    cpa_device_cells *all; // what batches are taken from on the device; NULL: from the feed
+    lane_cells *cells;     // of one lane; of all of this rank's that run side by side
     int n_cells;
     int32_t *partner;
     side_by_side side; // only with batch norms over all lanes
@@ -57,6 +59,7 @@ static cpa_status take_batches(cpa_stepper *s, int n)
     s->n_cells = n;
     for (int i = 0; i < n; i++) {
         CPA_TRY(cpa_batch_create(max, nnz, r->n_genes, r->n_covs, r->max_comb_len, &s->cells[i].read));
+        s->cells[i].read->all = cpa_device_cells_all(s->all);
         if (s->p.config->mixup_alpha > 0) {
             CPA_TRY(cpa_batch_create_mixed(max, nnz, r->n_genes, r->n_covs, r->max_comb_len, &s->cells[i].mixed));
         }
@@ -110,6 +113,8 @@ cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out)
     int lanes = parts->config->lanes, n_sums = cpa_model_n_sums(parts->model) + N_NEWS;
     bool side = lanes > 1 && cpa_model_n_pooled(parts->model) > 0 && strcmp(parts->config->batch_norm, "sync") == 0;
     cpa_lane_range(lanes, cpa_comm_size(parts->comm), cpa_comm_rank(parts->comm), &s->first_lane, &s->end_lane);
+    CPA_TRY(cpa_device_cells_create(parts->be, parts->feed, parts->registry->n_genes, &s->all));
+    cpa_ledger_enter(parts->ledger, CPA_ITEM_CELLS);
     CPA_TRY(take_batches(s, side ? s->end_lane - s->first_lane : 1));
     CPA_TRY(cpa_alloc((size_t)n_sums, sizeof *s->sums, &s->sums));
     CPA_TRY(cpa_alloc((size_t)n_sums, sizeof *s->lane_sums, &s->lane_sums));
@@ -141,6 +146,7 @@ void cpa_stepper_destroy(cpa_stepper **out)
         cpa_batch_destroy(&s->cells[i].mixed);
     }
     cpa_free(&s->cells);
+    cpa_device_cells_destroy(&s->all);
     cpa_free(&s->partner);
     cpa_together_destroy(&s->side.together);
     cpa_free(&s->side.batch);

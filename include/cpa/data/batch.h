@@ -4,6 +4,7 @@
 #define CPA_DATA_BATCH_H
 
 #include "cpa/base/mem.h"
+#include "cpa/platform/tensor.h"
 
 // Arrays are owned by the batch and sized for max_cells, max_nnz.
 typedef struct cpa_batch {
@@ -21,6 +22,10 @@ typedef struct cpa_batch {
     int32_t *category; // [n_cells] group of the R2 metric
     int32_t *cov;      // [n_covs, max_cells]: value codes of covariate c at cov + c * max_cells
     int32_t *cell;     // [n_cells] the cell's row in the file (low 32 bits): key of its random draws
+    // Where a backend has all cells, their counts are taken from there: `all`, and which of them; indptr, gene, count, log1p and library are
+    // then not filled, and nnz is what there is room for.
+    const cpa_all_cells *all; // borrowed, or NULL
+    int32_t *row, *partner;   // [n_cells]; the latter of a mixed batch
     // Of a mixed batch: every cell is mixup_lambda of itself and the rest of a partner. Components of the partner follow the cell's own.
     double mixup_lambda; // 1: not mixed
     int32_t *label2;     // [n_cells] the partner's label, or NULL

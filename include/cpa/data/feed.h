@@ -65,7 +65,8 @@ cpa_status cpa_feed_list(cpa_feed *f, const int64_t *cell, int64_t n);
 /** Has the cells of this rank's lanes in a step at hand. Collective; see cpa_streamer_step. */
 cpa_status cpa_feed_step(cpa_feed *f, int64_t epoch, int64_t step);
 
-/** Fills the batch of one of this rank's lanes in the step that is at hand. Rank-local; allocates nothing. */
+/** Fills the batch of one of this rank's lanes in the step that is at hand; where it has batch->all, without the counts. Rank-local;
+ *  allocates nothing. */
 cpa_status cpa_feed_fill(cpa_feed *f, const cpa_registry *registry, int lane, int64_t step, cpa_batch *batch);
 
 /** Fills the batch of the n cells of the list from `at` on, waiting for them where need be. Fails as cpa_streamer_listed.
@@ -74,6 +75,9 @@ cpa_status cpa_feed_fill_listed(cpa_feed *f, const cpa_registry *registry, int64
 
 /** All cells, NULL when they are streamed. Borrowed. */
 const cpa_cells *cpa_feed_cells(const cpa_feed *f);
+
+/** The matrix whose cells are resident, or would be (cpa_feed_imagine); NULL when they are streamed. Borrowed. */
+const cpa_matrix *cpa_feed_resident(const cpa_feed *f);
 
 /** The streamer, NULL when cells are resident. Borrowed. */
 cpa_streamer *cpa_feed_streamer(const cpa_feed *f);

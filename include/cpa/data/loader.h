@@ -20,6 +20,9 @@ typedef struct cpa_place {
 cpa_status cpa_loader_fill_from(const cpa_place *place, const cpa_registry *registry, const int64_t *row, int n,
                                 cpa_batch *batch);
 
+/** The same without the counts: they are taken from batch->all, rows row[0..n) of which are named. */
+cpa_status cpa_loader_name(const cpa_registry *registry, const int64_t *row, int n, cpa_batch *batch);
+
 /** The largest number of stored values that any `n` different cells together can have: the sum of the n largest cells. */
 cpa_status cpa_loader_max_nnz(const cpa_cells *cells, int n, int64_t *out);
 

@@ -45,6 +45,9 @@ cpa_memory cpa_backend_memory(const cpa_backend *be);
 /** Where the host may read and write an array of the backend between operations; NULL where it may not. */
 cpa_real *cpa_backend_host(const cpa_backend *be, const cpa_dev_real *array);
 
+/** Bytes of the device's memory that are free; SIZE_MAX where nobody counts. */
+size_t cpa_backend_free_bytes(cpa_backend *be);
+
 /** What decides its bits beside the build: the instructions that the library of products uses, or the device. The backend's. */
 const char *cpa_backend_isa(const cpa_backend *be);
 
