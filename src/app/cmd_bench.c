@@ -1,8 +1,10 @@
-// Owns: the command `bench loader`: how fast batches come out of a file, streamed and resident, beside what unpacking alone reaches.
+// Owns: the command `bench`, and of it `bench loader`: how fast batches come out of a file, streamed and resident, beside what unpacking alone reaches.
 // Never trains: batches are filled and forgotten.
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
+#include "bench_impl.h"
 #include "cpa/app/commands.h"
 #include "cpa/base/log.h"
 #include "cpa/data/feed.h"
@@ -175,6 +177,9 @@ cleanup:
 cpa_status cpa_cmd_bench(cpa_comm *comm, const cpa_options *o)
 {
     cpa_status st;
+    if (strcmp(o->subject, "step") == 0) {
+        return cpa_bench_step(comm, o);
+    }
     loader_bench b = {.comm = comm, .options = o};
     CPA_TRY(cpa_comm_agree(comm, set_up(&b)));
     if (cpa_comm_rank(comm) == 0) {

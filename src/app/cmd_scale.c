@@ -9,6 +9,7 @@
 #include "cpa/app/rundir.h"
 #include "cpa/base/log.h"
 #include "scale_impl.h"
+#include "walk_impl.h"
 
 // Where results go, on rank 0.
 typedef struct place {
@@ -49,7 +50,7 @@ static cpa_status plan(cpa_scale_study *s, const cpa_options *o, int ranks)
 {
     cpa_status st = CPA_OK;
     int lanes = lanes_are_given(o) ? o->train.lanes : power_of_two_from(ranks), batch = o->train.batch_size;
-    int most = power_of_two_from(ranks + 1) / 2, cycle = cpa_scale_cycle(&o->train);
+    int most = power_of_two_from(ranks + 1) / 2, cycle = cpa_walk_cycle(&o->train);
     CPA_REQUIRE(ranks <= lanes, CPA_USAGE,
                 "%d ranks are more than the %d lane%s of a step; give at least --lanes %d, or none", ranks, lanes,
                 lanes == 1 ? "" : "s", power_of_two_from(ranks));
@@ -90,23 +91,6 @@ static void end(const cpa_options *o, place *at, bool keep)
     }
     cpa_free(&at->table);
     cpa_free(&at->figure);
-}
-
-// Data and options, for all points. Cells that would be streamed are opened anew for each, because windows depend on the lanes.
-static cpa_status read_data(cpa_train_run *base, const cpa_options *o, int lanes)
-{
-    cpa_status st;
-    CPA_TRY(cpa_train_take_options(base, o));
-    base->options.train.lanes = lanes;
-    base->options.train.max_epochs = INT_MAX; // a feed looks ahead to the next
-    CPA_TRY(cpa_train_read(base));
-    CPA_TRY(cpa_comm_agree(base->comm, cpa_train_make_sampler(base)));
-    CPA_TRY(cpa_train_open_feed(base));
-    if (cpa_feed_reported(base->feed).streamed) {
-        cpa_feed_close(&base->feed);
-    }
-cleanup:
-    return st;
 }
 
 // Every pass goes through all points, so that a machine that grows slower meanwhile does so for all of them.
@@ -158,7 +142,7 @@ cpa_status cpa_cmd_scale(cpa_comm *comm, const cpa_options *o)
     CPA_TRY(cpa_comm_agree(comm, cpa_scale_parse(o->scale.model, &study.model)));
     CPA_TRY(cpa_comm_agree(comm, plan(&study, o, cpa_comm_size(comm))));
     CPA_TRY(cpa_comm_agree(comm, is_first ? begin(o, &at) : CPA_OK));
-    CPA_TRY(read_data(&base, o, study.point[0].lanes));
+    CPA_TRY(cpa_walk_read(&base, o, study.point[0].lanes));
     CPA_TRY(cpa_train_describe_binding(comm));
     CPA_TRY(measure(&base, &study));
     CPA_TRY(cpa_comm_agree(comm, is_first ? report(o, &study, &at) : CPA_OK));

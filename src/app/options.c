@@ -228,10 +228,10 @@ static cpa_status take_path(cpa_options *o, const char *path)
 {
     const char *command = cpa_command_name(o->command), *usage = commands[o->command - 1].usage;
     if (o->command == CPA_COMMAND_BENCH && o->subject == NULL) {
-        return strcmp(path, "loader") == 0
+        return strcmp(path, "loader") == 0 || strcmp(path, "step") == 0
                    ? cpa_strdup(path, &o->subject)
-                   : cpa_fail(CPA_USAGE, "bench knows 'loader', not '%s'; usage: cpa-hpc %s %s [options]", path,
-                              command, usage);
+                   : cpa_fail(CPA_USAGE, "bench knows 'loader' and 'step', not '%s'; usage: cpa-hpc %s %s [options]",
+                              path, command, usage);
     }
     if (o->path != NULL && o->path_b == NULL && takes_two(o)) {
         return cpa_strdup(path, &o->path_b);

@@ -63,9 +63,6 @@ cpa_status cpa_scale_parse(const char *text, cpa_scale_model *out);
 cpa_status cpa_scale_measure(const cpa_train_run *base, cpa_scale_point *point, int pass, int n_steps,
                              cpa_scale_work *work);
 
-/** Steps after which the schedule repeats. */
-int cpa_scale_cycle(const cpa_train_config *c);
-
 /** Operations on one cell in a step of each kind, from the shapes of the weights; `nnz`: stored values of a cell. */
 void cpa_scale_count(const cpa_params *t, int n_genes, double nnz, double flops[CPA_SCALE_KINDS]);
 

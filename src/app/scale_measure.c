@@ -2,6 +2,7 @@
 // Never prints, never judges.
 #include "cpa/base/log.h"
 #include "scale_impl.h"
+#include "walk_impl.h"
 
 enum { WARM_UP = 2 }; // cycles
 
@@ -10,110 +11,11 @@ typedef struct sample {
     double all, summing, updating;
 } sample;
 
-// A run that takes one full step after the other.
-typedef struct walk {
-    cpa_train_run run; // its strings, files and registry are the study's
-    cpa_stepper *stepper;
-    int64_t n_full; // steps of an epoch in which every lane has a whole batch, in whole cycles
-    int64_t epoch, step;
-} walk;
-
-int cpa_scale_cycle(const cpa_train_config *c)
-{
-    return c->adv_steps > 0 ? c->adv_steps : 1;
-}
-
-// Whether no lane has more or fewer cells than a batch.
-static bool is_full(const cpa_train_run *run, int64_t step)
-{
-    for (int lane = 0; lane < run->options.train.lanes; lane++) {
-        const int64_t *row;
-        int n;
-        cpa_sampler_batch(run->sampler, lane, step, &row, &n);
-        if (n != run->options.train.batch_size) {
-            return false;
-        }
-    }
-    return true;
-}
-
-// Begins where pretraining and warm-ups are over, and counts the steps that are alike.
-static cpa_status find_steps(walk *w)
-{
-    cpa_status st = CPA_OK;
-    const cpa_train_config *c = &w->run.options.train;
-    int64_t warm = (int64_t)c->n_steps_pretrain_ae + c->n_steps_adv_warmup + c->n_steps_kl_warmup + 1;
-    int cycle = cpa_scale_cycle(c);
-    w->epoch = (int64_t)c->n_epochs_pretrain_ae + c->n_epochs_adv_warmup + c->n_epochs_kl_warmup +
-               c->n_epochs_mixup_warmup + warm / cpa_sampler_steps(w->run.sampler) + 1;
-    CPA_TRY(cpa_sampler_epoch(w->run.sampler, w->epoch));
-    while (w->n_full < cpa_sampler_steps(w->run.sampler) && is_full(&w->run, w->n_full)) {
-        w->n_full++;
-    }
-    w->n_full -= w->n_full % cycle;
-    CPA_REQUIRE(
-        w->n_full > 0, CPA_BAD_DATA,
-        "%s: %lld training cells are too few for %d full steps of %d lanes x %d cells on %d ranks; use a smaller "
-        "--batch-size, or cells that cpa-hpc simulate makes",
-        cpa_h5ad_path(w->run.file), (long long)w->run.registry->n_train, cycle, c->lanes, c->batch_size,
-        cpa_comm_size(w->run.comm));
-cleanup:
-    return st;
-}
-
-static cpa_status make_stepper(walk *w)
+static cpa_status take_step(cpa_walk *w, cpa_step_result *result, sample *out)
 {
     cpa_status st;
-    const cpa_train_config *c = &w->run.options.train;
-    cpa_step_parts parts = cpa_train_parts(&w->run);
-    CPA_TRY(cpa_stepper_create(&parts, &w->stepper));
-    cpa_stepper_optimizer(w->stepper)->steps =
-        (int64_t)c->n_steps_pretrain_ae + c->n_steps_adv_warmup + c->n_steps_kl_warmup + 1;
-cleanup:
-    return st;
-}
-
-static cpa_status set_up(const cpa_train_run *base, cpa_comm *part, int lanes, walk *w)
-{
-    cpa_status st;
-    w->run = *base;
-    w->run.comm = part;
-    w->run.sampler = NULL;
-    w->run.feed = NULL;
-    w->run.options.train.lanes = lanes;
-    CPA_TRY(cpa_comm_agree(part, cpa_train_make_sampler(&w->run)));
-    CPA_TRY(cpa_comm_agree(part, find_steps(w)));
-    if (base->feed != NULL) {
-        CPA_TRY(cpa_comm_agree(part, cpa_feed_share(base->feed, w->run.sampler, &w->run.feed)));
-    } else {
-        CPA_TRY(cpa_train_open_feed(&w->run));
-    }
-    CPA_TRY(cpa_comm_agree(part, cpa_train_make_model(&w->run)));
-    CPA_TRY(cpa_train_connect(&w->run));
-    CPA_TRY(cpa_comm_agree(part, make_stepper(w)));
-cleanup:
-    return st;
-}
-
-static void tear_down(walk *w)
-{
-    cpa_stepper_destroy(&w->stepper);
-    cpa_device_sum_destroy(&w->run.device_sum);
-    cpa_model_destroy(&w->run.model);
-    cpa_backend_destroy(&w->run.be);
-    cpa_feed_close(&w->run.feed);
-    cpa_sampler_destroy(&w->run.sampler);
-}
-
-static cpa_status take_step(walk *w, cpa_step_result *result, sample *out)
-{
-    cpa_status st = CPA_OK;
-    if (w->step == w->n_full) {
-        w->step = 0;
-        CPA_TRY(cpa_sampler_epoch(w->run.sampler, ++w->epoch));
-    }
     double since = cpa_seconds();
-    CPA_TRY(cpa_stepper_run(w->stepper, w->epoch, w->step++, result));
+    CPA_TRY(cpa_walk_step(w, result));
     *out = (sample){cpa_seconds() - since, result->summing, result->updating};
     cpa_comm_get_on();
 cleanup:
@@ -126,7 +28,7 @@ static int kind_of(const cpa_phase *phase)
 }
 
 // Notes what a step of this kind sends.
-static void note_work(walk *w, const cpa_step_result *result, int n_steps, cpa_scale_work *work)
+static void note_work(cpa_walk *w, const cpa_step_result *result, int n_steps, cpa_scale_work *work)
 {
     cpa_range span[3];
     int n = cpa_optimizer_spans(cpa_model_params(w->run.model), &result->phase, span), kind = kind_of(&result->phase);
@@ -188,11 +90,11 @@ static void digest(const sample *all, const int *kind, int n_steps, int ranks, c
     p->reduce /= n_steps;
 }
 
-static cpa_status time_steps(walk *w, int n_steps, sample *mine, int *kind, cpa_scale_work *work)
+static cpa_status time_steps(cpa_walk *w, int n_steps, sample *mine, int *kind, cpa_scale_work *work)
 {
     cpa_status st = CPA_OK;
     cpa_step_result result;
-    for (int i = 0; i < WARM_UP * cpa_scale_cycle(&w->run.options.train); i++) {
+    for (int i = 0; i < WARM_UP * cpa_walk_cycle(&w->run.options.train); i++) {
         CPA_TRY(take_step(w, &result, &mine[0]));
     }
     CPA_TRY(cpa_comm_barrier(w->run.comm));
@@ -219,11 +121,11 @@ static cpa_status measure(const cpa_train_run *base, cpa_comm *part, cpa_scale_p
                           cpa_scale_work *work)
 {
     cpa_status st;
-    walk w = {0};
+    cpa_walk w = {0};
     sample *mine = NULL, *all = NULL;
     int *kind = NULL, ranks = p->ranks;
     size_t bytes = (size_t)n_steps * sizeof *mine;
-    CPA_TRY(set_up(base, part, p->lanes, &w));
+    CPA_TRY(cpa_walk_begin(base, part, p->lanes, &w));
     st = cpa_alloc((size_t)n_steps, sizeof *mine, &mine);
     st = st == CPA_OK ? cpa_alloc((size_t)n_steps, sizeof *kind, &kind) : st;
     st = st == CPA_OK ? cpa_alloc((size_t)ranks * (size_t)n_steps, sizeof *all, &all) : st;
@@ -241,7 +143,7 @@ cleanup:
     cpa_free(&mine);
     cpa_free(&all);
     cpa_free(&kind);
-    tear_down(&w);
+    cpa_walk_end(&w);
     return st;
 }
 

@@ -1,6 +1,6 @@
 // Owns: backends by name, and the entry points cpa_op_*: shape check, then dispatch. Computes nothing and knows no
 // backend from inside.
-#include "backend_impl.h"
+#include "profile_impl.h"
 
 #include <string.h>
 
@@ -70,10 +70,58 @@ cpa_real *cpa_backend_host(const cpa_backend *be, const cpa_dev_real *array)
     return be->is_host ? (cpa_real *)(uintptr_t)array : NULL;
 }
 
+// Bytes of an argument, by its type.
+static double mat_bytes(const void *p)
+{
+    const cpa_mat *m = p;
+    return m->data == NULL ? 0 : (double)m->rows * m->cols * (m->bf16 ? 2 : (double)sizeof(cpa_real));
+}
+
+static double csr_bytes(const void *p)
+{
+    const cpa_csr *x = p;
+    return (double)x->nnz * (sizeof(int) + sizeof(cpa_real));
+}
+
+static double no_bytes(const void *p)
+{
+    (void)p;
+    return 0;
+}
+
+#define BYTES(x) _Generic((x), cpa_mat : mat_bytes, cpa_csr : csr_bytes, default : no_bytes)(&(x))
+#define SUM_1(x) BYTES(x)
+#define SUM_2(x, ...) BYTES(x) + SUM_1(__VA_ARGS__)
+#define SUM_3(x, ...) BYTES(x) + SUM_2(__VA_ARGS__)
+#define SUM_4(x, ...) BYTES(x) + SUM_3(__VA_ARGS__)
+#define SUM_5(x, ...) BYTES(x) + SUM_4(__VA_ARGS__)
+#define SUM_6(x, ...) BYTES(x) + SUM_5(__VA_ARGS__)
+#define SUM_7(x, ...) BYTES(x) + SUM_6(__VA_ARGS__)
+#define SUM_8(x, ...) BYTES(x) + SUM_7(__VA_ARGS__)
+#define SUM_9(x, ...) BYTES(x) + SUM_8(__VA_ARGS__)
+#define SUM_10(x, ...) BYTES(x) + SUM_9(__VA_ARGS__)
+#define SUM_11(x, ...) BYTES(x) + SUM_10(__VA_ARGS__)
+#define SUM_12(x, ...) BYTES(x) + SUM_11(__VA_ARGS__)
+#define SUM_13(x, ...) BYTES(x) + SUM_12(__VA_ARGS__)
+#define SUM_14(x, ...) BYTES(x) + SUM_13(__VA_ARGS__)
+#define PICK(a, b, c, d, e, f, g, h, i, j, k, l, m, n, sum, ...) sum
+#define SUM_OF(...)                                                                                                    \
+    (PICK(__VA_ARGS__, SUM_14, SUM_13, SUM_12, SUM_11, SUM_10, SUM_9, SUM_8, SUM_7, SUM_6, SUM_5, SUM_4, SUM_3, SUM_2, \
+          SUM_1, 0)(__VA_ARGS__))
+
+// An operation between two stamps.
+#define TIMED(name, args, bytes)                                                                                       \
+    cpa_status st_ = cpa_profile_enter(be->profile, CPA_OP_##name, bytes);                                             \
+    st_ = st_ == CPA_OK ? be->ops->name args : st_;                                                                    \
+    return st_ == CPA_OK ? cpa_profile_leave(be->profile) : st_
+
 #define CPA_OP(name, params, args)                                                                                     \
     cpa_status cpa_op_##name params                                                                                    \
     {                                                                                                                  \
         cpa_status st = cpa_shape_##name args;                                                                         \
+        if (st == CPA_OK && be->profile != NULL) {                                                                     \
+            TIMED(name, args, SUM_OF args);                                                                            \
+        }                                                                                                              \
         return st == CPA_OK ? be->ops->name args : st;                                                                 \
     }
 #include "cpa/platform/ops.def"

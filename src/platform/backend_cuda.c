@@ -35,6 +35,7 @@ static void fini(cpa_cuda *cuda)
     }
     cpa_free(&cuda->block);
     cpa_cuda_ring_destroy(cuda);
+    cpa_cuda_forget_marks(cuda);
     if (cuda->stream != NULL) {
         cudaStreamDestroy(cuda->stream);
     }
@@ -87,6 +88,8 @@ cpa_status cpa_backend_create_cuda(cpa_backend **out)
     CPA_TRY(cpa_alloc(1, sizeof *cuda, &cuda));
     cuda->base = (cpa_backend){.ops = &cuda_ops, .name = "cuda", .memory = CPA_MEMORY_DEVICE, .destroy = destroy};
     cuda->base.free_bytes = free_bytes;
+    cuda->base.stamp = cpa_cuda_stamp;
+    cuda->base.elapsed = cpa_cuda_elapsed;
     CPA_TRY(cpa_cuda_judge(cudaSetDevice(0), "the first of the visible devices"));
     CPA_TRY(describe(cuda));
     CPA_TRY(cpa_cuda_judge(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "a stream"));

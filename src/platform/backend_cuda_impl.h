@@ -22,11 +22,13 @@ typedef struct cpa_cuda {
     struct cublasContext *blas; // a cublasHandle_t, which backend_cuda_gemm.c makes and uses
     void *blas_room;
     cpa_precision blas_precision; // what it was told last
-    cpa_cuda_ring ring;         // what uploads go through
+    cpa_cuda_ring ring;           // what uploads go through
     void *scratch;
     size_t scratch_bytes;
     struct cpa_cuda_block *block; // [room] of which `live` are allocations not yet released: what they count for
     long live, room;
+    cudaEvent_t *mark; // [n_marks] of a profile
+    int n_marks;
     char isa[320];
 } cpa_cuda;
 
@@ -58,6 +60,13 @@ void cpa_cuda_blas_destroy(cpa_cuda *cuda);
 /** Makes be->ring, and frees what there is of it. */
 cpa_status cpa_cuda_ring_create(cpa_cuda *cuda);
 void cpa_cuda_ring_destroy(cpa_cuda *cuda);
+
+/** Marks the place that the stream has got to with number i, and the time between two marks, waiting for the latter. */
+cpa_status cpa_cuda_stamp(cpa_backend *be, int i);
+cpa_status cpa_cuda_elapsed(cpa_backend *be, int from, int to, double *seconds);
+
+/** Frees all marks. */
+void cpa_cuda_forget_marks(cpa_cuda *cuda);
 
 static inline cudaStream_t cpa_cuda_stream(cpa_backend *be)
 {

@@ -59,8 +59,8 @@ cpa_status cpa_cuda_upload(cpa_backend *be, void *dev, const void *host, size_t 
         n = bytes - done < HALF - r->used ? bytes - done : HALF - r->used;
         char *from = r->at + (size_t)r->half * HALF + r->used;
         memcpy(from, (const char *)host + done, n);
-        CPA_TRY(cpa_cuda_judge(
-            cudaMemcpyAsync((char *)dev + done, from, n, cudaMemcpyHostToDevice, cuda->stream), "an upload"));
+        CPA_TRY(cpa_cuda_judge(cudaMemcpyAsync((char *)dev + done, from, n, cudaMemcpyHostToDevice, cuda->stream),
+                               "an upload"));
         r->used += (n + 255) / 256 * 256;
     }
 cleanup:

@@ -18,10 +18,14 @@ struct cpa_backend {
     const cpa_ops *ops;
     const char *name;
     const char *isa;
-    bool is_host;                           // its memory is the host's
-    cpa_memory memory;                      // what it counts as
-    cpa_precision precision;                // of products
-    size_t (*free_bytes)(cpa_backend *be);  // of its device; NULL: nobody counts
+    bool is_host;                          // its memory is the host's
+    cpa_memory memory;                     // what it counts as
+    cpa_precision precision;               // of products
+    size_t (*free_bytes)(cpa_backend *be); // of its device; NULL: nobody counts
+    struct cpa_profile *profile;           // what is told of every operation; NULL: nobody asks
+    // Of a device: marks the place that its work has got to with a number, and what it took from one mark to another (waiting for it).
+    cpa_status (*stamp)(cpa_backend *be, int i);
+    cpa_status (*elapsed)(cpa_backend *be, int from, int to, double *seconds);
     cpa_status (*destroy)(cpa_backend *be); // frees the object, and says what was wrong with its use
 };
 

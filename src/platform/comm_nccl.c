@@ -14,7 +14,7 @@ static const long NAP_NS = 100000; // between two looks at a call that is still 
 
 typedef struct nccl_adder {
     cpa_adder base;
-    cpa_backend *be; // borrowed
+    cpa_backend *be;          // borrowed
     _Atomic(ncclComm_t) comm; // NULL: aborted, by the watch too, or never begun
     cudaStream_t stream;
     cudaEvent_t ready, done; // what the backend was asked for before a message; the last message

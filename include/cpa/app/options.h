@@ -29,7 +29,7 @@
     X(embeddings, EMBEDDINGS, "RUN --out EMBEDDINGS.h5ad", "writes vectors of perturbations and covariate values")     \
     X(import, IMPORT, "FILE.h5 --out RUN", "makes a run folder from weights trained by upstream")                      \
     X(export, EXPORT, "RUN --out FILE.h5", "writes a run's weights as upstream's state dict")                          \
-    X(bench, BENCH, "loader DATA.h5ad", "measures how fast cells come out of a file, without training")                \
+    X(bench, BENCH, "loader|step DATA.h5ad", "measures how fast cells come out of a file, or what a step takes")                \
     X(scale, SCALE, "DATA.h5ad --out FOLDER",                                                                          \
       "measures strong and weak scaling over ranks, and predicts it beyond them")
 
