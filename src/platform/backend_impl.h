@@ -41,10 +41,10 @@ struct cpa_backend {
 CPA_BACKEND_LIST(X)
 #undef X
 
-/** Bytes of scratch that sparse_linear_grad needs on a device (kernels/sparse.cu), the most of any operation for most shapes. */
-static inline size_t cpa_device_sparse_scratch(int n_genes, int64_t nnz)
+/** Bytes of a batch made dense, which the sparse layer takes on a device (kernels/sparse.cu): more than any operation's scratch. */
+static inline size_t cpa_device_dense_room(int rows, int cols)
 {
-    return ((size_t)n_genes + 1 + 2 * (size_t)nnz) * sizeof(int);
+    return (size_t)rows * (size_t)cols * sizeof(cpa_real);
 }
 
 // cpa_shape_gemm(be, ...), ...: INTERNAL when the arguments cannot be those of the operation. Touches no device memory.
