@@ -35,8 +35,9 @@ CPA_KERNEL axpby(int64_t n, cpa_mat y, cpa_real a, cpa_mat x, cpa_real b)
     const int64_t i = cpa_thread();
     if (i < n) {
         const int row = cpa_row_of(y, i), col = cpa_col_of(y, i);
-        cpa_real *to = &cpa_row(y, row)[col], from = cpa_row(x, row)[col];
-        *to = b == 0 ? a * from : a * from + b * *to;
+        const int64_t to = (int64_t)row * y.ld + col;
+        const cpa_real from = a * cpa_get(x, (int64_t)row * x.ld + col);
+        cpa_put(y, to, b == 0 ? from : from + b * cpa_get(y, to));
     }
 }
 

@@ -57,9 +57,12 @@ CPA_KERNEL csr_expand(expand_call c)
         for (int k = cpa_ints(c.x.indptr)[b] + t; k < end; k += CPA_THREADS) {
             const int j = cpa_ints(c.x.gene)[k] - from;
             const cpa_real v = cpa_reals(c.value)[k];
-            if (j >= 0 && j < n && c.y.bf16) {
+            if (j < 0 || j >= n || v == 0) {
+                continue; // a 0 may come beside another value of its gene
+            }
+            if (c.y.bf16) {
                 half[j] = cpa_to_bf16(v);
-            } else if (j >= 0 && j < n) {
+            } else {
                 tile[j] = v;
             }
         }

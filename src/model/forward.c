@@ -99,7 +99,7 @@ cpa_status cpa_model_heads(cpa_model *m, int parts)
     cpa_mat z = cpa_mat_head(m->z, m->n);
     CPA_TRY(cpa_model_compose(m, z, parts));
     CPA_TRY(cpa_mlp_eval(&m->decoder, (cpa_input){.x = z}, m->n));
-    CPA_TRY(cpa_likelihood_head(m));
+    CPA_TRY(cpa_likelihood_head(m, false));
 cleanup:
     return st;
 }

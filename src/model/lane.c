@@ -43,9 +43,9 @@ static cpa_status batch_metrics(cpa_model *m, const cpa_batch *batch)
     cpa_status st = CPA_OK;
     int n_groups;
     cpa_mat means = cpa_mat_head(m->means, m->n), second = cpa_mat_head(m->means2, m->n);
-    CPA_TRY(cpa_op_axpby(m->be, means, 1, cpa_mat_head(m->logits, m->n), 0));
+    CPA_TRY(cpa_op_axpby(m->be, means, 1, cpa_likelihood_trained(m, m->logits), 0));
     if (second.data) {
-        CPA_TRY(cpa_op_axpby(m->be, second, 1, cpa_mat_head(m->head2, m->n), 0));
+        CPA_TRY(cpa_op_axpby(m->be, second, 1, cpa_likelihood_trained(m, m->head2), 0));
     }
     CPA_TRY(cpa_likelihood_mean_loss(m, means, second));
     CPA_TRY(cpa_score_prepare(m, batch, &n_groups));
@@ -87,7 +87,7 @@ static cpa_status begin(cpa_model *m, const cpa_batch *const *batch, const cpa_l
     cpa_status st = CPA_OK;
     for (cpa_model *l = m; l; l = l->next, batch++) {
         if (plan->update_autoencoder || plan->want_metrics) {
-            CPA_TRY(cpa_likelihood_head(l));
+            CPA_TRY(cpa_likelihood_head(l, true));
         }
         if (plan->want_metrics) {
             CPA_TRY(batch_metrics(l, *batch));

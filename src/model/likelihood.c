@@ -7,6 +7,13 @@ static cpa_mat head(cpa_model *m, cpa_mat x)
     return cpa_mat_head(x, m->n);
 }
 
+cpa_mat cpa_likelihood_trained(const cpa_model *m, cpa_mat x)
+{
+    x.rows = m->n;
+    x.bf16 = x.data != NULL && cpa_backend_precision(m->be) == CPA_BF16;
+    return x;
+}
+
 cpa_status cpa_likelihood_declare(cpa_model *m)
 {
     cpa_status st = CPA_OK;
@@ -35,13 +42,17 @@ cleanup:
 }
 
 // The head products, their biases left to the loss.
-cpa_status cpa_likelihood_head(cpa_model *m)
+cpa_status cpa_likelihood_head(cpa_model *m, bool training)
 {
     cpa_status st = CPA_OK;
-    cpa_mat h = cpa_mlp_hidden(&m->decoder, m->n);
-    CPA_TRY(cpa_op_gemm(m->be, head(m, m->logits), h, false, cpa_value(&m->t, m->decoder.out_weight), true, 1, 0));
+    cpa_mat h = cpa_mlp_hidden(&m->decoder, m->n), a = head(m, m->logits), b = head(m, m->head2);
+    if (training) {
+        a = cpa_likelihood_trained(m, a);
+        b = cpa_likelihood_trained(m, b);
+    }
+    CPA_TRY(cpa_op_gemm(m->be, a, h, false, cpa_value(&m->t, m->decoder.out_weight), true, 1, 0));
     if (m->likelihood != CPA_NB) {
-        CPA_TRY(cpa_op_gemm(m->be, head(m, m->head2), h, false, cpa_value(&m->t, m->head2_weight), true, 1, 0));
+        CPA_TRY(cpa_op_gemm(m->be, b, h, false, cpa_value(&m->t, m->head2_weight), true, 1, 0));
     }
 cleanup:
     return st;
@@ -51,8 +62,8 @@ cpa_status cpa_likelihood_loss(cpa_model *m, cpa_real scale)
 {
     cpa_params *t = &m->t;
     cpa_dev_f64 *sum = cpa_f64_at(m->sums, CPA_SUM_RECON);
-    cpa_mat a = head(m, m->logits), b = head(m, m->head2), bias = cpa_value(t, m->decoder.out_bias),
-            dbias = cpa_grad(t, m->decoder.out_bias);
+    cpa_mat a = cpa_likelihood_trained(m, m->logits), b = cpa_likelihood_trained(m, m->head2),
+            bias = cpa_value(t, m->decoder.out_bias), dbias = cpa_grad(t, m->decoder.out_bias);
     switch (m->likelihood) {
     case CPA_NB:
         return cpa_op_nb_loss(m->be, sum, a, cpa_grad(t, m->px_r), dbias, bias, cpa_value(t, m->px_r), m->batch.x,
@@ -71,12 +82,13 @@ cpa_status cpa_likelihood_head_grad(cpa_model *m, cpa_mat dh)
 {
     cpa_status st = CPA_OK;
     cpa_params *t = &m->t;
-    cpa_mat h = cpa_mlp_hidden(&m->decoder, m->n);
-    CPA_TRY(cpa_op_gemm(m->be, cpa_grad(t, m->decoder.out_weight), head(m, m->logits), true, h, false, 1, 0));
-    CPA_TRY(cpa_op_gemm(m->be, dh, head(m, m->logits), false, cpa_value(t, m->decoder.out_weight), false, 1, 0));
+    cpa_mat h = cpa_mlp_hidden(&m->decoder, m->n), a = cpa_likelihood_trained(m, m->logits),
+            b = cpa_likelihood_trained(m, m->head2);
+    CPA_TRY(cpa_op_gemm(m->be, cpa_grad(t, m->decoder.out_weight), a, true, h, false, 1, 0));
+    CPA_TRY(cpa_op_gemm(m->be, dh, a, false, cpa_value(t, m->decoder.out_weight), false, 1, 0));
     if (m->likelihood != CPA_NB) {
-        CPA_TRY(cpa_op_gemm(m->be, cpa_grad(t, m->head2_weight), head(m, m->head2), true, h, false, 1, 0));
-        CPA_TRY(cpa_op_gemm(m->be, dh, head(m, m->head2), false, cpa_value(t, m->head2_weight), false, 1, 1));
+        CPA_TRY(cpa_op_gemm(m->be, cpa_grad(t, m->head2_weight), b, true, h, false, 1, 0));
+        CPA_TRY(cpa_op_gemm(m->be, dh, b, false, cpa_value(t, m->head2_weight), false, 1, 1));
     }
 cleanup:
     return st;

@@ -159,8 +159,12 @@ bool cpa_doser_has_gradient(const cpa_model *m);
 /** Declares the decoder of the likelihood. */
 cpa_status cpa_likelihood_declare(cpa_model *m);
 
-/** Head products of the decoder's last hidden layer into logits (and head2). */
-cpa_status cpa_likelihood_head(cpa_model *m);
+/** logits or head2 of the loaded batch as a training step has them: where the backend's precision is bf16 the products, and then their
+ *  gradients, are in bfloat16, in the first half of the same room. */
+cpa_mat cpa_likelihood_trained(const cpa_model *m, cpa_mat x);
+
+/** Head products of the decoder's last hidden layer into logits (and head2), as a training step has them or in cpa_real. */
+cpa_status cpa_likelihood_head(cpa_model *m, bool training);
 
 /** Reconstruction loss into the sums; logits and head2 become scale * gradients; gradients of biases and dispersion. */
 cpa_status cpa_likelihood_loss(cpa_model *m, cpa_real scale);

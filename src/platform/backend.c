@@ -25,6 +25,26 @@ cpa_status cpa_backend_destroy(cpa_backend **be)
     return st;
 }
 
+cpa_status cpa_backend_set_precision(cpa_backend *be, cpa_precision precision)
+{
+    cpa_status st = CPA_OK;
+    CPA_REQUIRE(precision == CPA_FP32 || sizeof(cpa_real) == sizeof(float), CPA_CONFIG,
+                "--precision tf32 and bf16 are not for a build in double precision");
+    CPA_REQUIRE(
+        precision == CPA_FP32 || be->memory == CPA_MEMORY_DEVICE, CPA_CONFIG,
+        "--precision tf32 and bf16 are for --backend cuda (of a build with cmake --preset cuda); the %s backend "
+        "computes in fp32",
+        be->name);
+    be->precision = precision;
+cleanup:
+    return st;
+}
+
+cpa_precision cpa_backend_precision(const cpa_backend *be)
+{
+    return be->precision;
+}
+
 const char *cpa_backend_name(const cpa_backend *be)
 {
     return be->name;

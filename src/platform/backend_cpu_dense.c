@@ -156,7 +156,7 @@ cpa_status cpa_cpu_csr_expand(cpa_backend *be, cpa_mat y, cpa_csr x, bool use_lo
         cpa_real *to = cpa_row(y, b);
         memset(to, 0, (size_t)y.cols * sizeof *to);
         for (int k = indptr[b]; k < indptr[b + 1]; k++) {
-            to[gene[k]] = value[k];
+            to[gene[k]] += value[k]; // a gene may come again with a 0
         }
     }
     return CPA_OK;

@@ -51,7 +51,7 @@ static const cpa_real *dense_cell(const gauss *s, cpa_csr x, int b)
     const int *gene = cpa_ints(x.gene), end = cpa_ints(x.indptr)[b + 1];
     memset(to, 0, (size_t)x.cols * sizeof *to);
     for (int k = cpa_ints(x.indptr)[b]; k < end; k++) {
-        to[gene[k]] = cpa_reals(x.count)[k];
+        to[gene[k]] += cpa_reals(x.count)[k]; // a gene may come again with a 0
     }
     return to;
 }

@@ -38,6 +38,7 @@ static void fini(cpa_cuda *cuda)
         cpa_memory_note(CPA_MEMORY_DEVICE, -(long)cuda->dense_bytes);
     }
     cpa_free(&cuda->block);
+    cpa_cuda_ring_destroy(cuda);
     if (cuda->stream != NULL) {
         cudaStreamDestroy(cuda->stream);
     }
@@ -59,8 +60,9 @@ static cpa_status describe(cpa_cuda *cuda)
 static cpa_status destroy(cpa_backend *be)
 {
     cpa_cuda *cuda = (cpa_cuda *)be;
-    long live = cuda->live;
     cpa_status st = cpa_cuda_judge(cudaStreamSynchronize(cuda->stream), "what was still under way");
+    cpa_cuda_blas_destroy(cuda);
+    long live = cuda->live;
     fini(cuda);
     cpa_free(&cuda);
     if (st == CPA_OK && live != 0) {
@@ -84,6 +86,7 @@ cpa_status cpa_backend_create_cuda(cpa_backend **out)
     CPA_TRY(cpa_cuda_judge(cudaSetDevice(0), "the first of the visible devices"));
     CPA_TRY(describe(cuda));
     CPA_TRY(cpa_cuda_judge(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "a stream"));
+    CPA_TRY(cpa_cuda_ring_create(cuda));
     CPA_TRY(cpa_cuda_blas_create(cuda));
     *out = &cuda->base;
 cleanup:
@@ -172,14 +175,6 @@ cpa_status cpa_cuda_release(cpa_backend *be, void *ptr)
         }
     }
     return ptr == NULL ? CPA_OK : cpa_cuda_judge(cudaFree(ptr), "a release");
-}
-
-// The host's memory is pageable, so the driver has taken a copy of it when the call returns.
-cpa_status cpa_cuda_upload(cpa_backend *be, void *dev, const void *host, size_t bytes)
-{
-    return bytes == 0 ? CPA_OK
-                      : cpa_cuda_judge(cudaMemcpyAsync(dev, host, bytes, cudaMemcpyHostToDevice, cpa_cuda_stream(be)),
-                                       "an upload");
 }
 
 cpa_status cpa_cuda_download(cpa_backend *be, void *host, const void *dev, size_t bytes)

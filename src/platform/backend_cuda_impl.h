@@ -7,11 +7,22 @@
 
 #include "backend_impl.h"
 
+// Pinned memory in two halves, of which one is filled: [0, used) of it.
+typedef struct cpa_cuda_ring {
+    char *at;
+    cudaEvent_t passed[2]; // the device has taken what was in this half
+    int half;
+    size_t used;
+} cpa_cuda_ring;
+
 // One device, one stream: operations run in the order in which they were called, and the host waits in `download`, and where memory is given back (larger scratch included).
 typedef struct cpa_cuda {
     cpa_backend base;
     cudaStream_t stream;
     struct cublasContext *blas; // a cublasHandle_t, which backend_cuda_gemm.c makes and uses
+    void *blas_room;
+    cpa_precision blas_precision; // what it was told last
+    cpa_cuda_ring ring;         // what uploads go through
     void *scratch;
     size_t scratch_bytes;
     void *dense; // cells made dense
@@ -48,6 +59,10 @@ int cpa_cuda_blas_version(void);
 
 /** Destroys it and sets it to NULL. */
 void cpa_cuda_blas_destroy(cpa_cuda *cuda);
+
+/** Makes be->ring, and frees what there is of it. */
+cpa_status cpa_cuda_ring_create(cpa_cuda *cuda);
+void cpa_cuda_ring_destroy(cpa_cuda *cuda);
 
 static inline cudaStream_t cpa_cuda_stream(cpa_backend *be)
 {

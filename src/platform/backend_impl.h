@@ -20,6 +20,7 @@ struct cpa_backend {
     const char *isa;
     bool is_host;                           // its memory is the host's
     cpa_memory memory;                      // what it counts as
+    cpa_precision precision;                // of products
     cpa_status (*destroy)(cpa_backend *be); // frees the object, and says what was wrong with its use
 };
 
@@ -40,6 +41,9 @@ struct cpa_backend {
 #define X(name) cpa_status cpa_backend_create_##name(cpa_backend **out);
 CPA_BACKEND_LIST(X)
 #undef X
+
+// Bytes that cuBLAS works in on a device: what its documentation advises for compute capability 9.
+enum { CPA_CUDA_WORKSPACE = 32 << 20 };
 
 /** Bytes of a batch made dense, which the sparse layer takes on a device (kernels/sparse.cu): more than any operation's scratch. */
 static inline size_t cpa_device_dense_room(int rows, int cols)

@@ -7,14 +7,15 @@ cpa_status cpa_fit(const char *op, const char *what, cpa_mat m, int rows, int co
     if (optional && m.data == NULL) {
         return CPA_OK;
     }
-    bool empty = m.rows == 0 || m.cols == 0;
-    if (m.rows == rows && m.cols == cols && rows >= 0 && cols >= 0 && m.ld >= m.cols && (empty || m.data != NULL)) {
+    bool empty = m.rows == 0 || m.cols == 0, fits = m.rows == rows && m.cols == cols && m.ld >= m.cols;
+    if (fits && rows >= 0 && cols >= 0 && !m.bf16 && (empty || m.data != NULL)) {
         return CPA_OK;
     }
     return cpa_fail(CPA_INTERNAL,
-                    "operation %s: %s is [%d, %d] with leading dimension %d%s, and must be [%d, %d]; "
+                    "operation %s: %s is [%d, %d] with leading dimension %d%s%s, and must be [%d, %d]; "
                     "this is a bug of the program, please report it",
-                    op, what, m.rows, m.cols, m.ld, m.data == NULL ? " and no data" : "", rows, cols);
+                    op, what, m.rows, m.cols, m.ld, m.data == NULL ? " and no data" : "", m.bf16 ? " in bfloat16" : "",
+                    rows, cols);
 }
 
 cpa_status cpa_there(const char *op, const char *what, const void *p, bool needed)
@@ -81,9 +82,9 @@ cpa_status cpa_shape_gemm(cpa_backend *be, cpa_mat c, cpa_mat a, bool ta, cpa_ma
 {
     cpa_status st;
     int k = ta ? a.rows : a.cols;
-    FIT(a, ta ? k : c.rows, ta ? c.rows : k);
-    FIT(b, tb ? c.cols : k, tb ? k : c.cols);
-    FIT(c, c.rows, c.cols);
+    FIT_HALF(a, ta ? k : c.rows, ta ? c.rows : k);
+    FIT_HALF(b, tb ? c.cols : k, tb ? k : c.cols);
+    FIT_HALF(c, c.rows, c.cols);
     SENSIBLE(c.data == NULL || (c.data != a.data && c.data != b.data), "[%d, %d]: C aliases A or B", OP, c.rows,
              c.cols);
 cleanup:
@@ -111,8 +112,8 @@ cleanup:
 cpa_status cpa_shape_axpby(cpa_backend *be, cpa_mat y, cpa_real a, cpa_mat x, cpa_real b)
 {
     cpa_status st;
-    FIT(y, y.rows, y.cols);
-    FIT(x, y.rows, y.cols);
+    FIT_HALF(y, y.rows, y.cols);
+    FIT_HALF(x, y.rows, y.cols);
 cleanup:
     return st;
 }
@@ -159,7 +160,7 @@ cpa_status cpa_shape_csr_expand(cpa_backend *be, cpa_mat y, cpa_csr x, bool use_
 {
     cpa_status st;
     FIT_CELLS(x, y.rows, y.cols, false);
-    FIT(y, y.rows, y.cols);
+    FIT_HALF(y, y.rows, y.cols);
 cleanup:
     return st;
 }

@@ -19,13 +19,22 @@ cpa_status cpa_there(const char *op, const char *what, const void *p, bool neede
 /** The cells must be [rows, cols], with their libraries when those are used. */
 cpa_status cpa_fit_csr(const char *op, cpa_csr x, int rows, int cols, bool library);
 
+/** The matrix, said to be of cpa_reals where the backend takes bfloat16, too. */
+static inline cpa_mat cpa_as_real(const cpa_backend *be, cpa_mat m)
+{
+    m.bf16 = m.bf16 && be->memory != CPA_MEMORY_DEVICE;
+    return m;
+}
+
 #define FIT(m, rows, cols) CPA_TRY(cpa_fit(OP, #m, m, rows, cols, false))
 #define FIT_OR_NONE(m, rows, cols) CPA_TRY(cpa_fit(OP, #m, m, rows, cols, true))
+// The same of a matrix that a device may have in bfloat16.
+#define FIT_HALF(m, rows, cols) CPA_TRY(cpa_fit(OP, #m, cpa_as_real(be, m), rows, cols, false))
 #define THERE(p, needed) CPA_TRY(cpa_there(OP, #p, p, needed))
 #define SENSIBLE(cond, ...) CPA_REQUIRE(cond, CPA_INTERNAL, "operation %s: " #cond " does not hold for " __VA_ARGS__)
 #define POOLED(n, needs_own)                                                                                           \
-    SENSIBLE(pooled.all == NULL || (pooled.rows >= (n) && (pooled.own != NULL || !(needs_own))), "%d of %lld rows", OP, \
-             n, (long long)pooled.rows)
+    SENSIBLE(pooled.all == NULL || (pooled.rows >= (n) && (pooled.own != NULL || !(needs_own))), "%d of %lld rows",    \
+             OP, n, (long long)pooled.rows)
 #define FIT_CELLS(x, rows, cols, library) CPA_TRY(cpa_fit_csr(OP, x, rows, cols, library))
 
 #endif

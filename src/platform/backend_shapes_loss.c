@@ -6,7 +6,7 @@ cpa_status cpa_shape_nb_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat log
 {
     cpa_status st;
     THERE(loss_sum, true);
-    FIT(logits, logits.rows, logits.cols);
+    FIT_HALF(logits, logits.rows, logits.cols);
     FIT(dpx_r, 1, logits.cols);
     FIT(dbias, 1, logits.cols);
     FIT(bias, 1, logits.cols);
@@ -21,7 +21,7 @@ cpa_status cpa_shape_nb_mean_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_ma
 {
     cpa_status st;
     THERE(loss_sum, true);
-    FIT(logits, logits.rows, logits.cols);
+    FIT_HALF(logits, logits.rows, logits.cols);
     FIT(bias, 1, logits.cols);
     FIT(px_r, 1, logits.cols);
     FIT_CELLS(x, logits.rows, logits.cols, true);
@@ -32,7 +32,7 @@ cleanup:
 cpa_status cpa_shape_softmax_scale(cpa_backend *be, cpa_mat logits, cpa_mat bias, cpa_mat library)
 {
     cpa_status st;
-    FIT(logits, logits.rows, logits.cols);
+    FIT_HALF(logits, logits.rows, logits.cols);
     FIT(bias, 1, logits.cols);
     FIT(library, 1, logits.rows);
 cleanup:
@@ -69,10 +69,10 @@ cpa_status cpa_shape_zinb_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat l
 {
     cpa_status st;
     THERE(loss_sum, true);
-    FIT(logits, logits.rows, logits.cols);
+    FIT_HALF(logits, logits.rows, logits.cols);
     FIT(dpx_r, 1, logits.cols);
     FIT(dbias, 1, logits.cols);
-    FIT(zi, logits.rows, logits.cols);
+    FIT_HALF(zi, logits.rows, logits.cols);
     FIT(dzi_bias, 1, logits.cols);
     FIT(bias, 1, logits.cols);
     FIT(zi_bias, 1, logits.cols);
@@ -87,8 +87,8 @@ cpa_status cpa_shape_zinb_mean_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_
 {
     cpa_status st;
     THERE(loss_sum, true);
-    FIT(logits, logits.rows, logits.cols);
-    FIT(zi, logits.rows, logits.cols);
+    FIT_HALF(logits, logits.rows, logits.cols);
+    FIT_HALF(zi, logits.rows, logits.cols);
     FIT(bias, 1, logits.cols);
     FIT(zi_bias, 1, logits.cols);
     FIT(px_r, 1, logits.cols);
@@ -102,8 +102,8 @@ cpa_status cpa_shape_gauss_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat 
 {
     cpa_status st;
     THERE(loss_sum, true);
-    FIT(mean, mean.rows, mean.cols);
-    FIT(raw, mean.rows, mean.cols);
+    FIT_HALF(mean, mean.rows, mean.cols);
+    FIT_HALF(raw, mean.rows, mean.cols);
     FIT(dmean_bias, 1, mean.cols);
     FIT(draw_bias, 1, mean.cols);
     FIT(mean_bias, 1, mean.cols);
@@ -118,8 +118,8 @@ cpa_status cpa_shape_gauss_mean_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa
 {
     cpa_status st;
     THERE(loss_sum, true);
-    FIT(mean, mean.rows, mean.cols);
-    FIT(raw, mean.rows, mean.cols);
+    FIT_HALF(mean, mean.rows, mean.cols);
+    FIT_HALF(raw, mean.rows, mean.cols);
     FIT(mean_bias, 1, mean.cols);
     FIT(raw_bias, 1, mean.cols);
     FIT_CELLS(x, mean.rows, mean.cols, false);

@@ -262,8 +262,7 @@ def config_of(f):
         decoder=(m["n_hidden_decoder"], m["n_layers_decoder"], "batch", 0.0),
         adversary=(p["n_hidden_adv"], p["n_layers_adv"], "batch", p["dropout_rate_adv"]),
         adv_steps=p["adv_steps"], pen_adv=p["pen_adv"],
-        lr=(p["lr"], p["doser_lr"], p["adv_lr"]), wd=(p["wd"], p["doser_wd"], p["adv_wd"]),
-    )
+        lr=(p["lr"], p["doser_lr"], p["adv_lr"]), wd=(p["wd"], p["doser_wd"], p["adv_wd"]))
 
 
 def judged(c, name):
@@ -286,8 +285,7 @@ def hand_out_masks(model, draws, device):
     """Recorded dropout masks to the layers that drew them."""
     layers = {fixture_name(n.replace("drop.", "norm.")): d for n, d in model.named_modules() if isinstance(d, Dropout)}
     for key in sorted(k for k in draws if k.startswith("dropout_")):
-        module = draws[key].attrs["module"]
-        name = module.replace(".", "/", 1)[:-1] + "1"  # the fifth of a layer's five modules is its dropout, the second its norm
+        name = draws[key].attrs["module"].replace(".", "/", 1)[:-1] + "1"  # of a layer's modules the last is its dropout, the second its norm
         layers[name].masks.append(torch.tensor(draws[key][()], device=device).double())
 
 

@@ -30,8 +30,9 @@
     X(gemm) X(add_row) X(col_sum) X(axpby) X(broadcast_row) X(log1p) X(square_sum_scale) X(nonfinite) X(clip) X(adam)
 #define OPS_SPARSE(X) X(sparse_linear) X(sparse_linear_grad) X(csr_expand)
 #define OPS_NORM(X)                                                                                                    \
-    X(batch_norm) X(batch_norm_sums) X(batch_norm_grad) X(batch_norm_grad_sums) X(batch_norm_grad2)                    \
-    X(batch_norm_grad2_sums) X(batch_norm_eval) X(dropout_mask)
+    X(batch_norm)                                                                                                      \
+    X(batch_norm_sums) X(batch_norm_grad) X(batch_norm_grad_sums) X(batch_norm_grad2) X(batch_norm_grad2_sums)         \
+        X(batch_norm_eval) X(dropout_mask)
 #define OPS_LAYER(X) X(layer_norm) X(layer_norm_grad) X(layer_norm_grad2) X(activate) X(activate_grad)
 #define OPS_EMBED(X) X(doser) X(doser_grad) X(bag_add) X(bag_grad)
 #define OPS_GROUP(X) X(group_linear) X(group_linear_grad) X(dose_gate) X(dose_gate_grad)
@@ -206,15 +207,15 @@ typedef struct cells {
     double *dense, *dense_log1p; // [rows * cols]
 } cells;
 
-// Random counts, `density` of them stored; row 0 is empty, the last column too. Some counts are large, some 0, and
-// when `fractions` some are no integers.
+// Random counts, `density` of them stored; row 0 is empty, the last column too. Some counts are large, some 0, some genes come a second
+// time with a 0, and when `fractions` some are no integers.
 static inline cells put_cells(int rows, int cols, double density, bool fractions)
 {
     cells c = {.indptr = host((size_t)rows + 1, sizeof(int))};
-    size_t n = (size_t)rows * (size_t)cols;
-    c.gene = host(n, sizeof(int));
-    c.count = host(n, sizeof(double));
-    c.log1p = host(n, sizeof(double));
+    size_t n = (size_t)rows * (size_t)cols, room = 2 * n;
+    c.gene = host(room, sizeof(int));
+    c.count = host(room, sizeof(double));
+    c.log1p = host(room, sizeof(double));
     c.library = host((size_t)rows, sizeof(double));
     c.dense = host(n, sizeof(double));
     c.dense_log1p = host(n, sizeof(double));
@@ -235,6 +236,9 @@ static inline cells put_cells(int rows, int cols, double density, bool fractions
             c.dense_log1p[(size_t)i * (size_t)cols + (size_t)j] = c.log1p[nnz];
             c.library[i] += x;
             nnz++;
+            if (kind > 0.5 && kind < 0.55) { // what is left of a duplicate that was added up
+                c.gene[nnz++] = j;
+            }
         }
         c.indptr[i + 1] = nnz;
     }

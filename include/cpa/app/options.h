@@ -133,6 +133,7 @@ typedef struct cpa_options {
     int threads;    // 0: as OpenMP finds
     int64_t memory; // bytes, 0: half of what is free
     bool gradient_checkpointing;
+    char *precision;
     double timeout; // seconds
     bool json, quiet;
     bool resume;

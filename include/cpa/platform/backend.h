@@ -26,6 +26,16 @@ size_t cpa_backend_counted_scratch(const cpa_backend *be);
 /** Destroys it and sets *be to NULL. INTERNAL when memory was not released or, with "check", was written out of bounds. */
 cpa_status cpa_backend_destroy(cpa_backend **be);
 
+// How exactly products are computed: in cpa_real; with factors rounded to tf32 (10 bits) on their way into a GPU's tensor cores; or also with
+// what is as wide as the genes stored in bfloat16 (7 bits). Sums, losses, norms and parameters are cpa_real in all.
+typedef enum cpa_precision { CPA_FP32, CPA_TF32, CPA_BF16 } cpa_precision;
+
+/** Says how products are computed from here on. CONFIG where this backend, or this build, cannot. */
+cpa_status cpa_backend_set_precision(cpa_backend *be, cpa_precision precision);
+
+/** How they are. */
+cpa_precision cpa_backend_precision(const cpa_backend *be);
+
 /** Its name. */
 const char *cpa_backend_name(const cpa_backend *be);
 

@@ -26,7 +26,8 @@ typedef struct cpa_range {
     int64_t offset, length;
 } cpa_range;
 
-// Cells of a batch as CSR. gene[i] < cols; genes of a row ascend; count may be 0.
+// Cells of a batch as CSR. gene[i] < cols; genes of a row ascend. A count may be 0, and says nothing then: its gene may be that of another
+// value, too.
 typedef struct cpa_csr {
     int rows, cols, nnz;
     const cpa_dev_int *indptr;   // [rows+1]

@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "cuda_runtime_api.h"
 
@@ -13,7 +14,9 @@ typedef enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 } cublasOperat
 typedef enum libraryPropertyType { MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL } libraryPropertyType;
 typedef struct cublasContext *cublasHandle_t;
 
-enum { CUBLAS_PEDANTIC_MATH = 2, CUBLAS_ATOMICS_NOT_ALLOWED = 0 };
+enum { CUBLAS_TF32_TENSOR_OP_MATH = 3, CUBLAS_PEDANTIC_MATH = 2, CUBLAS_ATOMICS_NOT_ALLOWED = 0 };
+enum { CUBLAS_COMPUTE_32F = 68, CUBLAS_GEMM_DEFAULT = -1 };
+typedef enum cudaDataType { CUDA_R_32F = 0, CUDA_R_16BF = 14 } cudaDataType;
 
 static inline const char *cublasGetStatusString(cublasStatus_t status)
 {
@@ -44,6 +47,14 @@ static inline cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t
 {
     (void)handle;
     (void)stream;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+static inline cublasStatus_t cublasSetWorkspace(cublasHandle_t handle, void *at, size_t bytes)
+{
+    (void)handle;
+    (void)at;
+    (void)bytes;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -85,5 +96,53 @@ static inline cublasStatus_t cublasSetAtomicsMode(cublasHandle_t handle, int mod
 
 LOOPED_GEMM(cublasSgemm, float)
 LOOPED_GEMM(cublasDgemm, double)
+
+static inline double looped_get(const void *at, cudaDataType type, ptrdiff_t i)
+{
+    uint32_t bits;
+    float x;
+    if (type == CUDA_R_32F) {
+        return (double)((const float *)at)[i];
+    }
+    bits = (uint32_t)((const uint16_t *)at)[i] << 16;
+    memcpy(&x, &bits, sizeof x);
+    return (double)x;
+}
+
+static inline void looped_put(void *at, cudaDataType type, ptrdiff_t i, double value)
+{
+    const float x = (float)value;
+    uint32_t bits;
+    if (type == CUDA_R_32F) {
+        ((float *)at)[i] = x;
+        return;
+    }
+    memcpy(&bits, &x, sizeof bits);
+    ((uint16_t *)at)[i] = (uint16_t)(x != x ? 0x7FC0 : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+static inline cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m,
+                                          int n, int k, const void *alpha, const void *a, cudaDataType type_a, int lda,
+                                          const void *b, cudaDataType type_b, int ldb, const void *beta, void *c,
+                                          cudaDataType type_c, int ldc, int compute, int algorithm)
+{
+    const double scale = (double)*(const float *)alpha, keep = (double)*(const float *)beta;
+    const ptrdiff_t a_i = ta == CUBLAS_OP_N ? 1 : lda, a_l = ta == CUBLAS_OP_N ? lda : 1;
+    const ptrdiff_t b_l = tb == CUBLAS_OP_N ? 1 : ldb, b_j = tb == CUBLAS_OP_N ? ldb : 1;
+    (void)handle;
+    (void)compute;
+    (void)algorithm;
+    for (int j = 0; j < n; j++) {
+        for (int i = 0; i < m; i++) {
+            double sum = 0;
+            for (int l = 0; l < k; l++) {
+                sum += looped_get(a, type_a, i * a_i + l * a_l) * looped_get(b, type_b, l * b_l + j * b_j);
+            }
+            const ptrdiff_t at = i + j * (ptrdiff_t)ldc;
+            looped_put(c, type_c, at, scale * sum + (keep == 0 ? 0 : keep * looped_get(c, type_c, at)));
+        }
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
 
 #endif
