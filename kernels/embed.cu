@@ -1,6 +1,6 @@
 // Owns: embeddings and the dose response on the device: sums over cells of rows picked by number. Who sums walks all cells and takes its
 // own, in an order that the shapes alone decide; never a scatter.
-#include "kernel.h"
+#include "pick.h"
 
 // Of a block: columns, and rows or shares of a sum.
 enum { COLS = 32, LANES = CPA_THREADS / COLS };
@@ -155,9 +155,6 @@ cpa_status cpa_cuda_bag_add(cpa_backend *be, cpa_mat z, cpa_mat e, const cpa_dev
     return CPA_LAUNCH_BLOCKS(be, bag_add, blocks, 0, z, e, ids, m_per_row, weight, first, tiles);
 }
 
-// The most ids that a block looks through.
-enum { MOST_IDS = 4096 };
-
 // What a call looks at, and how it is cut: chunks of `chunk` ids, tiles of COLS columns. With more than one chunk their sums go to part
 // [chunks, P, L]. `blocks` make dE, those beyond them dweight.
 typedef struct bag_call {
@@ -167,13 +164,6 @@ typedef struct bag_call {
     int64_t n, blocks;
     int m_per_row, first, chunk, chunks, tiles;
 } bag_call;
-
-// The ids that lane `lane` of a block looks through, in turn: id `turn` of thread t. -1 where there is none.
-CPA_DEVICE int64_t id_of_turn(bag_call c, int64_t from, int t, int turn)
-{
-    const int64_t i = from + t / COLS * (c.chunk / LANES) + turn * COLS + t % COLS;
-    return i < c.n ? i : -1;
-}
 
 // What the cells of a lane's list give to column l.
 CPA_DEVICE double add_listed(bag_call c, int64_t from, const uint16_t *list, int n, int l)
@@ -189,43 +179,16 @@ CPA_DEVICE double add_listed(bag_call c, int64_t from, const uint16_t *list, int
 // A block for a row of E, a tile of its columns and a chunk of the ids. Each lane lists the cells that it finds, then adds them up.
 CPA_DEVICE void sum_rows(bag_call c, int64_t block)
 {
-    CPA_SHARED(uint16_t, list, MOST_IDS);
-    CPA_SHARED(int, found, CPA_THREADS);
-    CPA_SHARED(int, listed, LANES);
+    CPA_PICKED(cells, c.chunk);
     CPA_SHARED(double, v, CPA_THREADS);
     const int tile = (int)(block % c.tiles), p = (int)(block / c.tiles % c.de.rows);
-    const int chunk = (int)(block / c.tiles / c.de.rows), each = c.chunk / LANES;
-    const int64_t from = (int64_t)chunk * c.chunk;
-    CPA_EACH(t)
-    {
-        int n = 0;
-        for (int turn = 0; p >= c.first && turn < each / COLS; turn++) {
-            const int64_t i = id_of_turn(c, from, t, turn);
-            n += i >= 0 && cpa_ints(c.ids)[i] == p;
-        }
-        found[t] = n;
-    }
-    CPA_EACH(t)
-    {
-        const int lane = t / COLS;
-        int at = 0;
-        for (int u = lane * COLS; u < t; u++) {
-            at += found[u];
-        }
-        for (int turn = 0; found[t] > 0 && turn < each / COLS; turn++) {
-            const int64_t i = id_of_turn(c, from, t, turn);
-            if (i >= 0 && cpa_ints(c.ids)[i] == p) {
-                list[lane * each + at++] = (uint16_t)(i - from);
-            }
-        }
-        if (t % COLS == COLS - 1) {
-            listed[lane] = at;
-        }
-    }
+    const int chunk = (int)(block / c.tiles / c.de.rows);
+    const int64_t from = (int64_t)chunk * c.chunk, left = p >= c.first ? c.n - from : 0;
+    cpa_pick(cells, cpa_ints(c.ids) + from, (int)(left < c.chunk ? left : c.chunk), p);
     CPA_EACH(t)
     {
         const int lane = t / COLS, l = tile * COLS + t % COLS;
-        v[t] = l < c.de.cols ? add_listed(c, from, list + lane * each, listed[lane], l) : 0;
+        v[t] = l < c.de.cols ? add_listed(c, from, cells.at + lane * cells.each, cells.n[lane], l) : 0;
     }
     CPA_EACH(t)
     {
@@ -298,7 +261,7 @@ static void cut_bag(bag_call *c)
 {
     const int64_t rows = (int64_t)c->tiles * c->de.rows;
     c->chunk = CPA_THREADS;
-    while (c->chunk < MOST_IDS && rows * ((c->n + c->chunk - 1) / c->chunk) > 1024) {
+    while (c->chunk < CPA_PICK_MOST && rows * ((c->n + c->chunk - 1) / c->chunk) > 1024) {
         c->chunk *= 2;
     }
     c->chunks = c->n > c->chunk ? (int)((c->n + c->chunk - 1) / c->chunk) : 1;
