@@ -5,39 +5,56 @@
 // Added to every variance.
 static const cpa_real floor_var = (cpa_real)1e-4;
 
-CPA_KERNEL sample(int64_t n, cpa_mat z, cpa_mat std, cpa_mat mean, cpa_mat raw, cpa_mat noise)
+// Of a block: cells, and threads of a cell.
+enum { LANES = 32, CELLS = CPA_THREADS / LANES };
+
+// What a call looks at.
+typedef struct sample_call {
+    cpa_mat z, std, mean, raw, noise;
+} sample_call;
+
+// One element, and its share of KL(N(mean, std) || N(0, 1)); in double, because at variance 1 almost nothing is left.
+CPA_DEVICE double sample_one(sample_call c, int b, int l)
 {
-    const int64_t i = cpa_thread();
-    if (i < n) {
-        const int b = cpa_row_of(z, i), l = cpa_col_of(z, i);
-        const cpa_real s = cpa_sqrt(cpa_softplus(cpa_row(raw, b)[l]) + floor_var), m = cpa_row(mean, b)[l];
-        cpa_row(std, b)[l] = s;
-        cpa_row(z, b)[l] = noise.data != NULL ? m + s * cpa_row(noise, b)[l] : m;
-    }
+    const cpa_real s = cpa_sqrt(cpa_softplus(cpa_row(c.raw, b)[l]) + floor_var), m = cpa_row(c.mean, b)[l];
+    const double var = (double)s * (double)s;
+    cpa_row(c.std, b)[l] = s;
+    cpa_row(c.z, b)[l] = c.noise.data != NULL ? m + s * cpa_row(c.noise, b)[l] : m;
+    return 0.5 * ((double)m * (double)m + var - 1 - log(var));
 }
 
-// KL(N(mean, std) || N(0, 1)) of a cell; in double, because at variance 1 almost nothing is left.
-CPA_KERNEL divergence(int64_t n, double *kl, cpa_mat mean, cpa_mat std)
+CPA_KERNEL sample(double *kl, sample_call c)
 {
-    const int64_t b = cpa_thread();
-    if (b >= n) {
-        return;
+    CPA_SHARED(double, v, CPA_THREADS);
+    CPA_EACH(t)
+    {
+        const int64_t b = cpa_block() * CELLS + t / LANES;
+        double sum = 0;
+        for (int l = t % LANES; b < c.z.rows && l < c.z.cols; l += LANES) {
+            sum += sample_one(c, (int)b, l);
+        }
+        v[t] = sum;
     }
-    double sum = 0;
-    for (int l = 0; l < mean.cols; l++) {
-        const double m = (double)cpa_row(mean, (int)b)[l], s = (double)cpa_row(std, (int)b)[l], var = s * s;
-        sum += 0.5 * (m * m + var - 1 - log(var));
+    CPA_EACH(t)
+    {
+        const int64_t b = cpa_block() * CELLS + t / LANES;
+        if (t % LANES == 0 && b < c.z.rows) {
+            double sum = 0;
+            for (int i = 0; i < LANES; i++) {
+                sum += v[t + i];
+            }
+            kl[b] = sum;
+        }
     }
-    kl[b] = sum;
 }
 
 cpa_status cpa_cuda_sample_latent(cpa_backend *be, cpa_mat z, cpa_mat std, cpa_dev_f64 *kl_sum, cpa_mat mean,
                                   cpa_mat raw, cpa_mat noise)
 {
     double *kl;
+    const sample_call c = {z, std, mean, raw, noise};
     CPA_STEP(cpa_cuda_scratch(be, (size_t)mean.rows * sizeof *kl, &kl));
-    CPA_STEP(CPA_LAUNCH(be, sample, cpa_elements(z), z, std, mean, raw, noise));
-    CPA_STEP(CPA_LAUNCH(be, divergence, (int64_t)mean.rows, kl, mean, std));
+    CPA_STEP(CPA_LAUNCH_BLOCKS(be, sample, ((int64_t)mean.rows + CELLS - 1) / CELLS, 0, kl, c));
     return cpa_cuda_sum(be, kl_sum, kl, mean.rows);
 }
 

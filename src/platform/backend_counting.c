@@ -97,9 +97,15 @@ static const cpa_ops passed_ops = {
 
 // ---- Operations whose scratch can be the largest
 
+static cpa_status sparse_linear(cpa_backend *be, cpa_mat y, cpa_csr x, cpa_mat wt, bool use_log1p)
+{
+    need(be, 0, cpa_device_dense_room(x.rows, x.cols));
+    return passed_sparse_linear(be, y, x, wt, use_log1p);
+}
+
 static cpa_status sparse_linear_grad(cpa_backend *be, cpa_mat dwt, cpa_csr x, cpa_mat dy, bool use_log1p)
 {
-    need(be, cpa_cpu_sparse_linear_grad_scratch(x.rows), cpa_device_sparse_scratch(x.cols, x.nnz));
+    need(be, cpa_cpu_sparse_linear_grad_scratch(x.rows), cpa_device_dense_room(x.rows, x.cols));
     return passed_sparse_linear_grad(be, dwt, x, dy, use_log1p);
 }
 
@@ -161,6 +167,7 @@ cpa_status cpa_backend_create_counting(const char *of, cpa_backend **out)
     c->ops.alloc = counted_alloc;
     c->ops.release = counted_release;
     c->ops.download = counted_download;
+    c->ops.sparse_linear = sparse_linear;
     c->ops.sparse_linear_grad = sparse_linear_grad;
     c->ops.group_r2 = group_r2;
     c->ops.nb_loss = nb_loss;

@@ -33,6 +33,10 @@ static void fini(cpa_cuda *cuda)
         cudaFree(cuda->scratch);
         cpa_memory_note(CPA_MEMORY_DEVICE, -(long)cuda->scratch_bytes);
     }
+    if (cuda->dense != NULL) {
+        cudaFree(cuda->dense);
+        cpa_memory_note(CPA_MEMORY_DEVICE, -(long)cuda->dense_bytes);
+    }
     cpa_free(&cuda->block);
     cpa_cuda_ring_destroy(cuda);
     cpa_cuda_forget_marks(cuda);
@@ -115,23 +119,38 @@ static cpa_status device_memory(size_t bytes, void **out)
                     cudaGetErrorString(error));
 }
 
+// Makes a block of `*room` bytes large enough; what it held is lost when it grows.
+static cpa_status grow(void **block, size_t *room, size_t bytes)
+{
+    cpa_status st = CPA_OK;
+    if (bytes > *room || *block == NULL) {
+        if (*block != NULL) { // waits for those who still use it
+            CPA_TRY(cpa_cuda_judge(cudaFree(*block), "the release of scratch"));
+        }
+        cpa_memory_note(CPA_MEMORY_DEVICE, -(long)*room);
+        *block = NULL;
+        *room = 0;
+        CPA_TRY(device_memory(bytes, block));
+        *room = bytes;
+        cpa_memory_note(CPA_MEMORY_DEVICE, (long)bytes);
+    }
+cleanup:
+    return st;
+}
+
 cpa_status cpa_cuda_scratch(cpa_backend *be, size_t bytes, void *out)
 {
     cpa_cuda *cuda = (cpa_cuda *)be;
-    cpa_status st = CPA_OK;
-    if (bytes > cuda->scratch_bytes || cuda->scratch == NULL) {
-        if (cuda->scratch != NULL) { // waits for those who still use it
-            CPA_TRY(cpa_cuda_judge(cudaFree(cuda->scratch), "the release of scratch"));
-        }
-        cpa_memory_note(CPA_MEMORY_DEVICE, -(long)cuda->scratch_bytes);
-        cuda->scratch = NULL;
-        cuda->scratch_bytes = 0;
-        CPA_TRY(device_memory(bytes, &cuda->scratch));
-        cuda->scratch_bytes = bytes;
-        cpa_memory_note(CPA_MEMORY_DEVICE, (long)bytes);
-    }
+    cpa_status st = grow(&cuda->scratch, &cuda->scratch_bytes, bytes);
     memcpy(out, &cuda->scratch, sizeof cuda->scratch);
-cleanup:
+    return st;
+}
+
+cpa_status cpa_cuda_dense_room(cpa_backend *be, int rows, int cols, cpa_mat *out)
+{
+    cpa_cuda *cuda = (cpa_cuda *)be;
+    cpa_status st = grow(&cuda->dense, &cuda->dense_bytes, cpa_device_dense_room(rows, cols));
+    *out = cpa_mat_of((const cpa_dev_real *)cuda->dense, rows, cols);
     return st;
 }
 

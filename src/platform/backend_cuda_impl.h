@@ -25,6 +25,8 @@ typedef struct cpa_cuda {
     cpa_cuda_ring ring;           // what uploads go through
     void *scratch;
     size_t scratch_bytes;
+    void *dense; // cells made dense
+    size_t dense_bytes;
     struct cpa_cuda_block *block; // [room] of which `live` are allocations not yet released: what they count for
     long live, room;
     cudaEvent_t *mark; // [n_marks] of a profile
@@ -38,6 +40,9 @@ cpa_status cpa_backend_create_cuda(cpa_backend **out);
 /** At least `bytes` of scratch on the device in *out (a pointer to a pointer), with any content, good until the operation ends. Grows
  *  when it must, so a second operation of the same size allocates nothing. */
 cpa_status cpa_cuda_scratch(cpa_backend *be, size_t bytes, void *out);
+
+/** A matrix [rows, cols] of any content for cells made dense, likewise, beside scratch: products of it may need that. */
+cpa_status cpa_cuda_dense_room(cpa_backend *be, int rows, int cols, cpa_mat *out);
 
 /** INTERNAL, naming the kernel, when its launch was refused. */
 cpa_status cpa_cuda_launched(const char *kernel);

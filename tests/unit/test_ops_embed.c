@@ -2,9 +2,9 @@
 // differences of them. Never another family's.
 #include "../support/ops.h"
 
-// Rows, components of a cell, perturbations, latent columns.
-static const int sizes[][4] = {{0, 2, 3, 4},   {1, 1, 2, 1},     {2, 3, 5, 31},
-                               {31, 2, 4, 33}, {33, 1, 200, 64}, {128, 4, 9, 300}};
+// Rows, components of a cell, perturbations, latent columns; the last are more ids than a block looks through, of few rows and of many.
+static const int sizes[][4] = {{0, 2, 3, 4},     {1, 1, 2, 1},     {2, 3, 5, 31},   {31, 2, 4, 33},
+                               {33, 1, 200, 64}, {128, 4, 9, 300}, {600, 3, 4, 33}, {2100, 2, 70, 5}};
 enum { N_SIZES = sizeof sizes / sizeof *sizes };
 
 typedef struct bag {
@@ -190,7 +190,9 @@ static void bag_differences(void)
 
 static void case_bag_grad(void)
 {
+    const int many[] = {1030, 4, 1030, 2}; // the longest chunks
     bag_differences();
+    bag_of(many, true, true, 1);
     for (int i = 0; i < N_SIZES; i++) {
         bag_of(sizes[i], true, true, 1);
         bag_of(sizes[i], true, false, 0);

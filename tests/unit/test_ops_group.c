@@ -2,9 +2,9 @@
 // in double, gradients against finite differences of them. Never another family's.
 #include "../support/ops.h"
 
-// Rows, groups, inputs, outputs.
-static const int sizes[][4] = {{0, 2, 3, 4},  {1, 1, 2, 1},    {7, 2, 1, 5},
-                               {31, 5, 4, 1}, {40, 3, 33, 31}, {256, 9, 64, 65}};
+// Rows, groups, inputs, outputs; the last have more rows than a block looks through at once.
+static const int sizes[][4] = {{0, 2, 3, 4},    {1, 1, 2, 1},     {7, 2, 1, 5},    {31, 5, 4, 1},
+                               {40, 3, 33, 31}, {256, 9, 64, 65}, {4200, 3, 9, 12}};
 enum { N_SIZES = sizeof sizes / sizeof *sizes };
 
 typedef struct layers {

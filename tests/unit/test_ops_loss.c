@@ -299,6 +299,7 @@ static void case_cross_entropy(void)
         cross_entropy_case(33, 31, true, 0, i % 2, gammas[i / 2]);
         cross_entropy_case(40, 40, true, 1, i % 2, gammas[i / 2]);
     }
+    cross_entropy_case(9, 100, true, 3, true, 2);
     certain_class(2);
     certain_class(0.5);
 }

@@ -23,6 +23,28 @@ static void argmax_of(int rows, int n, int pad)
     DROP(z, tied);
 }
 
+// Nothing is larger than NaN, and NaN than nothing.
+static void odd_logits(void)
+{
+    enum { N = 40 };
+    int got[4];
+    double *z = host((size_t)4 * N, sizeof *z);
+    for (int i = 0; i < 4 * N; i++) {
+        z[i] = i < 3 * N ? (double)(i % 7) : (double)-INFINITY;
+    }
+    z[0] = NAN;
+    z[N + 1] = NAN;
+    z[2 * N + 33] = NAN;
+    z[2 * N + 35] = INFINITY;
+    mat m = put_values(4, N, 0, z);
+    cpa_dev_int *best = put_ints((const int[4]){0}, 4);
+    OK(cpa_op_argmax(be, best, m.m));
+    OK(cpa_op_download(be, got, best, sizeof got));
+    assert_memory_equal(got, ((const int[]){0, 8, 35, 0}), sizeof got);
+    drop(best);
+    DROP(m);
+}
+
 static void case_argmax(void)
 {
     argmax_of(0, 3, 0);
@@ -30,6 +52,8 @@ static void case_argmax(void)
     argmax_of(2, 7, 1);
     argmax_of(31, 33, 2);
     argmax_of(128, 5, 0);
+    argmax_of(9, 300, 1);
+    odd_logits();
 }
 
 // The rule in words: R2 over genes, with torchmetrics' two exceptions, then NaN to 0.
@@ -170,6 +194,8 @@ static void case_group_r2(void)
     group_r2_of(20, 40, 3, true, false, 1e-4);
     group_r2_of(2, 1, 3, false, true, 0.5);
     group_r2_of(33, 64, 5, true, true, 0.3);
+    group_r2_of(65, 520, 4, true, false, 0.3); // genes and cells cut in other ways
+    group_r2_of(200, 70, 3, true, true, 0.5);
     group_r2_of(128, 700, 6, false, true, 2);
     // Constant targets have no variance to explain.
     mat t = put_uniform(4, 8, 0, 1, 1), p = put_uniform(4, 8, 0, 2, 3);
@@ -230,7 +256,8 @@ static void group_moments_of(int rows, int genes, int groups, bool weighted, dou
     OK(cpa_op_zero(be, sums, (size_t)n * sizeof *got));
     for (int b = rows - 1; b >= 0; b--) {
         cpa_mat row = {cpa_real_at(a.m.data, (int64_t)b * a.m.ld), 1, genes, a.m.ld, false};
-        cpa_mat row_z = weighted ? (cpa_mat){cpa_real_at(zi.m.data, (int64_t)b * zi.m.ld), 1, genes, zi.m.ld, false} : z;
+        cpa_mat row_z =
+            weighted ? (cpa_mat){cpa_real_at(zi.m.data, (int64_t)b * zi.m.ld), 1, genes, zi.m.ld, false} : z;
         OK(cpa_op_group_moments(be, sums, row, cpa_int_at(dev, b), groups, row_z, zb, limit, scale, scale2));
     }
     OK(cpa_op_download(be, again, sums, (size_t)n * sizeof *got));

@@ -1,9 +1,10 @@
 // Owns: conformance of the sparse first layer, against dense loops in double. Never another family's.
 #include "../support/ops.h"
 
-// Rows, genes, outputs: also fewer than a vector, between slices, and large enough for threads.
+// Rows, genes, outputs: also fewer than a vector, between slices, large enough for threads, and more genes than a block has room for.
 static const int shapes[][3] = {{0, 5, 3},     {1, 1, 1},     {2, 33, 31},    {31, 2, 33},     {33, 129, 65},
-                                {128, 700, 1}, {5, 300, 128}, {70, 260, 200}, {33, 1000, 256}, {4, 50, 523}};
+                                {128, 700, 1}, {5, 300, 128}, {70, 260, 200}, {33, 1000, 256}, {4, 50, 523},
+                                {3, 8192, 2},  {3, 8195, 1},  {2, 17001, 3}};
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 static void case_sparse_linear(void)
@@ -52,6 +53,30 @@ static void case_sparse_linear_grad(void)
     }
 }
 
+// As bfloat16, where the backend has that: every count that a float's upper half can hold as it is, the others rounded to it.
+static void expand_bf16(int rows, int genes, int pad)
+{
+    int ld = genes + pad, n = rows * ld;
+    cells c = put_cells(rows, genes, 0.3, true);
+    uint16_t *raw = host((size_t)n, sizeof *raw);
+    memset(raw, 0x55, (size_t)n * sizeof *raw);
+    void *dev;
+    OK(cpa_op_alloc(be, (size_t)n * sizeof *raw, &dev));
+    OK(cpa_op_upload(be, dev, raw, (size_t)n * sizeof *raw));
+    OK(cpa_op_csr_expand(be, (cpa_mat){dev, rows, genes, ld, true}, c.x, true));
+    OK(cpa_op_download(be, raw, dev, (size_t)n * sizeof *raw));
+    for (int i = 0; i < n; i++) {
+        uint32_t bits = (uint32_t)raw[i] << 16;
+        float got;
+        memcpy(&got, &bits, sizeof got);
+        double want = i % ld < genes ? c.dense_log1p[i / ld * genes + i % ld] : 0;
+        assert_true(i % ld < genes ? fabs((double)got - want) <= 0x1p-8 * want : raw[i] == 0x5555);
+        digest = digest * 31 + raw[i];
+    }
+    drop(dev);
+    drop_cells(c);
+}
+
 static void case_csr_expand(void)
 {
     for (int i = 0; i < N_SHAPES; i++) {
@@ -64,6 +89,9 @@ static void case_csr_expand(void)
         near("csr_expand, log1p", get(y), c.dense_log1p, rows * genes, 0);
         DROP(y);
         drop_cells(c);
+        if (strcmp(cpa_backend_name(be), "cpu") != 0 && strcmp(cpa_backend_name(be), "check") != 0) {
+            expand_bf16(rows, genes, i % 4);
+        }
     }
 }
 
