@@ -183,6 +183,7 @@ CPA_KERNEL mix_cells(cpa_csr x, cpa_all_cells from, const cpa_dev_int *row, cons
 cpa_status cpa_cuda_take_cells(cpa_backend *be, cpa_csr x, cpa_all_cells from, const cpa_dev_int *row,
                                const cpa_dev_int *partner, double lambda)
 {
+    cpa_cuda_changed((cpa_cuda *)be, x.indptr, 1);
     if (partner != NULL) {
         CPA_STEP(CPA_LAUNCH_BLOCKS(be, mix_cells, x.rows, 0, x, from, row, partner, lambda, false));
     } else {

@@ -89,8 +89,9 @@ cpa_status cpa_cuda_csr_expand(cpa_backend *be, cpa_mat y, cpa_csr x, bool use_l
 // f(X), in a room of its own: the product may need scratch.
 static cpa_status dense_cells(cpa_backend *be, cpa_csr x, bool use_log1p, cpa_mat *dense)
 {
-    CPA_STEP(cpa_cuda_dense_room(be, x.rows, x.cols, dense));
-    return cpa_cuda_csr_expand(be, *dense, x, use_log1p);
+    bool is_there;
+    CPA_STEP(cpa_cuda_dense_room(be, x, use_log1p, dense, &is_there));
+    return is_there ? CPA_OK : cpa_cuda_csr_expand(be, *dense, x, use_log1p);
 }
 
 cpa_status cpa_cuda_sparse_linear(cpa_backend *be, cpa_mat y, cpa_csr x, cpa_mat wt, bool use_log1p)

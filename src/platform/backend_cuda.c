@@ -146,12 +146,30 @@ cpa_status cpa_cuda_scratch(cpa_backend *be, size_t bytes, void *out)
     return st;
 }
 
-cpa_status cpa_cuda_dense_room(cpa_backend *be, int rows, int cols, cpa_mat *out)
+cpa_status cpa_cuda_dense_room(cpa_backend *be, cpa_csr x, bool use_log1p, cpa_mat *out, bool *is_there)
 {
     cpa_cuda *cuda = (cpa_cuda *)be;
-    cpa_status st = grow(&cuda->dense, &cuda->dense_bytes, cpa_device_dense_room(rows, cols));
-    *out = cpa_mat_of((const cpa_dev_real *)cuda->dense, rows, cols);
+    const bool half = cuda->base.precision == CPA_BF16;
+    const cpa_dense_of of = {x, use_log1p, half}, *held = &cuda->dense_of;
+    *is_there = held->x.indptr == x.indptr && held->x.gene == x.gene && held->x.count == x.count &&
+                held->x.log1p == x.log1p && held->x.rows == x.rows && held->x.cols == x.cols && x.rows > 0 &&
+                held->use_log1p == use_log1p && held->half == half;
+    cpa_status st = grow(&cuda->dense, &cuda->dense_bytes, cpa_device_dense_room(x.rows, x.cols, half));
+    *out = cpa_mat_of((const cpa_dev_real *)cuda->dense, x.rows, x.cols);
+    out->bf16 = half;
+    cuda->dense_of = of;
     return st;
+}
+
+void cpa_cuda_changed(cpa_cuda *cuda, const void *dev, size_t bytes)
+{
+    const cpa_csr *x = &cuda->dense_of.x;
+    const void *of[] = {x->indptr, x->gene, x->count, x->log1p};
+    for (int i = 0; i < 4; i++) {
+        if ((uintptr_t)of[i] >= (uintptr_t)dev && (uintptr_t)of[i] < (uintptr_t)dev + bytes) {
+            cuda->dense_of.x.rows = 0;
+        }
+    }
 }
 
 // The runtime does not say how large a block was.
@@ -180,6 +198,7 @@ cpa_status cpa_cuda_release(cpa_backend *be, void *ptr)
     cpa_cuda *cuda = (cpa_cuda *)be;
     for (long i = 0; i < cuda->live; i++) {
         if (cuda->block[i].at == ptr) {
+            cpa_cuda_changed(cuda, ptr, (size_t)cuda->block[i].bytes);
             cpa_memory_note(CPA_MEMORY_DEVICE, -cuda->block[i].bytes);
             cuda->block[i] = cuda->block[--cuda->live];
             break;

@@ -15,6 +15,12 @@ typedef struct cpa_cuda_ring {
     size_t used;
 } cpa_cuda_ring;
 
+// What is in the room for dense cells; nothing if x.rows is 0.
+typedef struct cpa_dense_of {
+    cpa_csr x;
+    bool use_log1p, half;
+} cpa_dense_of;
+
 // One device, one stream: operations run in the order in which they were called, and the host waits in `download`, and where memory is given back (larger scratch included).
 typedef struct cpa_cuda {
     cpa_backend base;
@@ -27,6 +33,7 @@ typedef struct cpa_cuda {
     size_t scratch_bytes;
     void *dense; // cells made dense
     size_t dense_bytes;
+    cpa_dense_of dense_of;
     struct cpa_cuda_block *block; // [room] of which `live` are allocations not yet released: what they count for
     long live, room;
     cudaEvent_t *mark; // [n_marks] of a profile
@@ -41,8 +48,12 @@ cpa_status cpa_backend_create_cuda(cpa_backend **out);
  *  when it must, so a second operation of the same size allocates nothing. */
 cpa_status cpa_cuda_scratch(cpa_backend *be, size_t bytes, void *out);
 
-/** A matrix [rows, cols] of any content for cells made dense, likewise, beside scratch: products of it may need that. */
-cpa_status cpa_cuda_dense_room(cpa_backend *be, int rows, int cols, cpa_mat *out);
+/** A matrix for the cells made dense (in bfloat16 where that is the precision), likewise, beside scratch: products of it may need that.
+ *  *is_there: they are there already, from an operation before on the same cells; else the caller has to put them there. */
+cpa_status cpa_cuda_dense_room(cpa_backend *be, cpa_csr x, bool use_log1p, cpa_mat *out, bool *is_there);
+
+/** Bytes at `dev` are no longer what they were, and so may be the cells that are there densely. */
+void cpa_cuda_changed(cpa_cuda *cuda, const void *dev, size_t bytes);
 
 /** INTERNAL, naming the kernel, when its launch was refused. */
 cpa_status cpa_cuda_launched(const char *kernel);

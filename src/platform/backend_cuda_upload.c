@@ -52,6 +52,7 @@ cpa_status cpa_cuda_upload(cpa_backend *be, void *dev, const void *host, size_t 
     cpa_status st = CPA_OK;
     cpa_cuda *cuda = (cpa_cuda *)be;
     cpa_cuda_ring *r = &cuda->ring;
+    cpa_cuda_changed(cuda, dev, bytes);
     for (size_t done = 0, n; done < bytes; done += n) {
         if (r->used == HALF) {
             CPA_TRY(turn(cuda));

@@ -50,10 +50,10 @@ CPA_BACKEND_LIST(X)
 // Bytes that cuBLAS works in on a device: what its documentation advises for compute capability 9.
 enum { CPA_CUDA_WORKSPACE = 32 << 20 };
 
-/** Bytes of a batch made dense, which the sparse layer takes on a device (kernels/sparse.cu): more than any operation's scratch. */
-static inline size_t cpa_device_dense_room(int rows, int cols)
+/** Bytes of a batch made dense, which the sparse layer takes on a device (kernels/sparse.cu) beside scratch; `half`: in bfloat16. */
+static inline size_t cpa_device_dense_room(int rows, int cols, bool half)
 {
-    return (size_t)rows * (size_t)cols * sizeof(cpa_real);
+    return (size_t)rows * (size_t)cols * (half ? 2 : sizeof(cpa_real));
 }
 
 // cpa_shape_gemm(be, ...), ...: INTERNAL when the arguments cannot be those of the operation. Touches no device memory.
