@@ -21,7 +21,7 @@ typedef struct counting {
     block *block; // [n] that live
     int64_t n, room;
     uintptr_t next;
-    size_t scratch;
+    size_t scratch, dense; // the latter for cells made dense on a device
 } counting;
 
 static counting *self_of(cpa_backend *be)
@@ -37,6 +37,17 @@ static void need(cpa_backend *be, size_t on_cpu, size_t on_device)
     if (bytes > c->scratch) {
         cpa_memory_note(c->base.memory, (long)(bytes - c->scratch));
         c->scratch = bytes;
+    }
+}
+
+// Notes that cells are made dense.
+static void need_dense(cpa_backend *be, cpa_csr x)
+{
+    counting *c = self_of(be);
+    size_t bytes = cpa_device_dense_room(x.rows, x.cols, be->precision == CPA_BF16);
+    if (c->base.memory == CPA_MEMORY_DEVICE && bytes > c->dense) {
+        cpa_memory_note(c->base.memory, (long)(bytes - c->dense));
+        c->dense = bytes;
     }
 }
 
@@ -99,14 +110,14 @@ static const cpa_ops passed_ops = {
 
 static cpa_status sparse_linear(cpa_backend *be, cpa_mat y, cpa_csr x, cpa_mat wt, bool use_log1p)
 {
-    need(be, 0, cpa_device_dense_room(x.rows, x.cols, be->precision == CPA_BF16));
+    need_dense(be, x);
     return passed_sparse_linear(be, y, x, wt, use_log1p);
 }
 
 static cpa_status sparse_linear_grad(cpa_backend *be, cpa_mat dwt, cpa_csr x, cpa_mat dy, bool use_log1p)
 {
-    need(be, cpa_cpu_sparse_linear_grad_scratch(x.rows),
-         cpa_device_dense_room(x.rows, x.cols, be->precision == CPA_BF16));
+    need(be, cpa_cpu_sparse_linear_grad_scratch(x.rows), 0);
+    need_dense(be, x);
     return passed_sparse_linear_grad(be, dwt, x, dy, use_log1p);
 }
 
@@ -145,7 +156,8 @@ static cpa_status destroy(cpa_backend *be)
 {
     counting *c = self_of(be);
     int64_t left = c->n;
-    cpa_memory_note(c->base.memory, -(long)c->scratch);
+    cpa_memory_note(c->base.memory, -(long)(c->scratch + c->dense));
+    cpa_memory_note(c->base.memory, c->base.memory == CPA_MEMORY_DEVICE ? -(long)CPA_CUDA_WORKSPACE : 0);
     for (int64_t i = 0; i < left; i++) {
         cpa_memory_note(c->base.memory, -c->block[i].bytes);
     }
@@ -163,6 +175,7 @@ cpa_status cpa_backend_create_counting(const char *of, cpa_backend **out)
     c->base = (cpa_backend){
         .ops = &c->ops, .name = "counting", .isa = "none", .is_host = strcmp(of, "cpu") == 0, .destroy = destroy};
     c->base.memory = strcmp(of, "cuda") == 0 ? CPA_MEMORY_DEVICE : CPA_MEMORY_HOST;
+    cpa_memory_note(c->base.memory, c->base.memory == CPA_MEMORY_DEVICE ? (long)CPA_CUDA_WORKSPACE : 0);
     c->next = NOWHERE;
     c->ops = passed_ops;
     c->ops.alloc = counted_alloc;
@@ -181,5 +194,6 @@ cleanup:
 
 size_t cpa_backend_counted_scratch(const cpa_backend *be)
 {
-    return ((const counting *)(const void *)be)->scratch;
+    const counting *c = (const counting *)(const void *)be;
+    return c->scratch + c->dense;
 }
