@@ -28,7 +28,7 @@ CPA_DEVICE gauss_point point_at(const gauss_call *c, int b, int j, cpa_real x)
     at.away = at.loc - x;
     at.e = cpa_exp(cpa_get(c->raw, (int64_t)b * c->raw.ld + j) + cpa_reals(c->raw_bias.data)[j]);
     at.var = at.e + floor_var;
-    at.loss = (cpa_real)0.5 * (at.away * (at.away / at.var) + cpa_log(at.var));
+    at.loss = (cpa_real)0.5 * (at.away * cpa_over(at.away, at.var) + cpa_log(at.var));
     return at;
 }
 
@@ -41,47 +41,44 @@ CPA_DEVICE void put_counts(const gauss_call *c, cpa_real *count, int b, int t)
     }
 }
 
-// Thread t's share of a cell, whose loss is returned: its gradients, and what they add to the sums [2, G]; count is 0 afterwards.
-CPA_DEVICE double gradients_of_cell(const gauss_call *c, cpa_real *count, cpa_real *sums, int b, int t)
+// The gradients of a gene, and what they add to the sums [2, G]; or its location and variance.
+CPA_DEVICE void end_gene(const gauss_call *c, gauss_point at, cpa_real *sums, int b, int j, bool gradients)
 {
-    const int n = c->cut.n_genes;
-    double loss = 0;
-    for (int from = t; from < n; from += CPA_RUN) {
-        const int to = cpa_run_end(from, n);
-        cpa_real run = 0;
-        for (int j = from; j < to; j += CPA_THREADS) {
-            const gauss_point at = point_at(c, b, j, count[j]);
-            const cpa_real inverse = 1 / at.var, d = at.away * inverse;
-            const cpa_real dr = (cpa_real)0.5 * (at.e * inverse) * (1 - at.away * d);
-            run += at.loss;
-            count[j] = 0;
-            sums[j] += d;
-            sums[n + j] += dr;
-            cpa_put(c->mean, (int64_t)b * c->mean.ld + j, c->scale * d);
-            cpa_put(c->raw, (int64_t)b * c->raw.ld + j, c->scale * dr);
-        }
-        loss += (double)run;
+    const int64_t mean = (int64_t)b * c->mean.ld + j, raw = (int64_t)b * c->raw.ld + j;
+    if (gradients) {
+        const cpa_real inverse = cpa_over(1, at.var), d = at.away * inverse;
+        const cpa_real dr = (cpa_real)0.5 * (at.e * inverse) * (1 - at.away * d);
+        sums[j] += d;
+        sums[c->cut.n_genes + j] += dr;
+        cpa_put(c->mean, mean, c->scale * d);
+        cpa_put(c->raw, raw, c->scale * dr);
+    } else {
+        cpa_put(c->mean, mean, at.loc);
+        cpa_put(c->raw, raw, at.var);
     }
-    return loss;
 }
 
-// Likewise its locations and variances.
-CPA_DEVICE double locations_of_cell(const gauss_call *c, cpa_real *count, cpa_real *sums, int b, int t)
+// Thread t's genes of a cell, whose loss but for the constant is returned. count is 0 afterwards.
+CPA_DEVICE double genes_of_cell(const gauss_call *c, cpa_real *count, cpa_real *sums, int b, int t, bool gradients)
 {
     const int n = c->cut.n_genes;
     double loss = 0;
-    (void)sums;
-    for (int from = t; from < n; from += CPA_RUN) {
-        const int to = cpa_run_end(from, n);
-        cpa_real run = 0;
-        for (int j = from; j < to; j += CPA_THREADS) {
-            const gauss_point at = point_at(c, b, j, count[j]);
-            run += at.loss;
-            count[j] = 0;
-            cpa_put(c->mean, (int64_t)b * c->mean.ld + j, at.loc);
-            cpa_put(c->raw, (int64_t)b * c->raw.ld + j, at.var);
+    for (int from = t; from < n; from += CPA_AT_ONCE * CPA_THREADS) {
+        gauss_point at[CPA_AT_ONCE];
+        cpa_real losses = 0;
+        for (int i = 0; i < CPA_AT_ONCE; i++) {
+            const int next = from + i * CPA_THREADS, j = next < n ? next : from;
+            at[i] = point_at(c, b, j, count[j]);
         }
-        loss += (double)run;
+        for (int i = 0; i < CPA_AT_ONCE; i++) {
+            const int j = from + i * CPA_THREADS;
+            if (j < n) {
+                losses += at[i].loss;
+                count[j] = 0;
+                end_gene(c, at[i], sums, b, j, gradients);
+            }
+        }
+        loss += (double)losses;
     }
     return loss;
 }
@@ -107,7 +104,7 @@ CPA_DEVICE void cells_of_block(const gauss_call *c, cpa_real *count, cpa_real *s
         }
         CPA_EACH(t)
         {
-            losses[t] += gradients ? gradients_of_cell(c, count, sums, b, t) : locations_of_cell(c, count, sums, b, t);
+            losses[t] += genes_of_cell(c, count, sums, b, t, gradients);
         }
     }
     CPA_EACH(t)

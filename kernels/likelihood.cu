@@ -27,7 +27,7 @@ enum { GENES = 32, LANES = CPA_THREADS / GENES };
 typedef struct blocks_to_add {
     cpa_cells_cut cut;
     int tiles; // of genes
-    cpa_real *out[3];
+    cpa_real *out, *out2, *out3;
     cpa_real scale;
 } blocks_to_add;
 
@@ -52,7 +52,7 @@ CPA_KERNEL add_blocks(blocks_to_add c)
             for (int lane = 0; lane < LANES; lane++) {
                 sum += lanes[lane * GENES + t];
             }
-            c.out[which][j] = (cpa_real)((double)c.scale * sum);
+            (which == 0 ? c.out : which == 1 ? c.out2 : c.out3)[j] = (cpa_real)((double)c.scale * sum);
         }
     }
 }
@@ -60,11 +60,12 @@ CPA_KERNEL add_blocks(blocks_to_add c)
 cpa_status cpa_cuda_add_blocks(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat sum, cpa_mat sum2, cpa_mat sum3,
                                const cpa_cells_cut *cut, cpa_real scale)
 {
-    const blocks_to_add c = {
-        *cut,
-        (cut->n_genes + GENES - 1) / GENES,
-        {(cpa_real *)(void *)sum.data, (cpa_real *)(void *)sum2.data, (cpa_real *)(void *)sum3.data},
-        scale};
+    const blocks_to_add c = {*cut,
+                             (cut->n_genes + GENES - 1) / GENES,
+                             (cpa_real *)(void *)sum.data,
+                             (cpa_real *)(void *)sum2.data,
+                             (cpa_real *)(void *)sum3.data,
+                             scale};
     CPA_STEP(CPA_LAUNCH_BLOCKS(be, add_blocks, (int64_t)cut->n_sums * c.tiles, 0, c));
     return cpa_cuda_sum(be, loss_sum, cut->loss, cut->blocks);
 }

@@ -34,6 +34,16 @@ CPA_DEVICE int cpa_run_end(int from, int n)
     return n - from < CPA_RUN ? n : from + CPA_RUN;
 }
 
+// Genes that a thread takes at a time, reading and computing all of them before it writes: the device has them under way at once.
+enum { CPA_AT_ONCE = 4 };
+
+// The matrix, stored as is known when it is compiled: a loop over it does not ask again.
+CPA_DEVICE cpa_mat cpa_as(cpa_mat m, bool bf16)
+{
+    m.bf16 = bf16;
+    return m;
+}
+
 // Ends a block whose threads have left their losses in `losses`, and the sums over its cells in `sums`.
 CPA_DEVICE void cpa_end_block(const cpa_cells_cut *cut, double *losses, const cpa_real *sums)
 {

@@ -83,9 +83,9 @@ CPA_DEVICE void inflate(nb_point *at, cpa_real *share, cpa_real l, cpa_real pi, 
     cpa_real less_1;
     const cpa_real p = cpa_exp(lift - (pi < 0 ? -pi : pi)), q = cpa_exp_both(lift - l, &less_1);
     const cpa_real not_zero = pi < 0 ? 1 : p, inflated = pi < 0 ? p : 1; // their sum is 1 + p
-    const cpa_real share_of = 1 / (inflated + not_zero * q), to_zero = not_zero * share_of;
+    const cpa_real share_of = cpa_over(1, inflated + not_zero * q), to_zero = not_zero * share_of;
     *share = to_zero * q;
-    at->dzi = not_zero / (1 + p) * less_1 * (inflated * share_of);
+    at->dzi = cpa_over(not_zero, 1 + p) * less_1 * (inflated * share_of);
     at->loss = (double)(cpa_log1p(-less_1 * to_zero) + lift + defined_for(pi));
 }
 
@@ -93,7 +93,7 @@ CPA_DEVICE void inflate(nb_point *at, cpa_real *share, cpa_real l, cpa_real pi, 
 CPA_DEVICE nb_point uncounted(const nb_genes *g, int j, cpa_real mu, bool inflated, cpa_real pi, bool counted)
 {
     const cpa_real theta = g->theta[j], inverse = g->inverse[j];
-    const cpa_real u = mu * inverse, s = u / (1 + u), l = theta * cpa_log1p(u), m = theta * s;
+    const cpa_real u = mu * inverse, s = cpa_over(u, 1 + u), l = theta * cpa_log1p(u), m = theta * s;
     nb_point at = {(double)l, 0, 0, 0};
     cpa_real share = 1;
     if (inflated) {
@@ -122,12 +122,12 @@ CPA_DEVICE void count_terms(const nb_genes *g, int n, int j, cpa_real x, cpa_rea
 CPA_DEVICE nb_point counted(const nb_call *c, int j, cpa_real mu, bool inflated, cpa_real pi, cpa_real x)
 {
     const cpa_real theta = c->genes.theta[j], inverse = c->genes.inverse[j];
-    const cpa_real u = mu * inverse, s = u / (1 + u), near = mu + CPA_NB_EPS;
+    const cpa_real u = mu * inverse, s = cpa_over(u, 1 + u), near = mu + CPA_NB_EPS;
     nb_point at = uncounted(&c->genes, j, mu, inflated, pi, true);
     cpa_real t, e;
     count_terms(&c->genes, c->cut.n_genes, j, x, &t, &e);
     at.loss -= (double)(x * (cpa_log(near) - cpa_log1p(u)) + t);
-    at.slope -= x * (theta * s / near);
+    at.slope -= x * cpa_over(theta * s, near);
     // 1 - (1 - s) theta / t, in a form without cancellation
     at.dpx += e - x * (CPA_NB_EPS * inverse + theta * inverse * s);
     return at;
@@ -182,42 +182,59 @@ CPA_DEVICE void with_counts(const nb_call *c, nb_block k, bool inflated, int b, 
     k.slopes[t] = slope;
 }
 
-// And of the others, thread t's genes all of them.
+// And of the others, thread t's genes all of them. What it computes of a gene with counts is dropped: branches would cost more.
 CPA_DEVICE void without_counts(const nb_call *c, nb_block k, bool inflated, int b, int t)
 {
     const int n = c->cut.n_genes;
     const cpa_real to_mean = to_means(c, b, k.exps[0]);
-    for (int from = t; from < n; from += CPA_RUN) {
-        const int to = cpa_run_end(from, n);
-        cpa_real loss = 0, slope = 0;
-        for (int j = from; j < to; j += CPA_THREADS) {
-            if (k.slope[j] == LATER) {
-                const cpa_real pi = pi_at(c, inflated, b, j);
-                const nb_point at = uncounted(&c->genes, j, to_mean * k.row[j], inflated, pi, false);
-                loss += (cpa_real)at.loss;
-                slope += at.slope;
-                k.slope[j] = at.slope;
-                k.dpx[j] += at.dpx;
+    double loss = 0, slope = 0;
+    for (int from = t; from < n; from += CPA_AT_ONCE * CPA_THREADS) {
+        nb_point at[CPA_AT_ONCE];
+        bool later[CPA_AT_ONCE];
+        cpa_real losses = 0, slopes = 0;
+        for (int i = 0; i < CPA_AT_ONCE; i++) {
+            const int next = from + i * CPA_THREADS, j = next < n ? next : from;
+            later[i] = next < n && k.slope[j] == LATER;
+            at[i] = uncounted(&c->genes, j, to_mean * k.row[j], inflated, pi_at(c, inflated, b, j), false);
+        }
+        for (int i = 0; i < CPA_AT_ONCE; i++) {
+            const int j = from + i * CPA_THREADS;
+            if (later[i]) {
+                losses += (cpa_real)at[i].loss;
+                slopes += at[i].slope;
+                k.slope[j] = at[i].slope;
+                k.dpx[j] += at[i].dpx;
                 if (inflated) {
-                    k.dzi[j] += at.dzi;
-                    cpa_put(c->zi, (int64_t)b * c->zi.ld + j, c->scale * at.dzi);
+                    k.dzi[j] += at[i].dzi;
+                    cpa_put(c->zi, (int64_t)b * c->zi.ld + j, c->scale * at[i].dzi);
                 }
             }
         }
-        k.losses[t] += (double)loss;
-        k.slopes[t] += (double)slope;
+        loss += (double)losses;
+        slope += (double)slopes;
     }
+    k.losses[t] += loss;
+    k.slopes[t] += slope;
 }
 
-// The gradient by the logits of cell b, from its slopes and their sum; the next cell's are to be made.
-CPA_DEVICE void by_logits(const nb_call *c, nb_block k, int b, int t)
+// The gradient by the logits of cell b, from its slopes and what is to be taken from them for every exp; the next cell's are to be made.
+CPA_DEVICE void by_logits(cpa_mat z, nb_block k, cpa_real pull, cpa_real scale, int b, int t)
 {
-    const cpa_real pull = (cpa_real)k.slopes[0] * (cpa_real)(1.0 / k.exps[0]);
-    for (int j = t; j < c->cut.n_genes; j += CPA_THREADS) {
-        const cpa_real d = k.slope[j] - pull * k.row[j];
-        k.slope[j] = LATER;
-        k.dbias[j] += d;
-        cpa_put(c->logits, (int64_t)b * c->logits.ld + j, c->scale * d);
+    const int n = z.cols;
+    for (int from = t; from < n; from += CPA_AT_ONCE * CPA_THREADS) {
+        cpa_real d[CPA_AT_ONCE];
+        for (int i = 0; i < CPA_AT_ONCE; i++) {
+            const int next = from + i * CPA_THREADS, j = next < n ? next : from;
+            d[i] = k.slope[j] - pull * k.row[j];
+        }
+        for (int i = 0; i < CPA_AT_ONCE; i++) {
+            const int j = from + i * CPA_THREADS;
+            if (j < n) {
+                k.slope[j] = LATER;
+                k.dbias[j] += d[i];
+                cpa_put(z, (int64_t)b * z.ld + j, scale * d[i]);
+            }
+        }
     }
 }
 
@@ -253,7 +270,12 @@ CPA_DEVICE void gradients_of_block(const nb_call *c, cpa_real *cell, cpa_real *s
         cpa_block_sum(slopes);
         CPA_EACH(t)
         {
-            by_logits(c, k, b, t);
+            const cpa_real pull = (cpa_real)slopes[0] * (cpa_real)(1.0 / exps[0]);
+            if (c->logits.bf16) {
+                by_logits(cpa_as(c->logits, true), k, pull, c->scale, b, t);
+            } else {
+                by_logits(cpa_as(c->logits, false), k, pull, c->scale, b, t);
+            }
         }
     }
     cpa_end_block(&c->cut, losses, sums);
@@ -394,17 +416,24 @@ cpa_status cpa_cuda_zinb_mean_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_m
 
 // ---- the mean of the counts ----
 
-enum { THIN = 4 * CPA_THREADS }; // genes of a block
+enum { THIN = CPA_AT_ONCE * CPA_THREADS }; // genes of a block
 
 CPA_KERNEL zinb_thin(int tiles, cpa_mat mu, cpa_mat zi, cpa_mat zi_bias)
 {
     const int64_t b = cpa_block() / tiles;
-    const int first = (int)(cpa_block() % tiles) * THIN, end = mu.cols - first < THIN ? mu.cols : first + THIN;
+    const int first = (int)(cpa_block() % tiles) * THIN;
     CPA_EACH(t)
     {
-        for (int j = first + t; j < end; j += CPA_THREADS) {
-            const cpa_real pi = cpa_get(zi, b * zi.ld + j) + cpa_reals(zi_bias.data)[j];
-            cpa_put(mu, b * mu.ld + j, cpa_get(mu, b * mu.ld + j) * cpa_logistic(-pi));
+        cpa_real thin[CPA_AT_ONCE];
+        for (int i = 0; i < CPA_AT_ONCE; i++) {
+            const int j = first + t + i * CPA_THREADS;
+            thin[i] = j < mu.cols ? cpa_get(zi, b * zi.ld + j) + cpa_reals(zi_bias.data)[j] : 0;
+        }
+        for (int i = 0; i < CPA_AT_ONCE; i++) {
+            const int j = first + t + i * CPA_THREADS;
+            if (j < mu.cols) {
+                cpa_put(mu, b * mu.ld + j, cpa_get(mu, b * mu.ld + j) * cpa_logistic(-thin[i]));
+            }
         }
     }
 }
