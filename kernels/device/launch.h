@@ -14,6 +14,16 @@ CPA_DEVICE int64_t cpa_thread(void)
     return (int64_t)blockIdx.x * CPA_THREADS + threadIdx.x;
 }
 
+// x / y within two units in the last place, for y up to 2^126. Without the branch of an exact division, so that a loop's turns overlap.
+CPA_DEVICE cpa_real cpa_over(cpa_real x, cpa_real y)
+{
+#ifdef CPA_DOUBLE
+    return x / y;
+#else
+    return __fdividef(x, y);
+#endif
+}
+
 // kernel(n, ...) on at least n threads, on the backend's stream; a cpa_status.
 #define CPA_LAUNCH(be, kernel, n, ...)                                                                                 \
     ((n) <= 0 ? CPA_OK                                                                                                 \

@@ -131,7 +131,7 @@ static cpa_status group_r2(cpa_backend *be, cpa_dev_f64 *r2, cpa_mat p, cpa_mat 
 static cpa_status nb_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, cpa_mat dpx_r, cpa_mat dbias,
                           cpa_mat bias, cpa_mat px_r, cpa_csr x, cpa_real scale)
 {
-    need(be, cpa_cpu_nb_scratch(logits.rows, logits.cols, 0), 0);
+    need(be, cpa_cpu_nb_scratch(logits.rows, logits.cols, 0), cpa_device_nb_scratch(logits.rows, logits.cols, false));
     return passed_nb_loss(be, loss_sum, logits, dpx_r, dbias, bias, px_r, x, scale);
 }
 
@@ -139,14 +139,15 @@ static cpa_status zinb_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logi
                             cpa_mat zi, cpa_mat dzi_bias, cpa_mat bias, cpa_mat zi_bias, cpa_mat px_r, cpa_csr x,
                             cpa_real scale)
 {
-    need(be, cpa_cpu_nb_scratch(logits.rows, logits.cols, CPA_NB_MORE), 0);
+    need(be, cpa_cpu_nb_scratch(logits.rows, logits.cols, CPA_NB_MORE),
+         cpa_device_nb_scratch(logits.rows, logits.cols, true));
     return passed_zinb_loss(be, loss_sum, logits, dpx_r, dbias, zi, dzi_bias, bias, zi_bias, px_r, x, scale);
 }
 
 static cpa_status gauss_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat mean, cpa_mat raw, cpa_mat dmean_bias,
                              cpa_mat draw_bias, cpa_mat mean_bias, cpa_mat raw_bias, cpa_csr x, cpa_real scale)
 {
-    need(be, cpa_cpu_gauss_scratch(mean.rows, mean.cols), 0);
+    need(be, cpa_cpu_gauss_scratch(mean.rows, mean.cols), cpa_device_gauss_scratch(mean.rows, mean.cols));
     return passed_gauss_loss(be, loss_sum, mean, raw, dmean_bias, draw_bias, mean_bias, raw_bias, x, scale);
 }
 

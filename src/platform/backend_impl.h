@@ -56,6 +56,54 @@ static inline size_t cpa_device_dense_room(int rows, int cols, bool half)
     return (size_t)rows * (size_t)cols * (half ? 2 : sizeof(cpa_real));
 }
 
+// How the likelihoods cut their cells on a device (kernels/likelihood.h), by the shapes alone. A block takes every so many-th cell, no more than
+// CPA_DEVICE_BLOCK_CELLS where it adds up gradients, so that those sums may be of cpa_real.
+enum {
+    CPA_DEVICE_BLOCKS = 264,               // at least, where there are as many cells: two for each processor of an H100
+    CPA_DEVICE_BLOCK_CELLS = 64,           // at most
+    CPA_DEVICE_SCORE_BLOCKS = 1056,        // without gradients
+    CPA_DEVICE_SHARED = 216 * 1024,        // bytes that a block may share, beside some KiB of its own
+    CPA_DEVICE_SHARED_BY_TWO = 105 * 1024, // the same where two blocks are to be at work on a processor
+};
+
+/** Blocks of cells of an operation that adds up gradients. */
+static inline int cpa_device_blocks(int rows)
+{
+    const int few = rows < CPA_DEVICE_BLOCKS ? rows : CPA_DEVICE_BLOCKS;
+    const int many = (int)(((int64_t)rows + CPA_DEVICE_BLOCK_CELLS - 1) / CPA_DEVICE_BLOCK_CELLS);
+    return few > many ? few : many;
+}
+
+/** Whether so many arrays of genes are no more than `bytes`. */
+static inline bool cpa_device_fits(int arrays, int n_genes, int bytes)
+{
+    return (int64_t)arrays * n_genes * (int64_t)sizeof(cpa_real) <= bytes;
+}
+
+/** Bytes of scratch that a likelihood needs on a device, with or without gradients, with so many tables of genes, arrays of the cell at
+ *  hand, and sums over cells; the least is for the losses of the blocks. */
+static inline size_t cpa_device_cells_scratch(int rows, int n_genes, int tables, int arrays, int sums)
+{
+    const size_t blocks = (size_t)cpa_device_blocks(rows);
+    const size_t outside = cpa_device_fits(arrays, n_genes, CPA_DEVICE_SHARED) ? 0 : (size_t)arrays;
+    return (blocks + CPA_DEVICE_SCORE_BLOCKS) * sizeof(double) +
+           ((size_t)tables + blocks * ((size_t)sums + outside)) * (size_t)n_genes * sizeof(cpa_real);
+}
+
+enum { CPA_DEVICE_NB_TABLES = 32, CPA_DEVICE_NB_ARRAYS = 2, CPA_DEVICE_GAUSS_SUMS = 2 };
+
+/** What nb_loss needs, and with inflation zinb_loss. */
+static inline size_t cpa_device_nb_scratch(int rows, int n_genes, bool inflated)
+{
+    return cpa_device_cells_scratch(rows, n_genes, CPA_DEVICE_NB_TABLES, CPA_DEVICE_NB_ARRAYS, inflated ? 3 : 2);
+}
+
+/** What gauss_loss needs. */
+static inline size_t cpa_device_gauss_scratch(int rows, int n_genes)
+{
+    return cpa_device_cells_scratch(rows, n_genes, 0, 1, CPA_DEVICE_GAUSS_SUMS);
+}
+
 // cpa_shape_gemm(be, ...), ...: INTERNAL when the arguments cannot be those of the operation. Touches no device memory.
 #define CPA_OP(name, params, args) cpa_status cpa_shape_##name params;
 #include "cpa/platform/ops.def"

@@ -33,8 +33,8 @@
 #define OPS_NORM(X)                                                                                                    \
     X(batch_norm)                                                                                                      \
     X(batch_norm_sums)                                                                                                 \
-    X(batch_norm_grad) X(batch_norm_grad_sums) X(batch_norm_grad2) X(batch_norm_grad2_sums) X(batch_norm_eval)         \
-        X(dropout_mask)
+    X(batch_norm_grad)                                                                                                 \
+    X(batch_norm_grad_sums) X(batch_norm_grad2) X(batch_norm_grad2_sums) X(batch_norm_eval) X(dropout_mask)
 #define OPS_LAYER(X) X(layer_norm) X(layer_norm_grad) X(layer_norm_grad2) X(activate) X(activate_grad)
 #define OPS_EMBED(X) X(doser) X(doser_grad) X(bag_add) X(bag_grad)
 #define OPS_GROUP(X) X(group_linear) X(group_linear_grad) X(dose_gate) X(dose_gate_grad)
@@ -53,6 +53,8 @@ static const double tolerance = 2e-6;
 static const double difference_tolerance = sizeof(cpa_real) == sizeof(float) ? 1e-5 : 1e-7;
 
 static cpa_backend *be; // what the case runs on
+static bool on_kernels; // whether those are a device's: only they take bfloat16
+static bool in_bf16;    // whether put_stored puts that; no case begins so
 static uint64_t digest; // of all bits downloaded by the case
 static uint64_t drawn;  // random numbers used by the case
 
@@ -136,6 +138,56 @@ static inline mat put_uniform(int rows, int cols, int pad, double lo, double hi)
     return put_values(rows, cols, pad, h);
 }
 
+// What bfloat16 may be off by, relative to what it stands for.
+static const double bf16_tolerance = 1.0 / 256;
+
+static inline double from_bf16(uint16_t h)
+{
+    const uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return (double)f;
+}
+
+// Rounded to even; x is a number.
+static inline uint16_t to_bf16(double x)
+{
+    const float f = (float)x;
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    return (uint16_t)((u + 0x7FFF + (u >> 16 & 1)) >> 16);
+}
+
+// Uniform numbers in [lo, hi), held in bfloat16.
+static inline mat put_bf16(int rows, int cols, int pad, double lo, double hi)
+{
+    const int ld = cols + pad;
+    const size_t n = (size_t)rows * (size_t)ld;
+    uint16_t *raw = host(n, sizeof *raw);
+    double *h = host((size_t)rows * (size_t)cols, sizeof *h);
+    for (size_t i = 0; i < n; i++) {
+        raw[i] = to_bf16((int)(i % (size_t)ld) < cols ? uniform(lo, hi) : (double)gap);
+        if ((int)(i % (size_t)ld) < cols) {
+            h[i / (size_t)ld * (size_t)cols + i % (size_t)ld] = from_bf16(raw[i]);
+        }
+    }
+    void *dev;
+    OK(cpa_op_alloc(be, n * sizeof *raw, &dev));
+    OK(cpa_op_upload(be, dev, raw, n * sizeof *raw));
+    return (mat){{dev, rows, cols, ld, true}, h};
+}
+
+// Uniform numbers in what the case stores them in at the moment; an operation's results there may be off by so much.
+static inline mat put_stored(int rows, int cols, int pad, double lo, double hi)
+{
+    return in_bf16 ? put_bf16(rows, cols, pad, lo, hi) : put_uniform(rows, cols, pad, lo, hi);
+}
+
+static inline double stored(double tol)
+{
+    return in_bf16 ? tol + bf16_tolerance : tol;
+}
+
 // NaN everywhere: what an operation overwrites.
 static inline mat put_nan(int rows, int cols, int pad)
 {
@@ -145,18 +197,19 @@ static inline mat put_nan(int rows, int cols, int pad)
 // The values now; the gaps must be untouched.
 static inline double *get(mat a)
 {
-    size_t ld = (size_t)a.m.ld, n = (size_t)a.m.rows * ld;
-    cpa_real *raw = host(n, sizeof *raw);
+    size_t ld = (size_t)a.m.ld, n = (size_t)a.m.rows * ld, size = a.m.bf16 ? sizeof(uint16_t) : sizeof(cpa_real);
+    void *raw = host(n, size);
     double *h = host((size_t)a.m.rows * (size_t)a.m.cols, sizeof *h);
-    OK(cpa_op_download(be, raw, a.m.data, n * sizeof *raw));
+    OK(cpa_op_download(be, raw, a.m.data, n * size));
     for (size_t i = 0; i < n; i++) {
+        const double x = a.m.bf16 ? from_bf16(((uint16_t *)raw)[i]) : (double)((cpa_real *)raw)[i];
         if ((int)(i % ld) < a.m.cols) {
-            h[i / ld * (size_t)a.m.cols + i % ld] = (double)raw[i];
+            h[i / ld * (size_t)a.m.cols + i % ld] = x;
         } else {
-            assert_true(raw[i] == gap);
+            assert_true(x == (double)gap);
         }
     }
-    for (size_t i = 0; i < n * sizeof *raw; i++) {
+    for (size_t i = 0; i < n * size; i++) {
         digest = (digest ^ ((const unsigned char *)raw)[i]) * 0x100000001b3u;
     }
     return h;
@@ -306,6 +359,8 @@ static inline uint64_t run_on(const char *backend, int threads, op_case run)
     digest = 0xcbf29ce484222325u;
     drawn = 0;
     omp_set_num_threads(threads);
+    on_kernels = strcmp(backend, ON_KERNELS) == 0 || strcmp(backend, ON_KERNELS_AGAIN) == 0;
+    in_bf16 = false;
     OK(cpa_backend_create(backend, &be));
     run();
     for (int i = 0; i < n_owned; i++) {

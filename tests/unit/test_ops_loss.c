@@ -17,6 +17,8 @@ typedef struct nb {
 
 static const double nb_eps = 1e-8;
 
+enum { MOST_GENES = 56001 };
+
 // mu of one cell; `step` along the direction.
 static void means_of(const nb *s, int b, double step, double *mu)
 {
@@ -36,7 +38,7 @@ static void means_of(const nb *s, int b, double step, double *mu)
 
 static double nb_loss_at(const nb *s, double step)
 {
-    static double mu[2000];
+    static double mu[MOST_GENES];
     double loss = 0;
     for (int b = 0; b < s->rows; b++) {
         means_of(s, b, step, mu);
@@ -65,7 +67,7 @@ typedef struct nb_case {
 static nb_case make(int rows, int genes, double lo, double hi, bool fractions, int pad)
 {
     nb_case t = {.c = put_cells(rows, genes, 0.25, fractions)};
-    t.logits = put_uniform(rows, genes, pad, -3, 3);
+    t.logits = put_stored(rows, genes, pad, -3, 3);
     t.bias = put_uniform(1, genes, 0, -1, 1);
     t.px_r = put_uniform(1, genes, 0, lo, hi);
     t.s = (nb){.rows = rows, .genes = genes, .logits = t.logits.h, .bias = t.bias.h, .px_r = t.px_r.h};
@@ -103,7 +105,7 @@ static void nb_elementwise(int rows, int genes, double lo, double hi, bool fract
     }
     OK(cpa_op_nb_loss(be, sum, t.logits.m, dpx_r.m, dbias.m, t.bias.m, t.px_r.m, t.c.x, (cpa_real)scale));
     near("nb_loss", get_sums(sum, 1), &want, 1, 10 * loss_tolerance);
-    near("nb_loss, d logits", get(t.logits), d, n, difference_tol);
+    near("nb_loss, d logits", get(t.logits), d, n, stored(difference_tol));
     near("nb_loss, d px_r", get(dpx_r), d_px_r, genes, difference_tol);
     near("nb_loss, d bias", get(dbias), d_bias, genes, difference_tol);
     drop(sum);
@@ -153,45 +155,75 @@ static void case_nb_loss(void)
     nb_elementwise(4, 30, -12, -6, true); // very dispersed
     nb_directional(33, 700);
     nb_directional(128, 1999);
+    // More cells than blocks of a device; more than its blocks take where they are few; genes beyond what its blocks share.
+    nb_directional(300, 40);
+    nb_directional(17000, 2);
+    nb_directional(3, 5003);
+    nb_directional(2, 9001);
+    nb_directional(2, 28001);
     // No cell at all: nothing but zeros come out.
     nb_elementwise(0, 5, -1, 1, false);
+    in_bf16 = on_kernels;
+    for (size_t i = 0; in_bf16 && i < sizeof sizes / sizeof *sizes; i++) {
+        nb_elementwise(sizes[i][0], sizes[i][1], -2, 2, i % 2);
+    }
+    in_bf16 = false;
 }
+
+static void nb_mean(int rows, int genes, bool fractions, int pad)
+{
+    nb_case t = make(rows, genes, -2, 3, fractions, pad);
+    cpa_dev_f64 *sum = new_sums(1);
+    double want = nb_loss_of(&t.s), *mu = host((size_t)rows * (size_t)genes, sizeof *mu);
+    for (int b = 0; b < rows; b++) {
+        means_of(&t.s, b, 0, mu + b * genes);
+    }
+    OK(cpa_op_nb_mean_loss(be, sum, t.logits.m, t.bias.m, t.px_r.m, t.c.x));
+    near("nb_mean_loss", get_sums(sum, 1), &want, 1, rows < 10 ? 10 * loss_tolerance : loss_tolerance);
+    near("nb_mean_loss, mu", get(t.logits), mu, rows * genes, stored(tolerance));
+    drop(sum);
+    drop_case(&t);
+}
+
+// Few and many cells and genes; of the last two there are more cells than blocks of a device, and more genes than its blocks share.
+static const int mean_sizes[][2] = {{0, 5}, {1, 2}, {2, 33}, {31, 129}, {128, 1999}, {1100, 3}, {2, 56001}};
 
 static void case_nb_mean_loss(void)
 {
-    const int sizes[][2] = {{0, 5}, {1, 2}, {2, 33}, {31, 129}, {128, 1999}};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        int rows = sizes[i][0], genes = sizes[i][1];
-        nb_case t = make(rows, genes, -2, 3, i % 2, (int)i);
-        cpa_dev_f64 *sum = new_sums(1);
-        double want = nb_loss_of(&t.s), *mu = host((size_t)rows * (size_t)genes, sizeof *mu);
-        for (int b = 0; b < rows; b++) {
-            means_of(&t.s, b, 0, mu + b * genes);
-        }
-        OK(cpa_op_nb_mean_loss(be, sum, t.logits.m, t.bias.m, t.px_r.m, t.c.x));
-        near("nb_mean_loss", get_sums(sum, 1), &want, 1, rows < 10 ? 10 * loss_tolerance : loss_tolerance);
-        near("nb_mean_loss, mu", get(t.logits), mu, rows * genes, tolerance);
-        drop(sum);
-        drop_case(&t);
+    for (size_t i = 0; i < sizeof mean_sizes / sizeof *mean_sizes; i++) {
+        nb_mean(mean_sizes[i][0], mean_sizes[i][1], i % 2, (int)i);
     }
+    in_bf16 = on_kernels;
+    for (size_t i = 0; in_bf16 && i < 4; i++) {
+        nb_mean(mean_sizes[i][0], mean_sizes[i][1], i % 2, (int)i);
+    }
+    in_bf16 = false;
+}
+
+static void scaled_softmax(int rows, int genes, int pad)
+{
+    mat z = put_stored(rows, genes, pad, -60, 60), bias = put_uniform(1, genes, 0, -1, 1);
+    mat library = put_uniform(1, rows, 0, 0, 1e4);
+    nb s = {.rows = rows, .genes = genes, .logits = z.h, .bias = bias.h, .library = library.h};
+    double *mu = host((size_t)rows * (size_t)genes, sizeof *mu);
+    for (int b = 0; b < rows; b++) {
+        means_of(&s, b, 0, mu + b * genes);
+    }
+    OK(cpa_op_softmax_scale(be, z.m, bias.m, library.m));
+    near("softmax_scale", get(z), mu, rows * genes, stored(5 * tolerance)); // logits of 60 are known to 4e-6
+    DROP(z, bias, library);
 }
 
 static void case_softmax_scale(void)
 {
-    const int sizes[][2] = {{0, 5}, {1, 1}, {2, 33}, {31, 129}, {128, 1999}};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        int rows = sizes[i][0], genes = sizes[i][1];
-        mat z = put_uniform(rows, genes, (int)i, -60, 60), bias = put_uniform(1, genes, 0, -1, 1);
-        mat library = put_uniform(1, rows, 0, 0, 1e4);
-        nb s = {.rows = rows, .genes = genes, .logits = z.h, .bias = bias.h, .library = library.h};
-        double *mu = host((size_t)rows * (size_t)genes, sizeof *mu);
-        for (int b = 0; b < rows; b++) {
-            means_of(&s, b, 0, mu + b * genes);
-        }
-        OK(cpa_op_softmax_scale(be, z.m, bias.m, library.m));
-        near("softmax_scale", get(z), mu, rows * genes, 5 * tolerance); // logits of 60 are known to 4e-6
-        DROP(z, bias, library);
+    for (size_t i = 0; i < sizeof mean_sizes / sizeof *mean_sizes; i++) {
+        scaled_softmax(mean_sizes[i][0], mean_sizes[i][1], (int)i);
     }
+    in_bf16 = on_kernels;
+    for (size_t i = 0; in_bf16 && i < 4; i++) {
+        scaled_softmax(mean_sizes[i][0], mean_sizes[i][1], (int)i);
+    }
+    in_bf16 = false;
     mat z = put_uniform(2, 3, 0, NAN, NAN), bias = put_uniform(1, 3, 0, 0, 0), library = put_uniform(1, 2, 0, 1, 2);
     OK(cpa_op_softmax_scale(be, z.m, bias.m, library.m));
     assert_true(isnan(get(z)[0]));

@@ -15,6 +15,11 @@ CPA_DEVICE int64_t cpa_thread(void)
     return cpa_looped_thread;
 }
 
+CPA_DEVICE cpa_real cpa_over(cpa_real x, cpa_real y)
+{
+    return x / y;
+}
+
 // Threads beyond n run as well, as they do in the last block of a device.
 #define CPA_LAUNCH(be, kernel, n, ...)                                                                                 \
     __extension__({                                                                                                    \
