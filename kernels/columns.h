@@ -50,6 +50,12 @@ static inline size_t cpa_cut_sums(cpa_cut c, int n)
     return (size_t)c.chunks * (size_t)n * (size_t)c.cols;
 }
 
+CPA_DEVICE int cpa_rows_of_chunk(cpa_cut c, int chunk)
+{
+    const int left = c.rows - chunk * c.chunk;
+    return left < c.chunk ? left : c.chunk;
+}
+
 // The share of a thread: rows first, first + step, ... < end of a column. Beyond the last column it is empty.
 typedef struct cpa_share {
     int col, first, end, step;
@@ -67,7 +73,7 @@ CPA_DEVICE cpa_share cpa_share_of(cpa_cut c, int t)
     s.col = ((block - s.chunk * c.tiles) << c.shift) + s.at;
     s.step = CPA_THREADS >> c.shift;
     s.first = s.chunk * c.chunk + s.lane;
-    s.end = s.col >= c.cols ? 0 : s.chunk + 1 < c.chunks ? (s.chunk + 1) * c.chunk : c.rows;
+    s.end = s.col < c.cols ? s.chunk * c.chunk + cpa_rows_of_chunk(c, s.chunk) : 0;
     return s;
 }
 
@@ -126,8 +132,9 @@ CPA_DEVICE void cpa_add_chunks(double *v, const double *sums, int n, cpa_cut c)
     CPA_EACH(t)
     {
         const cpa_share s = cpa_share_of(c, t);
+        const int end = s.col < c.cols ? c.chunks : 0;
         double sum[5] = {0, 0, 0, 0, 0};
-        for (int chunk = s.lane; chunk < c.chunks && s.col < c.cols; chunk += s.step) {
+        for (int chunk = s.lane; chunk < end; chunk += s.step) {
             for (int k = 0; k < n; k++) {
                 sum[k] += sums[((int64_t)chunk * n + k) * c.cols + s.col];
             }

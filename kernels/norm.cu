@@ -48,22 +48,22 @@ CPA_DEVICE void chunk_moments(double *moments, cpa_mat a, cpa_cut c)
     CPA_EACH(t)
     {
         const cpa_share s = cpa_share_of(c, t);
-        const int first = s.first - s.lane, rows = s.end - first;
-        moments[CPA_THREADS + t] = s.end > 0 ? share_squares(a, s, moments[s.at] / rows) : 0;
+        moments[CPA_THREADS + t] = share_squares(a, s, moments[s.at] / cpa_rows_of_chunk(c, s.chunk));
     }
     cpa_add_lanes(moments + CPA_THREADS, 1, c);
 }
 
-// The same of all rows, from what the chunks have left in part [chunks, 2, cols]: squares about the mean of all are those about a
-// chunk's own and, for each of its rows, the square from one mean to the other.
+// The same of all rows, from what the chunks have left in part [chunks, 2, cols], the mean instead of the sum: squares about the mean of
+// all are those about a chunk's own and, for each of its rows, the square from one mean to the other.
 CPA_DEVICE void all_moments(double *moments, const double *part, cpa_cut c)
 {
     CPA_EACH(t)
     {
         const cpa_share s = cpa_share_of(c, t);
+        const int end = s.col < c.cols ? c.chunks : 0;
         double sum = 0;
-        for (int chunk = s.lane; chunk < c.chunks && s.col < c.cols; chunk += s.step) {
-            sum += part[(int64_t)chunk * 2 * c.cols + s.col];
+        for (int chunk = s.lane; chunk < end; chunk += s.step) {
+            sum += cpa_rows_of_chunk(c, chunk) * part[(int64_t)chunk * 2 * c.cols + s.col];
         }
         moments[t] = sum;
     }
@@ -71,14 +71,12 @@ CPA_DEVICE void all_moments(double *moments, const double *part, cpa_cut c)
     CPA_EACH(t)
     {
         const cpa_share s = cpa_share_of(c, t);
-        const double mean = moments[s.at] / c.rows, per_row = 1 / (double)c.chunk;
+        const int end = s.col < c.cols ? c.chunks : 0;
+        const double mean = moments[s.at] / c.rows;
         double square = 0;
-        for (int chunk = s.lane; chunk < c.chunks && s.col < c.cols; chunk += s.step) {
-            const double *own = part + (int64_t)chunk * 2 * c.cols + s.col;
-            const bool last = chunk + 1 == c.chunks;
-            const int rows = last ? c.rows - chunk * c.chunk : c.chunk;
-            const double away = (last ? own[0] / rows : own[0] * per_row) - mean;
-            square += own[c.cols] + rows * away * away;
+        for (int chunk = s.lane; chunk < end; chunk += s.step) {
+            const double *own = part + (int64_t)chunk * 2 * c.cols + s.col, away = own[0] - mean;
+            square += own[c.cols] + cpa_rows_of_chunk(c, chunk) * away * away;
         }
         moments[CPA_THREADS + t] = square;
     }
@@ -89,6 +87,13 @@ CPA_KERNEL statistics(double *part, cpa_mat a, cpa_cut c)
 {
     CPA_SHARED(double, moments, 2 * CPA_THREADS);
     chunk_moments(moments, a, c);
+    CPA_EACH(t)
+    {
+        const cpa_share s = cpa_share_of(c, t);
+        if (s.lane == 0) {
+            moments[s.at] /= cpa_rows_of_chunk(c, s.chunk);
+        }
+    }
     cpa_leave_sums(part, moments, 2, c);
 }
 
