@@ -103,14 +103,26 @@ static inline int64_t cpa_elements(cpa_mat m)
     return (int64_t)m.rows * m.cols;
 }
 
+// i / by, in 32 bits where they are enough: in 64 it takes a device several times as long as what an element is read for.
+CPA_DEVICE int64_t cpa_over(int64_t i, int by)
+{
+    return i <= UINT32_MAX ? (int64_t)((uint32_t)i / (uint32_t)by) : i / by;
+}
+
 CPA_DEVICE int cpa_row_of(cpa_mat m, int64_t i)
 {
-    return (int)(i / m.cols);
+    return (int)cpa_over(i, m.cols);
 }
 
 CPA_DEVICE int cpa_col_of(cpa_mat m, int64_t i)
 {
-    return (int)(i % m.cols);
+    return (int)(i - cpa_over(i, m.cols) * m.cols);
+}
+
+// Where element i, rows one after another, lies from the first: at i itself where there are no gaps between rows.
+CPA_DEVICE int64_t cpa_place(cpa_mat m, int64_t i)
+{
+    return m.ld == m.cols ? i : (int64_t)cpa_row_of(m, i) * m.ld + cpa_col_of(m, i);
 }
 
 // Long rows are summed by CPA_PARTS threads each: part p takes columns p, p + CPA_PARTS, ... and leaves its sum in scratch
@@ -122,7 +134,7 @@ static inline int64_t cpa_parts(int rows)
     return (int64_t)rows * CPA_PARTS;
 }
 
-/** sum[0] = v[0] + ... + v[count - 1], in this order. */
+/** sum[0] = v[0] + ... + v[count - 1], in an order that depends on count alone. */
 cpa_status cpa_cuda_sum(cpa_backend *be, cpa_dev_f64 *sum, const double *v, int64_t count);
 
 // ---- formulas that several families share ----

@@ -106,6 +106,9 @@ static void case_col_sum(void)
         col_sum_of(33, sizes[i], 0);
     }
     col_sum_of(129, 700, 3);
+    col_sum_of(1025, 9, 1);
+    col_sum_of(1100, 950, 0);
+    col_sum_of(20000, 2, 1);
 }
 
 static void axpby_of(int rows, int cols, int pad)
@@ -180,6 +183,7 @@ static void case_square_sum_scale(void)
         square_sum_scale_of(2, sizes[i]);
     }
     square_sum_scale_of(3, 40000);
+    square_sum_scale_of(1, 2048);
 }
 
 static void nonfinite_of(int rows, int cols, const int *where, int n)
@@ -256,6 +260,7 @@ static void case_clip(void)
     clip_of(33, 1e6); // short enough: stays as it is
     clip_of(100000, 3);
     clip_of(100000, 0);
+    clip_of(2049, 3); // two parts, one of them a single number
     // A broken vector must stay broken.
     const double bad[] = {NAN, INFINITY};
     for (int i = 0; i < 2; i++) {

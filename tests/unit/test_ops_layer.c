@@ -4,6 +4,7 @@
 
 static const double eps = 1e-5;
 static const int sizes[][2] = {{0, 7}, {1, 3}, {2, 1}, {3, 65}, {31, 33}, {33, 64}, {128, 31}, {130, 300}};
+static const int many[] = {8193, 33}; // rows, so that each has fewer threads than columns on a device
 enum { N_SIZES = sizeof sizes / sizeof *sizes, SMALL = 2500 }; // a difference for every element of more takes minutes
 
 // Which of the optional inputs there are.
@@ -147,6 +148,7 @@ static void case_layer_norm(void)
     for (int i = 0; i < N_MODES * N_SIZES; i++) {
         layer_norm_of(sizes[i / N_MODES], i % N_MODES, i % 3);
     }
+    layer_norm_of(many, BOTH, 1);
     // A mean far from 0: the variance must not be a difference of squares. Equal values have no variance: eps stands in.
     mat a = put_uniform(5, 33, 0, 1000, 1001), bias = put_uniform(1, 33, 0, 0, 0), y = put_nan(5, 33, 0);
     for (int j = 0; j < 33; j++) {
@@ -198,6 +200,7 @@ static void case_layer_norm_grad(void)
     for (int i = 0; i < N_MODES * N_SIZES; i++) {
         layer_norm_grad_of(sizes[i / N_MODES], i % N_MODES, i % 3);
     }
+    layer_norm_grad_of(many, BOTH, 1);
 }
 
 // What the differences of second_order come to, as formulas: for sizes where differences take too long.
@@ -250,6 +253,7 @@ static void case_layer_norm_grad2(void)
     for (int i = 0; i < N_MODES * N_SIZES; i++) {
         layer_norm_grad2_of(sizes[i / N_MODES], i % N_MODES, i % 3);
     }
+    layer_norm_grad2_of(many, BOTH, 1);
 }
 
 static void case_activate(void)

@@ -3,7 +3,8 @@
 #include "../support/ops.h"
 
 static const double eps = 1e-3;
-static const int sizes[][2] = {{1, 3}, {2, 1}, {3, 65}, {31, 33}, {33, 64}, {128, 31}, {130, 300}};
+static const int sizes[][2] = {{1, 3},    {2, 1},     {3, 65},  {31, 33},  {33, 64},
+                               {128, 31}, {130, 300}, {513, 2}, {700, 40}, {8200, 3}};
 enum { N_SIZES = sizeof sizes / sizeof *sizes };
 
 // Everything a batch norm has, in double; P is a scalar made of its results.
@@ -199,9 +200,9 @@ static int first_row(int rows, int k)
 static cpa_mat piece(cpa_mat m, int k)
 {
     int first = first_row(m.rows, k);
-    return m.data
-               ? (cpa_mat){cpa_real_at(m.data, (int64_t)first * m.ld), first_row(m.rows, k + 1) - first, m.cols, m.ld, false}
-               : m;
+    return m.data ? (cpa_mat){cpa_real_at(m.data, (int64_t)first * m.ld), first_row(m.rows, k + 1) - first, m.cols,
+                              m.ld, false}
+                  : m;
 }
 
 // Sums of all pieces, on the host and on the backend.
@@ -418,26 +419,58 @@ static void case_batch_norm_grad(void)
     }
 }
 
-// The larger sizes, where threads share the work: against the formula, which the differences have confirmed.
-static void large_gradient(void)
+// The larger sizes, where the work on a column is shared: against the formulas, which the differences have confirmed.
+static void large(int rows, int cols)
 {
-    enum { ROWS = 130, COLS = 300 };
-    setting t = make(ROWS, COLS, DROPOUT, 1);
-    mat y = put_values(ROWS, COLS, 1, copy_of(t.s.y, ROWS * COLS));
-    mat xhat = put_values(ROWS, COLS, 2, copy_of(t.s.xhat, ROWS * COLS));
-    mat rstd = put_values(1, COLS, 0, copy_of(t.s.rstd, COLS)), dy = put_uniform(ROWS, COLS, 1, -1, 1);
-    mat da = put_nan(ROWS, COLS, 3);
+    int n = rows * cols;
+    setting t = make(rows, cols, DROPOUT, 1);
+    mat y = put_values(rows, cols, 1, copy_of(t.s.y, n)), xhat = put_values(rows, cols, 2, copy_of(t.s.xhat, n));
+    mat rstd = put_values(1, cols, 0, copy_of(t.s.rstd, cols)), dy = put_uniform(rows, cols, 1, -1, 1);
+    mat v = put_uniform(rows, cols, 2, -1, 1), da = put_nan(rows, cols, 3), q = put_nan(rows, cols, 1);
+    mat dgamma = put_values(1, cols, 0, doubles(cols));
+    double *want_q = doubles(n), *want_dy = doubles(n), *want_gamma = doubles(cols);
     t.s.dy = dy.h;
     backward(&t.s);
+    for (int j = 0; j < cols; j++) {
+        double m[5] = {0}; // of g, g xhat, v, v xhat, v g
+        for (int at = j; at < n; at += cols) {
+            double g = dy.h[at] * t.s.gate[at];
+            const double term[] = {g, g * xhat.h[at], v.h[at], v.h[at] * xhat.h[at], v.h[at] * g};
+            for (int k = 0; k < 5; k++) {
+                m[k] += term[k] / rows;
+            }
+        }
+        double big_q = m[4] - m[2] * m[0] - m[3] * m[1], scale = t.gamma.h[j] * rstd.h[j];
+        want_gamma[j] = rows * rstd.h[j] * big_q;
+        for (int at = j; at < n; at += cols) {
+            double v0 = v.h[at] - m[2] - xhat.h[at] * m[3];
+            double g0 = dy.h[at] * t.s.gate[at] - m[0] - xhat.h[at] * m[1];
+            want_dy[at] = t.s.gate[at] * scale * v0;
+            want_q[at] = -scale * rstd.h[j] * (xhat.h[at] * big_q + m[1] * v0 + m[3] * g0);
+        }
+    }
+    mat mean = put_nan(1, cols, 0), var = put_nan(1, cols, 0);
+    OK(cpa_op_batch_norm(be, da.m, q.m, mean.m, var.m, rstd.m, t.a.m, t.gamma.m, t.beta.m, t.mask.m, true,
+                         CPA_NOT_POOLED));
+    near("batch_norm, xhat, large", get(q), t.s.xhat, n, tolerance);
+    near("batch_norm, Y, large", get(da), t.s.y, n, tolerance);
     OK(cpa_op_batch_norm_grad(be, da.m, CPA_NO_MAT, CPA_NO_MAT, dy.m, y.m, xhat.m, t.gamma.m, rstd.m,
                               (cpa_real)t.s.keep, CPA_NO_MAT, true, CPA_NOT_POOLED));
-    near("batch_norm_grad, large", get(da), t.s.da, ROWS * COLS, tolerance);
-    DROP(y, xhat, rstd, dy, da, t.a, t.gamma, t.beta, t.mask);
+    near("batch_norm_grad, large", get(da), t.s.da, n, tolerance);
+    OK(cpa_op_batch_norm_grad2(be, v.m, dgamma.m, q.m, v.m, dy.m, y.m, xhat.m, t.gamma.m, rstd.m, (cpa_real)t.s.keep,
+                               true, CPA_NOT_POOLED));
+    near("batch_norm_grad2, d(dY), large", get(v), want_dy, n, tolerance);
+    near("batch_norm_grad2, dgamma, large", get(dgamma), want_gamma, cols, tolerance);
+    near("batch_norm_grad2, q, large", get(q), want_q, n, tolerance);
+    DROP(mean, var);
+    DROP(y, xhat, rstd, dy, v, da, q, dgamma, t.a, t.gamma, t.beta, t.mask);
 }
 
 static void case_batch_norm_grad2(void)
 {
-    large_gradient();
+    large(130, 300);
+    large(8200, 3);
+    large(520, 1700); // several chunks of wide tiles
     for (int i = 0; i < N_MODES * N_SIZES; i++) {
         int rows = sizes[i / N_MODES][0], cols = sizes[i / N_MODES][1], n = rows * cols;
         if (rows < 3 || n > 5000) {
