@@ -257,7 +257,7 @@ static void case_zinb_loss(void)
     zinb_directional(128, 1999);
     // More cells than blocks of a device; more than its blocks take where they are few; genes beyond what its blocks share.
     zinb_directional(300, 40);
-    zinb_directional(17000, 2);
+    zinb_directional(17000, 9);
     zinb_directional(2, 6001);
     zinb_directional(2, 28001);
     zinb_far(-100, 2.5); // L = 139
@@ -480,7 +480,7 @@ static void case_gauss_loss(void)
     gauss_directional(33, 700);
     gauss_directional(128, 1999);
     gauss_directional(300, 40);
-    gauss_directional(17000, 2);
+    gauss_directional(17000, 9);
     gauss_directional(2, 9001);
     gauss_directional(2, 56001);
     for (int i = 0; i < GAUSS_INPUTS; i++) {

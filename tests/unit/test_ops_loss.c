@@ -157,7 +157,7 @@ static void case_nb_loss(void)
     nb_directional(128, 1999);
     // More cells than blocks of a device; more than its blocks take where they are few; genes beyond what its blocks share.
     nb_directional(300, 40);
-    nb_directional(17000, 2);
+    nb_directional(17000, 9);
     nb_directional(3, 5003);
     nb_directional(2, 9001);
     nb_directional(2, 28001);
