@@ -1,5 +1,6 @@
-// Owns: what all kernels are written with. A kernel is C, a function of the number of its thread; threads share nothing and tell each
-// other nothing, so a result is the same bits on every run, and the same source runs as loops on the host (docs/gpu.md).
+// Owns: what all kernels are written with. A kernel is C, a function of the number of its thread, which shares nothing with others, or of that of
+// its block, whose threads take turns together (launch.h); without atomics, so a result is the same bits on every run, and the same source runs
+// as loops on the host (docs/gpu.md).
 // Must never be included outside kernels/.
 #ifndef CPA_KERNELS_KERNEL_H
 #define CPA_KERNELS_KERNEL_H
@@ -104,34 +105,25 @@ static inline int64_t cpa_elements(cpa_mat m)
 }
 
 // i / by, in 32 bits where they are enough: in 64 it takes a device several times as long as what an element is read for.
-CPA_DEVICE int64_t cpa_over(int64_t i, int by)
+CPA_DEVICE int64_t cpa_quotient(int64_t i, int by)
 {
     return i <= UINT32_MAX ? (int64_t)((uint32_t)i / (uint32_t)by) : i / by;
 }
 
 CPA_DEVICE int cpa_row_of(cpa_mat m, int64_t i)
 {
-    return (int)cpa_over(i, m.cols);
+    return (int)cpa_quotient(i, m.cols);
 }
 
 CPA_DEVICE int cpa_col_of(cpa_mat m, int64_t i)
 {
-    return (int)(i - cpa_over(i, m.cols) * m.cols);
+    return (int)(i - cpa_quotient(i, m.cols) * m.cols);
 }
 
 // Where element i, rows one after another, lies from the first: at i itself where there are no gaps between rows.
 CPA_DEVICE int64_t cpa_place(cpa_mat m, int64_t i)
 {
     return m.ld == m.cols ? i : (int64_t)cpa_row_of(m, i) * m.ld + cpa_col_of(m, i);
-}
-
-// Long rows are summed by CPA_PARTS threads each: part p takes columns p, p + CPA_PARTS, ... and leaves its sum in scratch
-// [rows, CPA_PARTS], which the thread of the row then adds up in order (cpa_cuda_totals).
-enum { CPA_PARTS = 128 };
-
-static inline int64_t cpa_parts(int rows)
-{
-    return (int64_t)rows * CPA_PARTS;
 }
 
 /** sum[0] = v[0] + ... + v[count - 1], in an order that depends on count alone. */

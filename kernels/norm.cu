@@ -508,7 +508,7 @@ CPA_KERNEL dropout_mask(int64_t n, cpa_mat mask, const cpa_dev_int *cell, uint64
     if (i >= n) {
         return;
     }
-    const int quads = (mask.cols + 3) / 4, row = (int)cpa_over(i, quads), quad = (int)(i - (int64_t)row * quads);
+    const int quads = (mask.cols + 3) / 4, row = (int)cpa_quotient(i, quads), quad = (int)(i - (int64_t)row * quads);
     const uint32_t counter[4] = {(uint32_t)cpa_ints(cell)[row], epoch, layer, (uint32_t)quad};
     uint32_t word[4];
     cpa_philox(seed, CPA_STREAM_DROPOUT, counter, word);
