@@ -205,6 +205,7 @@ cpa_status cpa_model_lanes(cpa_model *m, const cpa_batch *const *batch, int n, c
         CPA_TRY(cpa_model_set_numbers(l, plan));
     }
     CPA_TRY(compute_or_repeat(m, batch, plan));
+    CPA_TRY(plan->meanwhile ? plan->meanwhile(plan->meanwhile_ctx) : CPA_OK);
     for (cpa_model *l = m; l; l = l->next, batch++, sums += n_sums) {
         CPA_TRY(report(l, *batch, plan, sums));
     }
