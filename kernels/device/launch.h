@@ -86,11 +86,12 @@ CPA_DEVICE void cpa_block_max(cpa_real *v)
     }
 }
 
-// kernel(...) on so many blocks, with `shared` bytes for CPA_SHARED_BY_LAUNCH; a cpa_status. Beyond 48 KiB a kernel has to ask.
+// kernel(...) on so many blocks, with `shared` bytes for CPA_SHARED_BY_LAUNCH; a cpa_status. Beyond 48 KiB, its CPA_SHARED
+// arrays of a few KiB included, a kernel has to ask; it may have 227.
 #define CPA_LAUNCH_BLOCKS(be, kernel, blocks, shared, ...)                                                             \
     ((blocks) <= 0                                                                                                     \
          ? CPA_OK                                                                                                      \
-         : ((shared) > 48 * 1024                                                                                       \
+         : ((shared) > 32 * 1024                                                                                       \
                 ? (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(shared))       \
                 : (void)0,                                                                                             \
             kernel<<<(unsigned)(blocks), CPA_THREADS, (shared), cpa_cuda_stream(be)>>>(__VA_ARGS__),                   \

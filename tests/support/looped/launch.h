@@ -65,11 +65,14 @@ CPA_DEVICE void cpa_block_max(cpa_real *v)
     }
 }
 
-// The launch's memory is as large as it says, so that the sanitizers see who goes beyond it, and NaN at first for every block.
+enum { CPA_LOOPED_SHARED = 216 * 1024 }; // a device has 227 KiB for a block, its own arrays included
+
+// The launch's memory is as large as it says, so that the sanitizers see who goes beyond it, and NaN at first for every block. What no
+// device has is refused.
 #define CPA_LAUNCH_BLOCKS(be, kernel, blocks, shared, ...)                                                             \
     __extension__({                                                                                                    \
         (void)(be);                                                                                                    \
-        const int64_t blocks_ = (blocks);                                                                              \
+        const int64_t blocks_ = (size_t)(shared) <= CPA_LOOPED_SHARED ? (blocks) : 0;                                  \
         cpa_looped_shared = malloc((size_t)(shared) + 1);                                                              \
         for (int64_t i_ = 0; i_ < blocks_; i_++) {                                                                     \
             memset(cpa_looped_shared, 0xFF, (size_t)(shared));                                                         \
@@ -77,7 +80,7 @@ CPA_DEVICE void cpa_block_max(cpa_real *v)
             kernel(__VA_ARGS__);                                                                                       \
         }                                                                                                              \
         free(cpa_looped_shared);                                                                                       \
-        cpa_cuda_launched(#kernel);                                                                                    \
+        cpa_cuda_judge((size_t)(shared) <= CPA_LOOPED_SHARED ? cudaSuccess : (cudaError_t)1, #kernel);                 \
     })
 
 #endif
