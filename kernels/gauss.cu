@@ -32,12 +32,16 @@ CPA_DEVICE gauss_point point_at(const gauss_call *c, int b, int j, cpa_real x)
     return at;
 }
 
-// Puts thread t's share of the counts of cell b into count [G], which is 0 before.
+// Puts thread t's share of the counts of cell b into count [G], which is 0 before. A gene may be stored again with a 0, by another
+// thread.
 CPA_DEVICE void put_counts(const gauss_call *c, cpa_real *count, int b, int t)
 {
     const int end = cpa_ints(c->x.indptr)[b + 1];
     for (int i = cpa_ints(c->x.indptr)[b] + t; i < end; i += CPA_THREADS) {
-        count[cpa_ints(c->x.gene)[i]] = cpa_reals(c->x.count)[i];
+        const cpa_real x = cpa_reals(c->x.count)[i];
+        if (x != 0) {
+            count[cpa_ints(c->x.gene)[i]] = x;
+        }
     }
 }
 

@@ -28,13 +28,39 @@ typedef struct blocks_to_add {
     cpa_cells_cut cut;
     int tiles; // of genes
     cpa_real *out, *out2, *out3;
+    double *loss;
     cpa_real scale;
 } blocks_to_add;
 
+// lanes [CPA_THREADS] is of the block.
+CPA_DEVICE void add_losses(const blocks_to_add *c, double *lanes)
+{
+    CPA_EACH(t)
+    {
+        double sum = 0;
+        for (int k = t; k < c->cut.blocks; k += CPA_THREADS) {
+            sum += c->cut.loss[k];
+        }
+        lanes[t] = sum;
+    }
+    cpa_block_sum(lanes);
+    CPA_EACH(t)
+    {
+        if (t == 0) {
+            c->loss[0] = lanes[0];
+        }
+    }
+}
+
+// A block a tile of a sum, and the last one the losses.
 CPA_KERNEL add_blocks(blocks_to_add c)
 {
     const int which = (int)(cpa_block() / c.tiles), first = (int)(cpa_block() % c.tiles) * GENES, n = c.cut.n_genes;
     CPA_SHARED(double, lanes, CPA_THREADS);
+    if (which == c.cut.n_sums) {
+        add_losses(&c, lanes);
+        return;
+    }
     CPA_EACH(t)
     {
         const int j = first + t % GENES;
@@ -65,7 +91,7 @@ cpa_status cpa_cuda_add_blocks(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat s
                              (cpa_real *)(void *)sum.data,
                              (cpa_real *)(void *)sum2.data,
                              (cpa_real *)(void *)sum3.data,
+                             cpa_f64s(loss_sum),
                              scale};
-    CPA_STEP(CPA_LAUNCH_BLOCKS(be, add_blocks, (int64_t)cut->n_sums * c.tiles, 0, c));
-    return cpa_cuda_sum(be, loss_sum, cut->loss, cut->blocks);
+    return CPA_LAUNCH_BLOCKS(be, add_blocks, (int64_t)cut->n_sums * c.tiles + 1, 0, c);
 }

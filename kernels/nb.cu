@@ -1,39 +1,39 @@
 // Owns: the negative binomial likelihoods with softmax means on the device, with and without zero inflation, value and gradient: a block
 // a cell, the few genes that are stored in it first, then all the others. Never a search for a gene.
+#include "nb.h"
 #include "softmax.h"
 
-// What a call knows of its genes: arrays of G, and T and E of math_inl.h for every small count but 0.
-typedef struct nb_genes {
-    cpa_real *theta, *inverse; // exp(px_r), 1 / (theta + eps)
-    cpa_real *t, *e;           // [CPA_NB_LAST, G]
-} nb_genes;
+enum { TABLE_GENES = 16, TABLE_COUNTS = CPA_THREADS / TABLE_GENES }; // of a block: a thread a gene and count
 
-// What a call knows of its cells; zi is a NULL view without inflation.
-typedef struct nb_call {
-    cpa_cells_cut cut;
-    nb_genes genes;
-    cpa_mat logits, bias, zi, zi_bias;
-    cpa_csr x;
-    cpa_real scale;
-} nb_call;
-
-CPA_KERNEL tables(int64_t n, nb_genes g, cpa_mat px_r)
+// Step i of T and E leads to count i + 1.
+CPA_KERNEL tables(nb_genes g, cpa_mat px_r)
 {
-    const int64_t j = cpa_thread();
-    if (j >= n) {
-        return;
+    const int n = px_r.cols, first = (int)cpa_block() * TABLE_GENES;
+    CPA_SHARED(cpa_real, step_t, CPA_THREADS);
+    CPA_SHARED(cpa_real, step_e, CPA_THREADS);
+    CPA_EACH(t)
+    {
+        const int i = t / TABLE_GENES, j = first + t % TABLE_GENES;
+        const cpa_real theta = j < n ? cpa_exp(cpa_reals(px_r.data)[j]) : 1, inverse = 1 / (theta + CPA_NB_EPS);
+        step_t[t] = i == 0 ? cpa_log(theta * inverse) : cpa_nb_next_term((cpa_real)i, inverse);
+        step_e[t] = i == 0 ? 0 : (cpa_real)i / (theta + (cpa_real)i);
+        if (i == 0 && j < n) {
+            g.theta[j] = theta;
+            g.inverse[j] = inverse;
+        }
     }
-    const cpa_real theta = cpa_exp(cpa_reals(px_r.data)[j]), inverse = 1 / (theta + CPA_NB_EPS);
-    cpa_real t = cpa_log(theta * inverse), e = 0;
-    g.theta[j] = theta;
-    g.inverse[j] = inverse;
-    g.t[j] = t;
-    g.e[j] = e;
-    for (int i = 1; i < CPA_NB_LAST; i++) {
-        t += cpa_nb_next_term((cpa_real)i, inverse);
-        e += (cpa_real)i / (theta + (cpa_real)i);
-        g.t[i * n + j] = t;
-        g.e[i * n + j] = e;
+    CPA_EACH(t)
+    {
+        const int i = t / TABLE_GENES, j = first + t % TABLE_GENES;
+        cpa_real sum_t = 0, sum_e = 0;
+        for (int at = t % TABLE_GENES; at <= t; at += TABLE_GENES) {
+            sum_t += step_t[at];
+            sum_e += step_e[at];
+        }
+        if (i < CPA_NB_LAST && j < n) {
+            g.t[(int64_t)i * n + j] = sum_t;
+            g.e[(int64_t)i * n + j] = sum_e;
+        }
     }
 }
 
@@ -45,7 +45,7 @@ static cpa_status start(cpa_backend *be, nb_call *c, cpa_mat px_r, int arrays, i
     c->genes.inverse = c->genes.theta + n;
     c->genes.t = c->genes.inverse + n;
     c->genes.e = c->genes.t + (int64_t)CPA_NB_LAST * n;
-    return CPA_LAUNCH(be, tables, (int64_t)n, c->genes, px_r);
+    return CPA_LAUNCH_BLOCKS(be, tables, (n + TABLE_GENES - 1) / TABLE_GENES, 0, c->genes, px_r);
 }
 
 // ---- a gene of a cell ----
@@ -104,20 +104,6 @@ CPA_DEVICE nb_point uncounted(const nb_genes *g, int j, cpa_real mu, bool inflat
     return at;
 }
 
-// T and E of math_inl.h.
-CPA_DEVICE void count_terms(const nb_genes *g, int n, int j, cpa_real x, cpa_real *t, cpa_real *e)
-{
-    const cpa_real theta = g->theta[j], inverse = g->inverse[j];
-    const int table = x < CPA_NB_LAST ? (int)x : CPA_NB_LAST;
-    *t = table > 0 ? g->t[(int64_t)(table - 1) * n + j] : 0;
-    *e = table > 0 ? g->e[(int64_t)(table - 1) * n + j] : 0;
-    if (x > CPA_NB_LAST) {
-        cpa_nb_large_terms(x, theta, cpa_nb_next_term(CPA_NB_LAST, inverse), t, e);
-    } else if ((cpa_real)table != x) {
-        cpa_nb_fraction_terms((double)x, (double)theta, (double)inverse, t, e);
-    }
-}
-
 // With a count x > 0.
 CPA_DEVICE nb_point counted(const nb_call *c, int j, cpa_real mu, bool inflated, cpa_real pi, cpa_real x)
 {
@@ -125,7 +111,7 @@ CPA_DEVICE nb_point counted(const nb_call *c, int j, cpa_real mu, bool inflated,
     const cpa_real u = mu * inverse, s = cpa_over(u, 1 + u), near = mu + CPA_NB_EPS;
     nb_point at = uncounted(&c->genes, j, mu, inflated, pi, true);
     cpa_real t, e;
-    count_terms(&c->genes, c->cut.n_genes, j, x, &t, &e);
+    nb_count_terms(&c->genes, c->cut.n_genes, j, x, &t, &e);
     at.loss -= (double)(x * (cpa_log(near) - cpa_log1p(u)) + t);
     at.slope -= x * cpa_over(theta * s, near);
     // 1 - (1 - s) theta / t, in a form without cancellation
@@ -137,12 +123,6 @@ CPA_DEVICE nb_point counted(const nb_call *c, int j, cpa_real mu, bool inflated,
 CPA_DEVICE cpa_real pi_at(const nb_call *c, bool inflated, int b, int j)
 {
     return inflated ? cpa_get(c->zi, (int64_t)b * c->zi.ld + j) + cpa_reals(c->zi_bias.data)[j] : 0;
-}
-
-// What exps that add up to `total` are multiplied by to be the means of cell b.
-CPA_DEVICE cpa_real to_means(const nb_call *c, int b, double total)
-{
-    return cpa_reals(c->x.library)[b] * (cpa_real)(1.0 / total);
 }
 
 // ---- gradients ----
@@ -161,7 +141,7 @@ typedef struct nb_block {
 CPA_DEVICE void with_counts(const nb_call *c, nb_block k, bool inflated, int b, int t)
 {
     const int *gene = cpa_ints(c->x.gene), end = cpa_ints(c->x.indptr)[b + 1];
-    const cpa_real to_mean = to_means(c, b, k.exps[0]);
+    const cpa_real to_mean = nb_to_means(c, b, k.exps[0]);
     double loss = 0, slope = 0;
     for (int i = cpa_ints(c->x.indptr)[b] + t; i < end; i += CPA_THREADS) {
         const cpa_real x = cpa_reals(c->x.count)[i];
@@ -186,7 +166,7 @@ CPA_DEVICE void with_counts(const nb_call *c, nb_block k, bool inflated, int b, 
 CPA_DEVICE void without_counts(const nb_call *c, nb_block k, bool inflated, int b, int t)
 {
     const int n = c->cut.n_genes;
-    const cpa_real to_mean = to_means(c, b, k.exps[0]);
+    const cpa_real to_mean = nb_to_means(c, b, k.exps[0]);
     double loss = 0, slope = 0;
     for (int from = t; from < n; from += CPA_AT_ONCE * CPA_THREADS) {
         nb_point at[CPA_AT_ONCE];
@@ -300,7 +280,7 @@ cpa_status cpa_cuda_nb_loss(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logi
     const cpa_mat none = CPA_NO_MAT;
     nb_call c = {{0}, {0}, logits, bias, none, none, x, scale};
     CPA_STEP(start(be, &c, px_r, CPA_DEVICE_NB_ARRAYS, 2));
-    CPA_STEP(CPA_LAUNCH_CELLS(be, nb_loss, c));
+    CPA_STEP(cpa_cuda_nb_is_wide(logits.cols) ? cpa_cuda_nb_wide(be, c) : CPA_LAUNCH_CELLS(be, nb_loss, c));
     return cpa_cuda_add_blocks(be, loss_sum, dpx_r, dbias, none, &c.cut, scale);
 }
 
@@ -324,7 +304,7 @@ CPA_DEVICE void means_with_counts(const nb_call *c, cpa_real *row, double *losse
                                   int t)
 {
     const int *gene = cpa_ints(c->x.gene), end = cpa_ints(c->x.indptr)[b + 1];
-    const cpa_real to_mean = to_means(c, b, total);
+    const cpa_real to_mean = nb_to_means(c, b, total);
     double loss = 0;
     for (int i = cpa_ints(c->x.indptr)[b] + t; i < end; i += CPA_THREADS) {
         const cpa_real x = cpa_reals(c->x.count)[i];
@@ -344,7 +324,7 @@ CPA_DEVICE void means_without_counts(const nb_call *c, const cpa_real *row, doub
                                      int b, int t)
 {
     const int n = c->cut.n_genes;
-    const cpa_real to_mean = to_means(c, b, total);
+    const cpa_real to_mean = nb_to_means(c, b, total);
     for (int from = t; from < n; from += CPA_RUN) {
         const int to = cpa_run_end(from, n);
         cpa_real loss = 0;

@@ -86,14 +86,127 @@ CPA_DEVICE void cpa_block_max(cpa_real *v)
     }
 }
 
-// kernel(...) on so many blocks, with `shared` bytes for CPA_SHARED_BY_LAUNCH; a cpa_status. Beyond 48 KiB a kernel has to ask.
-#define CPA_LAUNCH_BLOCKS(be, kernel, blocks, shared, ...)                                                             \
+// kernel(...) on so many blocks of so many threads.
+#define CPA_LAUNCH_BLOCKS_OF(be, kernel, blocks, threads, shared, ...)                                                 \
     ((blocks) <= 0                                                                                                     \
          ? CPA_OK                                                                                                      \
-         : ((shared) > 48 * 1024                                                                                       \
+         : ((shared) > 32 * 1024                                                                                       \
                 ? (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(shared))       \
                 : (void)0,                                                                                             \
-            kernel<<<(unsigned)(blocks), CPA_THREADS, (shared), cpa_cuda_stream(be)>>>(__VA_ARGS__),                   \
+            kernel<<<(unsigned)(blocks), (threads), (shared), cpa_cuda_stream(be)>>>(__VA_ARGS__),                     \
             cpa_cuda_launched(#kernel)))
+
+// kernel(...) on so many blocks, with `shared` bytes for CPA_SHARED_BY_LAUNCH; a cpa_status. Beyond 48 KiB, its CPA_SHARED
+// arrays of a few KiB included, a kernel has to ask; it may have 227.
+#define CPA_LAUNCH_BLOCKS(be, kernel, blocks, shared, ...)                                                             \
+    CPA_LAUNCH_BLOCKS_OF(be, kernel, blocks, CPA_THREADS, shared, __VA_ARGS__)
+
+// ---- wide blocks: a thread keeps what is its own in registers, from one turn to the next ----
+
+enum { CPA_WIDE = 512 }; // threads of a wide block
+
+// Two blocks are to be at work on a processor.
+#define CPA_KERNEL_WIDE static __global__ void __launch_bounds__(CPA_WIDE, 2)
+#define CPA_LAUNCH_WIDE(be, kernel, blocks, shared, ...)                                                               \
+    CPA_LAUNCH_BLOCKS_OF(be, kernel, blocks, CPA_WIDE, shared, __VA_ARGS__)
+
+// As CPA_EACH; and for a turn that nobody waits for: what it leaves to other threads is there after the next cpa_wide_max or cpa_wide_sum.
+#define CPA_EACH_WIDE(t) CPA_EACH(t)
+#define CPA_EACH_ON(t) for (int t = (int)threadIdx.x, t##_more = 1; t##_more; t##_more = 0)
+
+// n elements for every thread of a wide block, its own; those of thread t. Registers, if every index is known to the compiler.
+#define CPA_OWN(type, name, n) type name[n]
+#define CPA_OF(name, n, t) (name)
+
+// For functions that take what a compiler is to know; for loops over an own array; and for what is rare enough to stay out of them.
+#define CPA_INLINED static __device__ __forceinline__
+#define CPA_UNROLL _Pragma("unroll")
+#define CPA_RARE static __device__ __noinline__
+
+// The sum, or the largest (NaN only if all are), of one own element of every thread of a wide block, for all of them. room [CPA_WIDE / 32]
+// is shared, and free again after the next of these calls, which needs another one. cpa_wide_sum begins in cpa_real.
+CPA_INLINED double cpa_wide_warps(double part, double *room)
+{
+    const int t = (int)threadIdx.x;
+    if (t % 32 == 0) {
+        room[t / 32] = part;
+    }
+    __syncthreads();
+    double sum = room[t % (CPA_WIDE / 32)];
+    for (int by = CPA_WIDE / 64; by > 0; by /= 2) {
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, by);
+    }
+    return sum;
+}
+
+CPA_INLINED double cpa_wide_sum(const cpa_real *own, double *room)
+{
+    cpa_real part = own[0];
+    for (int by = 16; by > 0; by /= 2) {
+        part += __shfl_xor_sync(0xFFFFFFFFu, part, by);
+    }
+    return cpa_wide_warps((double)part, room);
+}
+
+CPA_INLINED double cpa_wide_total(const double *own, double *room)
+{
+    double part = own[0];
+    for (int by = 16; by > 0; by /= 2) {
+        part += __shfl_xor_sync(0xFFFFFFFFu, part, by);
+    }
+    return cpa_wide_warps(part, room);
+}
+
+CPA_INLINED cpa_real cpa_wide_max(const cpa_real *own, double *room)
+{
+    const int t = (int)threadIdx.x;
+    cpa_real part = own[0], *parts = (cpa_real *)room;
+    for (int by = 16; by > 0; by /= 2) {
+        const cpa_real other = __shfl_xor_sync(0xFFFFFFFFu, part, by);
+        part = part >= other ? part : other;
+    }
+    if (t % 32 == 0) {
+        parts[t / 32] = part;
+    }
+    __syncthreads();
+    part = parts[t % (CPA_WIDE / 32)];
+    for (int by = CPA_WIDE / 64; by > 0; by /= 2) {
+        const cpa_real other = __shfl_xor_sync(0xFFFFFFFFu, part, by);
+        part = part >= other ? part : other;
+    }
+    return part;
+}
+
+// ---- what a device has instructions for, in float; results below 2^-126 are 0 ----
+
+// 2^x and 1 / x (0 beyond 2^126) within 2 units in the last place; log2(x) for normal x within 2^-22, relative but around 1.
+CPA_DEVICE float cpa_quick_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+CPA_DEVICE float cpa_quick_log2(float x)
+{
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+CPA_DEVICE float cpa_quick_inverse(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// As cpa_to_bf16.
+CPA_DEVICE uint16_t cpa_quick_bf16(float x)
+{
+    uint16_t y;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));
+    return y;
+}
 
 #endif

@@ -42,8 +42,8 @@ cleanup:
 cpa_status cpa_shape_zinb_thin(cpa_backend *be, cpa_mat mu, cpa_mat zi, cpa_mat zi_bias)
 {
     cpa_status st;
-    FIT(mu, mu.rows, mu.cols);
-    FIT(zi, mu.rows, mu.cols);
+    FIT_HALF(mu, mu.rows, mu.cols);
+    FIT_HALF(zi, mu.rows, mu.cols);
     FIT(zi_bias, 1, mu.cols);
 cleanup:
     return st;
