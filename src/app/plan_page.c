@@ -91,7 +91,7 @@ cleanup:
 static cpa_status add_device(const cpa_outlook *p, cpa_text *t)
 {
     cpa_status st;
-    CPA_TRY(cpa_text_add(t, "\n  %-*s %10s\n", WIDTH, "MiB of its GPU (--backend cuda), which no device has confirmed",
+    CPA_TRY(cpa_text_add(t, "\n  %-*s %10s\n", WIDTH, "MiB of its GPU (--backend cuda)",
                          "rank 0"));
     for (int i = 0; i < CPA_N_ITEMS; i++) {
         double bytes = (double)p->device.items.bytes[i][CPA_MEMORY_DEVICE];

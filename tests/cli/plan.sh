@@ -119,7 +119,7 @@ assert p["threads"] == max(1, cores // 2) and job[5] == f"--cpus-per-task={p['th
 PYTHON
 
 "$CPA_HPC" plan a.h5ad --quiet >page 2>err || { echo "FAILED: plan: $(cat err)"; failures=$((failures + 1)); }
-for words in "counts of the cells (resident" "moments of the three Adams" "together" "no device has confirmed" "jobs/one_node.sbatch a.h5ad RUN"; do
+for words in "counts of the cells (resident" "moments of the three Adams" "together" "MiB of its GPU" "jobs/one_node.sbatch a.h5ad RUN"; do
     grep -qF "$words" page || { echo "FAILED: the page does not say: $words"; failures=$((failures + 1)); }
 done
 
