@@ -153,20 +153,4 @@ CPA_DEVICE void cpa_add_second_order(double sums[5], cpa_real g, cpa_real xhat, 
     sums[4] += up * down;
 }
 
-// Where gene j of cell b is stored, -1 if it is not.
-CPA_DEVICE int cpa_stored(cpa_csr x, int b, int j)
-{
-    const int *gene = cpa_ints(x.gene);
-    int from = cpa_ints(x.indptr)[b], to = cpa_ints(x.indptr)[b + 1], end = to;
-    while (from < to) {
-        int mid = from + (to - from) / 2;
-        if (gene[mid] < j) {
-            from = mid + 1;
-        } else {
-            to = mid;
-        }
-    }
-    return from < end && gene[from] == j ? from : -1;
-}
-
 #endif
