@@ -157,13 +157,21 @@ CPA_INLINED double cpa_wide_total(const double *own, double *room)
     return cpa_wide_warps(part, room);
 }
 
+CPA_INLINED cpa_real cpa_wide_larger(cpa_real a, cpa_real b)
+{
+#ifdef CPA_DOUBLE
+    return fmax(a, b);
+#else
+    return fmaxf(a, b);
+#endif
+}
+
 CPA_INLINED cpa_real cpa_wide_max(const cpa_real *own, double *room)
 {
     const int t = (int)threadIdx.x;
     cpa_real part = own[0], *parts = (cpa_real *)room;
     for (int by = 16; by > 0; by /= 2) {
-        const cpa_real other = __shfl_xor_sync(0xFFFFFFFFu, part, by);
-        part = part >= other ? part : other;
+        part = cpa_wide_larger(part, __shfl_xor_sync(0xFFFFFFFFu, part, by));
     }
     if (t % 32 == 0) {
         parts[t / 32] = part;
@@ -171,8 +179,7 @@ CPA_INLINED cpa_real cpa_wide_max(const cpa_real *own, double *room)
     __syncthreads();
     part = parts[t % (CPA_WIDE / 32)];
     for (int by = CPA_WIDE / 64; by > 0; by /= 2) {
-        const cpa_real other = __shfl_xor_sync(0xFFFFFFFFu, part, by);
-        part = part >= other ? part : other;
+        part = cpa_wide_larger(part, __shfl_xor_sync(0xFFFFFFFFu, part, by));
     }
     return part;
 }
