@@ -2,12 +2,14 @@
 // registers: what a thread adds up over cells stays there as well. Never zero inflation, or more genes (nb.cu).
 #include "nb.h"
 
-enum { MOST_GENES = 10 }; // of a thread: t, t + CPA_WIDE, ...
+enum { MOST_GENES = 10 }; // of a thread
 
-// What the compiler knows of a kernel: how logits are stored, and the genes of a thread, of which only the last may not be there.
+// What the compiler knows of a kernel: how logits are stored; whether thread t has genes t, t + CPA_WIDE, ... (`at_once` is 1), or two
+// neighbours at 2 t, at 2 t + 2 CPA_WIDE, ... each (2), which it then reads and writes at once; and how many it has, of which only the last
+// `at_once` may not be there.
 typedef struct wide_kind {
     bool half;
-    int own;
+    int at_once, own;
 } wide_kind;
 
 bool cpa_cuda_nb_is_wide(int n_genes)
@@ -105,12 +107,55 @@ CPA_INLINED cpa_real log_of(cpa_real x, bool half)
     return cpa_log(x);
 }
 
-CPA_INLINED void put_as(cpa_mat m, bool half, int64_t at, cpa_real x)
+// ---- one element, or two that lie side by side ----
+
+typedef struct __attribute__((aligned(2 * sizeof(cpa_real)))) real_pair {
+    cpa_real of[2];
+} real_pair;
+
+CPA_INLINED void get_reals(cpa_real *x, const cpa_real *from, int at_once)
 {
-    if (half) {
-        ((uint16_t *)(uintptr_t)m.data)[at] = cpa_quick_bf16(x);
+    if (at_once == 2) {
+        const real_pair pair = *(const real_pair *)(const void *)from;
+        x[0] = pair.of[0];
+        x[1] = pair.of[1];
     } else {
-        cpa_reals(m.data)[at] = x;
+        x[0] = from[0];
+    }
+}
+
+CPA_INLINED void put_reals(cpa_real *to, const cpa_real *x, int at_once)
+{
+    if (at_once == 2) {
+        const real_pair pair = {{x[0], x[1]}};
+        *(real_pair *)(void *)to = pair;
+    } else {
+        to[0] = x[0];
+    }
+}
+
+CPA_INLINED void get_logits(cpa_real *x, cpa_mat z, wide_kind kind, int64_t at)
+{
+    if (!kind.half) {
+        get_reals(x, cpa_reals(z.data) + at, kind.at_once);
+    } else if (kind.at_once == 2) {
+        const uint32_t pair = *(const uint32_t *)(const void *)((const uint16_t *)(uintptr_t)z.data + at);
+        x[0] = cpa_from_bf16((uint16_t)(pair & 0xFFFF));
+        x[1] = cpa_from_bf16((uint16_t)(pair >> 16));
+    } else {
+        x[0] = cpa_from_bf16(((const uint16_t *)(uintptr_t)z.data)[at]);
+    }
+}
+
+CPA_INLINED void put_logits(cpa_mat z, wide_kind kind, int64_t at, const cpa_real *x)
+{
+    uint16_t *halves = (uint16_t *)(uintptr_t)z.data + at;
+    if (!kind.half) {
+        put_reals(cpa_reals(z.data) + at, x, kind.at_once);
+    } else if (kind.at_once == 2) {
+        *(uint32_t *)(void *)halves = cpa_quick_bf16s(x[0], x[1]);
+    } else {
+        halves[0] = (uint16_t)cpa_quick_bf16s(x[0], 0);
     }
 }
 
@@ -129,25 +174,35 @@ typedef struct wide_shared {
     cpa_real *dpx, *dbias; // of counts alone: their threads are others from cell to cell; of all
 } wide_shared;
 
+// The gene of thread t that k.e[i] is about, for i a multiple of at_once.
+CPA_INLINED int gene_at(wide_kind kind, int i, int t)
+{
+    return i * CPA_WIDE + t * kind.at_once;
+}
+
 CPA_INLINED bool is_there(const nb_call *c, wide_kind kind, int i, int t)
 {
-    return i < kind.own - 1 || t + i * CPA_WIDE < c->cut.n_genes;
+    return i < kind.own - kind.at_once || gene_at(kind, i, t) < c->cut.n_genes;
 }
 
 // Thread t's logits, into k.e; the largest.
 CPA_INLINED cpa_real read_logits(const nb_call *c, wide_kind kind, wide_genes k, int b, int t)
 {
-    const int64_t at = (int64_t)b * c->logits.ld + t;
-    const cpa_mat z = cpa_as(c->logits, kind.half);
-    const cpa_real *bias = cpa_reals(c->bias.data) + t;
+    const int64_t at = (int64_t)b * c->logits.ld + gene_at(kind, 0, t);
+    const cpa_real *biases = cpa_reals(c->bias.data) + gene_at(kind, 0, t);
     cpa_real largest = -INFINITY;
     CPA_UNROLL
-    for (int i = 0; i < kind.own; i++) {
-        k.e[i] = -INFINITY;
+    for (int i = 0; i < kind.own; i += kind.at_once) {
+        cpa_real z[2] = {-INFINITY, -INFINITY}, bias[2] = {0, 0};
         if (is_there(c, kind, i, t)) {
-            k.e[i] = cpa_get(z, at + i * CPA_WIDE) + bias[i * CPA_WIDE];
+            get_logits(z, c->logits, kind, at + i * CPA_WIDE);
+            get_reals(bias, biases + i * CPA_WIDE, kind.at_once);
         }
-        largest = larger(largest, k.e[i]);
+        CPA_UNROLL
+        for (int s = 0; s < kind.at_once; s++) {
+            k.e[i + s] = z[s] + bias[s];
+            largest = larger(largest, k.e[i + s]);
+        }
     }
     return largest;
 }
@@ -157,9 +212,13 @@ CPA_INLINED cpa_real take_exps(wide_kind kind, wide_genes k, cpa_real *row, cpa_
 {
     cpa_real sum = 0;
     CPA_UNROLL
-    for (int i = 0; i < kind.own; i++) {
-        k.e[i] = row[t + i * CPA_WIDE] = exp_below(k.e[i], largest, kind.half);
-        sum += k.e[i];
+    for (int i = 0; i < kind.own; i += kind.at_once) {
+        CPA_UNROLL
+        for (int s = 0; s < kind.at_once; s++) {
+            k.e[i + s] = exp_below(k.e[i + s], largest, kind.half);
+            sum += k.e[i + s];
+        }
+        put_reals(row + gene_at(kind, i, t), k.e + i, kind.at_once);
     }
     return sum;
 }
@@ -185,6 +244,7 @@ CPA_INLINED cpa_real counts_of(const nb_call *c, bool half, wide_shared v, cpa_r
     const int *gene = cpa_ints(c->x.gene), end = cpa_ints(c->x.indptr)[b + 1];
     const cpa_real *count = cpa_reals(c->x.count);
     cpa_real loss = 0;
+    CPA_NO_UNROLL
     for (int i = cpa_ints(c->x.indptr)[b] + t; i < end; i += CPA_WIDE) {
         const cpa_real x = count[i];
         const int j = gene[i];
@@ -200,21 +260,24 @@ CPA_INLINED cpa_real counts_of(const nb_call *c, bool half, wide_shared v, cpa_r
 CPA_INLINED cpa_real without_counts(const nb_call *c, wide_kind kind, wide_genes k, cpa_real to_mean, int t,
                                     cpa_real *slopes)
 {
-    const cpa_real *thetas = c->genes.theta + t, *inverses = c->genes.inverse + t;
+    const cpa_real *thetas = c->genes.theta + gene_at(kind, 0, t), *inverses = c->genes.inverse + gene_at(kind, 0, t);
     cpa_real loss = 0;
     CPA_UNROLL
-    for (int i = 0; i < kind.own; i++) {
-        cpa_real theta = 0, inverse = 0;
+    for (int i = 0; i < kind.own; i += kind.at_once) {
+        cpa_real theta[2] = {0, 0}, inverse[2] = {0, 0};
         if (is_there(c, kind, i, t)) {
-            theta = thetas[i * CPA_WIDE];
-            inverse = inverses[i * CPA_WIDE];
+            get_reals(theta, thetas + i * CPA_WIDE, kind.at_once);
+            get_reals(inverse, inverses + i * CPA_WIDE, kind.at_once);
         }
-        const cpa_real u = to_mean * k.e[i] * inverse, m = theta * (u * inverse_of(1 + u));
-        const cpa_real l = theta * log1p_of(u, kind.half);
-        k.slope[i] = m;
-        k.dpx[i] += l - theta * inverse * m;
-        loss += l;
-        *slopes += m;
+        CPA_UNROLL
+        for (int s = 0; s < kind.at_once; s++) {
+            const cpa_real u = to_mean * k.e[i + s] * inverse[s], m = theta[s] * (u * inverse_of(1 + u));
+            const cpa_real l = theta[s] * log1p_of(u, kind.half);
+            k.slope[i + s] = m;
+            k.dpx[i + s] += l - theta[s] * inverse[s] * m;
+            loss += l;
+            *slopes += m;
+        }
     }
     return loss;
 }
@@ -223,14 +286,22 @@ CPA_INLINED cpa_real without_counts(const nb_call *c, wide_kind kind, wide_genes
 CPA_INLINED void put_gradient(const nb_call *c, wide_kind kind, wide_genes k, wide_shared v, cpa_real pull, int b,
                               int t)
 {
-    const int64_t at = (int64_t)b * c->logits.ld + t;
+    const int64_t at = (int64_t)b * c->logits.ld + gene_at(kind, 0, t);
     CPA_UNROLL
-    for (int i = 0; i < kind.own; i++) {
-        const int j = t + i * CPA_WIDE;
-        const cpa_real left = v.row[j], d = k.slope[i] + (left < 0 ? left : 0) - pull * k.e[i];
-        v.dbias[j] += d;
+    for (int i = 0; i < kind.own; i += kind.at_once) {
+        const int j = gene_at(kind, i, t);
+        cpa_real left[2], dbias[2], d[2];
+        get_reals(left, v.row + j, kind.at_once);
+        get_reals(dbias, v.dbias + j, kind.at_once);
+        CPA_UNROLL
+        for (int s = 0; s < kind.at_once; s++) {
+            d[s] = k.slope[i + s] + (left[s] < 0 ? left[s] : 0) - pull * k.e[i + s];
+            dbias[s] += d[s];
+            d[s] *= c->scale;
+        }
+        put_reals(v.dbias + j, dbias, kind.at_once);
         if (is_there(c, kind, i, t)) {
-            put_as(c->logits, kind.half, at + i * CPA_WIDE, c->scale * d);
+            put_logits(c->logits, kind, at + i * CPA_WIDE, d);
         }
     }
 }
@@ -239,13 +310,16 @@ CPA_INLINED void put_gradient(const nb_call *c, wide_kind kind, wide_genes k, wi
 CPA_INLINED void leave_sums(const nb_call *c, wide_kind kind, wide_genes k, wide_shared v, double loss, int t)
 {
     const int n = c->cut.n_genes;
-    cpa_real *out = c->cut.sums + cpa_block() * 2 * n + t;
+    cpa_real *out = c->cut.sums + cpa_block() * 2 * n;
     CPA_UNROLL
-    for (int i = 0; i < kind.own; i++) {
-        const int j = t + i * CPA_WIDE;
-        if (is_there(c, kind, i, t)) {
-            out[i * CPA_WIDE] = k.dpx[i] + v.dpx[j];
-            out[n + i * CPA_WIDE] = v.dbias[j];
+    for (int i = 0; i < kind.own; i += kind.at_once) {
+        CPA_UNROLL
+        for (int s = 0; s < kind.at_once; s++) {
+            const int j = gene_at(kind, i, t) + s;
+            if (is_there(c, kind, i, t)) {
+                out[j] = k.dpx[i + s] + v.dpx[j];
+                out[n + j] = v.dbias[j];
+            }
         }
     }
     if (t == 0) {
@@ -273,7 +347,7 @@ CPA_INLINED void cells_of_block(const nb_call *c, wide_kind kind, cpa_real *shar
         CPA_OF(losses, 1, t)[0] = 0;
         CPA_UNROLL
         for (int i = 0; i < kind.own; i++) {
-            k.dpx[i] = v.dpx[t + i * CPA_WIDE] = v.dbias[t + i * CPA_WIDE] = 0;
+            k.dpx[i] = v.dpx[t + i * CPA_WIDE] = v.dbias[t + i * CPA_WIDE] = 0; // before all have come by
         }
     }
     for (int b = (int)cpa_block(); b < c->cut.rows; b += c->cut.blocks) {
@@ -311,39 +385,57 @@ CPA_INLINED void cells_of_block(const nb_call *c, wide_kind kind, cpa_real *shar
 
 // ---- kernels, for every number of a thread's genes ----
 
-#define WIDE_KERNEL(name, half, own)                                                                                   \
+#define WIDE_KERNEL(name, half, at_once, own)                                                                          \
     CPA_KERNEL_WIDE name(nb_call c)                                                                                    \
     {                                                                                                                  \
-        const wide_kind kind = {half, own};                                                                            \
+        const wide_kind kind = {half, at_once, own};                                                                   \
         CPA_SHARED_BY_LAUNCH(cpa_real, shared);                                                                        \
         cells_of_block(&c, kind, shared);                                                                              \
     }
 
-#define WIDE_KERNELS(own)                                                                                              \
-    WIDE_KERNEL(nb_loss_##own, false, own)                                                                             \
-    WIDE_KERNEL(nb_loss_half_##own, true, own)                                                                         \
-    static cpa_status launch_##own(cpa_backend *be, nb_call c)                                                         \
+#define WIDE_KERNELS(at_once, own)                                                                                     \
+    WIDE_KERNEL(nb_loss_##at_once##_##own, false, at_once, own)                                                        \
+    WIDE_KERNEL(nb_loss_half_##at_once##_##own, true, at_once, own)                                                    \
+    static cpa_status launch_##at_once##_##own(cpa_backend *be, nb_call c)                                             \
     {                                                                                                                  \
         const size_t shared = (size_t)3 * own * CPA_WIDE * sizeof(cpa_real);                                           \
-        return c.logits.bf16 ? CPA_LAUNCH_WIDE(be, nb_loss_half_##own, c.cut.blocks, shared, c)                        \
-                             : CPA_LAUNCH_WIDE(be, nb_loss_##own, c.cut.blocks, shared, c);                            \
+        return c.logits.bf16 ? CPA_LAUNCH_WIDE(be, nb_loss_half_##at_once##_##own, c.cut.blocks, shared, c)            \
+                             : CPA_LAUNCH_WIDE(be, nb_loss_##at_once##_##own, c.cut.blocks, shared, c);                \
     }
 
-WIDE_KERNELS(1)
-WIDE_KERNELS(2)
-WIDE_KERNELS(3)
-WIDE_KERNELS(4)
-WIDE_KERNELS(5)
-WIDE_KERNELS(6)
-WIDE_KERNELS(7)
-WIDE_KERNELS(8)
-WIDE_KERNELS(9)
-WIDE_KERNELS(10)
+WIDE_KERNELS(1, 1)
+WIDE_KERNELS(1, 2)
+WIDE_KERNELS(1, 3)
+WIDE_KERNELS(1, 4)
+WIDE_KERNELS(1, 5)
+WIDE_KERNELS(1, 6)
+WIDE_KERNELS(1, 7)
+WIDE_KERNELS(1, 8)
+WIDE_KERNELS(1, 9)
+WIDE_KERNELS(1, 10)
+WIDE_KERNELS(2, 2)
+WIDE_KERNELS(2, 4)
+WIDE_KERNELS(2, 6)
+WIDE_KERNELS(2, 8)
+WIDE_KERNELS(2, 10)
+
+// Whether neighbours may be read at once: no row, and nothing else that is read, begins in the middle of two.
+static bool in_pairs(const nb_call *c)
+{
+    const uintptr_t two_logits = c->logits.bf16 ? 2 * sizeof(uint16_t) : 2 * sizeof(cpa_real);
+    return c->cut.n_genes % 2 == 0 && c->logits.ld % 2 == 0 && (uintptr_t)c->logits.data % two_logits == 0 &&
+           (uintptr_t)c->bias.data % (2 * sizeof(cpa_real)) == 0 && (uintptr_t)c->genes.theta % sizeof(real_pair) == 0;
+}
 
 cpa_status cpa_cuda_nb_wide(cpa_backend *be, nb_call c)
 {
-    static cpa_status (*const launch[MOST_GENES])(cpa_backend *, nb_call) = {
-        launch_1, launch_2, launch_3, launch_4, launch_5, launch_6, launch_7, launch_8, launch_9, launch_10,
+    static cpa_status (*const single[])(cpa_backend *, nb_call) = {
+        launch_1_1, launch_1_2, launch_1_3, launch_1_4, launch_1_5,
+        launch_1_6, launch_1_7, launch_1_8, launch_1_9, launch_1_10,
     };
-    return launch[(c.cut.n_genes - 1) / CPA_WIDE](be, c);
+    static cpa_status (*const paired[])(cpa_backend *, nb_call) = {
+        launch_2_2, launch_2_4, launch_2_6, launch_2_8, launch_2_10,
+    };
+    const int last = (c.cut.n_genes - 1) / CPA_WIDE;
+    return in_pairs(&c) ? paired[last / 2](be, c) : single[last](be, c);
 }

@@ -121,6 +121,7 @@ enum { CPA_WIDE = 512 }; // threads of a wide block
 // For functions that take what a compiler is to know; for loops over an own array; and for what is rare enough to stay out of them.
 #define CPA_INLINED static __device__ __forceinline__
 #define CPA_UNROLL _Pragma("unroll")
+#define CPA_NO_UNROLL _Pragma("unroll 1")
 #define CPA_RARE static __device__ __noinline__
 
 // The sum, or the largest (NaN only if all are), of one own element of every thread of a wide block, for all of them. room [CPA_WIDE / 32]
@@ -208,11 +209,11 @@ CPA_DEVICE float cpa_quick_inverse(float x)
     return y;
 }
 
-// As cpa_to_bf16.
-CPA_DEVICE uint16_t cpa_quick_bf16(float x)
+// Two as cpa_to_bf16 has them, the first in the lower half.
+CPA_DEVICE uint32_t cpa_quick_bf16s(float low, float high)
 {
-    uint16_t y;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));
+    uint32_t y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
     return y;
 }
 
