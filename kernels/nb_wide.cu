@@ -185,6 +185,17 @@ CPA_INLINED bool is_there(const nb_call *c, wide_kind kind, int i, int t)
     return i < kind.own - kind.at_once || gene_at(kind, i, t) < c->cut.n_genes;
 }
 
+// Has the logits of cell b under way, thread t some of them.
+CPA_INLINED void expect_logits(const nb_call *c, wide_kind kind, int b, int t)
+{
+    enum { LINE = 128 }; // bytes
+    const int64_t each = kind.half ? (int64_t)sizeof(uint16_t) : (int64_t)sizeof(cpa_real);
+    const char *row = (const char *)(uintptr_t)c->logits.data + (int64_t)b * c->logits.ld * each;
+    if (b < c->cut.rows && t * LINE < c->cut.n_genes * each) {
+        cpa_expect(row + t * LINE);
+    }
+}
+
 // Thread t's logits, into k.e; the largest.
 CPA_INLINED cpa_real read_logits(const nb_call *c, wide_kind kind, wide_genes k, int b, int t)
 {
@@ -365,6 +376,7 @@ CPA_INLINED void cells_of_block(const nb_call *c, wide_kind kind, cpa_real *shar
         CPA_EACH_ON(t)
         {
             cpa_real slopes = 0;
+            expect_logits(c, kind, b + c->cut.blocks, t);
             cpa_real loss = counts_of(c, kind.half, v, to_mean, b, t, &slopes);
             loss += without_counts(c, kind, GENES_OF(t), to_mean, t, &slopes);
             CPA_OF(losses, 1, t)[0] += (double)loss;
