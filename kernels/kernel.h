@@ -90,6 +90,11 @@ CPA_DEVICE void cpa_put(cpa_mat m, int64_t at, cpa_real x)
     }
 }
 
+CPA_DEVICE double cpa_value_of(cpa_number x)
+{
+    return x.at != NULL ? cpa_f64s(x.at)[0] : x.value;
+}
+
 // An element of a view that may be without data.
 CPA_DEVICE cpa_real cpa_or(cpa_mat m, int row, int col, cpa_real otherwise)
 {

@@ -91,7 +91,7 @@ CPA_DEVICE void normal_pair(const uint32_t word[4], double pair[2])
 }
 
 // A thread for two columns of a row, which share a draw.
-CPA_KERNEL normal_noise(int64_t n, cpa_mat noise, const cpa_dev_int *cell, uint64_t seed, uint32_t epoch,
+CPA_KERNEL normal_noise(int64_t n, cpa_mat noise, const cpa_dev_int *cell, uint64_t seed, cpa_number epoch,
                         uint32_t layer)
 {
     const int64_t i = cpa_thread();
@@ -99,7 +99,7 @@ CPA_KERNEL normal_noise(int64_t n, cpa_mat noise, const cpa_dev_int *cell, uint6
         return;
     }
     const int pairs = (noise.cols + 1) / 2, row = (int)(i / pairs), l = (int)(i % pairs);
-    const uint32_t counter[4] = {(uint32_t)cpa_ints(cell)[row], epoch, layer, (uint32_t)l};
+    const uint32_t counter[4] = {(uint32_t)cpa_ints(cell)[row], (uint32_t)cpa_value_of(epoch), layer, (uint32_t)l};
     uint32_t word[4];
     double pair[2];
     cpa_philox(seed, CPA_STREAM_NOISE, counter, word);
@@ -110,8 +110,8 @@ CPA_KERNEL normal_noise(int64_t n, cpa_mat noise, const cpa_dev_int *cell, uint6
     }
 }
 
-cpa_status cpa_cuda_normal_noise(cpa_backend *be, cpa_mat noise, const cpa_dev_int *cell, uint64_t seed, uint32_t epoch,
-                                 uint32_t layer)
+cpa_status cpa_cuda_normal_noise(cpa_backend *be, cpa_mat noise, const cpa_dev_int *cell, uint64_t seed,
+                                 cpa_number epoch, uint32_t layer)
 {
     return CPA_LAUNCH(be, normal_noise, (int64_t)noise.rows * ((noise.cols + 1) / 2), noise, cell, seed, epoch, layer);
 }

@@ -91,7 +91,7 @@ cpa_status cpa_cuda_add_blocks(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat s
                              (cpa_real *)(void *)sum.data,
                              (cpa_real *)(void *)sum2.data,
                              (cpa_real *)(void *)sum3.data,
-                             cpa_f64s(loss_sum),
+                             (double *)(void *)loss_sum,
                              scale};
     return CPA_LAUNCH_BLOCKS(be, add_blocks, (int64_t)cut->n_sums * c.tiles + 1, 0, c);
 }

@@ -501,15 +501,15 @@ cpa_status cpa_cuda_batch_norm_eval(cpa_backend *be, cpa_mat y, cpa_mat a, cpa_m
 }
 
 // A thread for four columns of a row, which share a draw.
-CPA_KERNEL dropout_mask(int64_t n, cpa_mat mask, const cpa_dev_int *cell, uint64_t seed, uint32_t epoch, uint32_t layer,
-                        cpa_real p)
+CPA_KERNEL dropout_mask(int64_t n, cpa_mat mask, const cpa_dev_int *cell, uint64_t seed, cpa_number epoch,
+                        uint32_t layer, cpa_real p)
 {
     const int64_t i = cpa_thread();
     if (i >= n) {
         return;
     }
     const int quads = (mask.cols + 3) / 4, row = (int)cpa_quotient(i, quads), quad = (int)(i - (int64_t)row * quads);
-    const uint32_t counter[4] = {(uint32_t)cpa_ints(cell)[row], epoch, layer, (uint32_t)quad};
+    const uint32_t counter[4] = {(uint32_t)cpa_ints(cell)[row], (uint32_t)cpa_value_of(epoch), layer, (uint32_t)quad};
     uint32_t word[4];
     cpa_philox(seed, CPA_STREAM_DROPOUT, counter, word);
     for (int w = 0; w < 4 && 4 * quad + w < mask.cols; w++) {
@@ -517,8 +517,8 @@ CPA_KERNEL dropout_mask(int64_t n, cpa_mat mask, const cpa_dev_int *cell, uint64
     }
 }
 
-cpa_status cpa_cuda_dropout_mask(cpa_backend *be, cpa_mat mask, const cpa_dev_int *cell, uint64_t seed, uint32_t epoch,
-                                 uint32_t layer, cpa_real p)
+cpa_status cpa_cuda_dropout_mask(cpa_backend *be, cpa_mat mask, const cpa_dev_int *cell, uint64_t seed,
+                                 cpa_number epoch, uint32_t layer, cpa_real p)
 {
     return CPA_LAUNCH(be, dropout_mask, (int64_t)mask.rows * ((mask.cols + 3) / 4), mask, cell, seed, epoch, layer, p);
 }

@@ -36,7 +36,8 @@ CPA_DEVICE target target_of(const cpa_dev_int *label, int b, cpa_mat weight, dou
 typedef struct entropy_call {
     cpa_mat logits, weight;
     const cpa_dev_int *label, *label2; // or NULL
-    double mix, gamma, scale;
+    double mix, gamma;
+    cpa_number scale;
 } entropy_call;
 
 // What is known of a row once its exps are added up: the gradient is factor * exp, less pull at its labels.
@@ -57,7 +58,7 @@ CPA_DEVICE double judge_row(entropy_row *row, entropy_call c, int b, cpa_real to
         double pull;
         total += t.weight * cpa_focal_loss(at, exp_at, sum, c.gamma, &pull);
         row->label[i] = t.label;
-        row->pull[i] = pull * (c.scale * t.weight);
+        row->pull[i] = pull * (cpa_value_of(c.scale) * t.weight);
         pulls += row->pull[i];
     }
     row->factor = pulls / sum;
@@ -134,10 +135,10 @@ CPA_KERNEL cross_entropy(double *loss, entropy_call c)
 
 cpa_status cpa_cuda_cross_entropy(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, const cpa_dev_int *label,
                                   const cpa_dev_int *label2, cpa_real mix, cpa_mat weight, cpa_real gamma,
-                                  cpa_real scale)
+                                  cpa_number scale)
 {
     double *loss;
-    const entropy_call c = {logits, weight, label, label2, (double)mix, (double)gamma, (double)scale};
+    const entropy_call c = {logits, weight, label, label2, (double)mix, (double)gamma, scale};
     CPA_STEP(cpa_cuda_scratch(be, (size_t)logits.rows * sizeof *loss, &loss));
     CPA_STEP(CPA_LAUNCH_BLOCKS(be, cross_entropy, row_blocks(logits), 0, loss, c));
     return cpa_cuda_sum(be, loss_sum, loss, logits.rows);

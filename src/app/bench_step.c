@@ -1,13 +1,15 @@
 // Owns: the command `bench step`: seconds of a step by kind, and of every operation in it, beside the rate at which memory is copied.
 // Never trains to an end: the model is forgotten.
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "bench_impl.h"
 #include "cpa/base/log.h"
 #include "cpa/platform/profile.h"
 #include "walk_impl.h"
 
-enum { WARM_UP = 6, KINDS = 2, COPIED = 1 << 26, COPIES = 10 };
+enum { WARM_UP = 6, KINDS = 2, COPIED = 1 << 26, COPIES = 10, MOST_OPS = 100 };
 
 static const char *const kind_name[KINDS] = {"autoencoder", "adversaries"};
 
@@ -69,35 +71,98 @@ cleanup:
     return st;
 }
 
-static void print_operations(const cpa_profile_row *row, int n, int64_t steps, double rate)
+// An operation in the steps of each kind.
+typedef struct operation {
+    cpa_profile_row of[KINDS];
+    double seconds; // of all
+} operation;
+
+typedef struct operations {
+    operation op[MOST_OPS];
+    int n;
+    int64_t steps[KINDS];
+} operations;
+
+static operation *find(operations *all, const char *name)
 {
-    double all = 0;
-    for (int i = 0; i < n; i++) {
-        all += row[i].seconds;
+    for (int i = 0; i < all->n; i++) {
+        if (strcmp(all->op[i].of[0].op, name) == 0) {
+            return &all->op[i];
+        }
     }
-    printf("\n%-22s %10s %12s %7s %10s %9s\n", "operation", "calls/step", "us/step", "share", "GB/s", "of copy");
-    for (int i = 0; i < n; i++) {
-        double speed = row[i].seconds > 0 ? row[i].bytes / row[i].seconds : 0;
-        printf("%-22s %10.1f %12.2f %6.1f%% %10.1f %8.1f%%\n", row[i].op, (double)row[i].calls / (double)steps,
-               1e6 * row[i].seconds / (double)steps, 100 * row[i].seconds / all, 1e-9 * speed, 100 * speed / rate);
+    operation *o = &all->op[all->n++];
+    *o = (operation){.of = {{.op = name}, {.op = name}}};
+    return o;
+}
+
+// One step, its operations added to those of its kind.
+static cpa_status profile_step(cpa_walk *w, operations *all)
+{
+    cpa_status st;
+    cpa_profile *p = NULL;
+    const cpa_profile_row *row;
+    cpa_step_result result;
+    int n;
+    CPA_TRY(cpa_profile_begin(w->run.be, &p));
+    CPA_TRY(cpa_walk_step(w, &result));
+    CPA_TRY(cpa_profile_end(p, &row, &n));
+    int kind = kind_of(&result);
+    all->steps[kind]++;
+    for (int i = 0; i < n && all->n < MOST_OPS; i++) {
+        operation *o = find(all, row[i].op);
+        o->seconds += row[i].seconds;
+        o->of[kind].calls += row[i].calls;
+        o->of[kind].seconds += row[i].seconds;
+        o->of[kind].bytes += row[i].bytes;
     }
-    printf("%-22s %10s %12.2f\n", "together", "", 1e6 * all / (double)steps);
+cleanup:
+    cpa_profile_destroy(&p);
+    return st;
+}
+
+static int longer(const void *a, const void *b)
+{
+    const double x = ((const operation *)a)->seconds, y = ((const operation *)b)->seconds;
+    return (x < y) - (x > y);
+}
+
+static void print_operations(operations *all, double rate)
+{
+    double sum[KINDS] = {0};
+    qsort(all->op, (size_t)all->n, sizeof *all->op, longer);
+    printf("\n%-22s", "operation");
+    for (int k = 0; k < KINDS; k++) {
+        printf(" | %-11s %6s %10s %8s %7s", kind_name[k], "calls", "us", "GB/s", "of copy");
+    }
+    printf("\n");
+    for (int i = 0; i < all->n; i++) {
+        printf("%-22s", all->op[i].of[0].op);
+        for (int k = 0; k < KINDS; k++) {
+            const cpa_profile_row *r = &all->op[i].of[k];
+            const double steps = all->steps[k] > 0 ? (double)all->steps[k] : 1;
+            const double speed = r->seconds > 0 ? r->bytes / r->seconds : 0;
+            sum[k] += r->seconds / steps;
+            printf(" | %-11s %6.1f %10.2f %8.1f %6.1f%%", "", (double)r->calls / steps, 1e6 * r->seconds / steps,
+                   1e-9 * speed, 100 * speed / rate);
+        }
+        printf("\n");
+    }
+    printf("%-22s | %-11s %6s %10.2f %8s %7s | %-11s %6s %10.2f\n", "together", "", "", 1e6 * sum[0], "", "", "", "",
+           1e6 * sum[1]);
 }
 
 // The operations of steps, each timed by itself: what they take apart is more than what they take together.
 static cpa_status profile(cpa_walk *w, int n, double rate)
 {
     cpa_status st;
-    cpa_profile *p = NULL;
-    const cpa_profile_row *row;
-    kind_time t[KINDS] = {0};
-    int rows;
-    CPA_TRY(cpa_profile_begin(w->run.be, &p));
-    CPA_TRY(time_kinds(w, n, t));
-    CPA_TRY(cpa_profile_end(p, &row, &rows));
-    print_operations(row, rows, n, rate);
+    operations *all = NULL;
+    CPA_TRY(cpa_alloc(1, sizeof *all, &all));
+    for (int i = 0; i < n; i++) {
+        CPA_TRY(profile_step(w, all));
+    }
+    print_operations(all, rate);
 cleanup:
-    cpa_profile_destroy(&p);
+    cpa_free(&all);
     return st;
 }
 

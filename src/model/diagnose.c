@@ -245,6 +245,7 @@ cpa_status cpa_model_diagnose(cpa_model *m, const cpa_batch *batch, const cpa_la
     } else if (!s.found) {
         CPA_TRY(cpa_model_join(m, 1, NULL));
         CPA_TRY(cpa_model_load(m, batch));
+        CPA_TRY(cpa_model_set_numbers(m, plan));
         CPA_TRY(cpa_model_forward(m, plan));
         CPA_TRY(decodes ? cpa_likelihood_head(m, false) : CPA_OK);
     }

@@ -100,7 +100,8 @@ static cpa_status draw_mask(void *ctx, cpa_mat mask, int layer)
     cpa_backend *be = s->m->be;
     if (!plan->draws) {
         uint32_t number = (uint32_t)((s->pass * 256 + s->part) * CPA_MAX_LAYERS + layer);
-        return cpa_op_dropout_mask(be, mask, s->m->batch.cell, plan->seed, plan->epoch, number, s->rate);
+        return cpa_op_dropout_mask(be, mask, s->m->batch.cell, plan->seed, cpa_model_number(s->m, CPA_NUMBER_EPOCH),
+                                   number, s->rate);
     }
     const cpa_real *recorded = plan->draws->mask(plan->draws->ctx, s->part, layer, s->pass);
     CPA_REQUIRE(recorded, CPA_BAD_DATA, "no recorded dropout mask for part %d, layer %d, pass %d", s->part, layer,

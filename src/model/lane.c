@@ -118,14 +118,12 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_model_lanes(cpa_model *m, const cpa_batch *const *batch, int n, const cpa_lane_plan *plan, double *sums)
+// Everything between the batches and the sums.
+static cpa_status compute(cpa_model *m, const cpa_batch *const *batch, const cpa_lane_plan *plan)
 {
     cpa_status st = CPA_OK;
-    int n_sums = cpa_model_n_sums(m), i = 0;
-    CPA_TRY(cpa_model_join(m, n, plan->meeting));
     for (cpa_model *l = m; l; l = l->next) {
-        CPA_TRY(cpa_model_load(l, batch[i++]));
-        CPA_TRY(cpa_op_zero(l->be, l->sums, (size_t)n_sums * sizeof *sums));
+        CPA_TRY(cpa_op_zero(l->be, l->sums, (size_t)cpa_model_n_sums(m) * sizeof(double)));
     }
     CPA_TRY(cpa_model_forward(m, plan));
     CPA_TRY(begin(m, batch, plan));
@@ -138,6 +136,76 @@ cpa_status cpa_model_lanes(cpa_model *m, const cpa_batch *const *batch, int n, c
     if (plan->update_adversary) {
         CPA_TRY(cpa_adversary_train(m, plan));
     }
+cleanup:
+    return st;
+}
+
+// Whether a lane does what others like it do, and nobody listens meanwhile.
+static bool may_repeat(const cpa_model *m, const cpa_lane_plan *plan)
+{
+    return cpa_backend_can_record(m->be) && !m->next && !plan->meeting && !plan->draws && !plan->final &&
+           !plan->want_metrics && !m->batch.mixed && !m->shape.checkpointing;
+}
+
+static cpa_repeat *find_repeat(cpa_model *m, const cpa_lane_plan *plan)
+{
+    const cpa_lane_kind kind = {.n_cells = plan->n_cells,
+                                .seed = plan->seed,
+                                .kl_weight = plan->kl_weight,
+                                .pen_adv = plan->pen_adv,
+                                .focal_gamma = plan->focal_gamma,
+                                .n = m->n,
+                                .comb = m->batch.comb,
+                                .update_autoencoder = plan->update_autoencoder,
+                                .update_adversary = plan->update_adversary,
+                                .adversary_in_loss = plan->adversary_in_loss};
+    for (int i = 0; i < CPA_REPEATS; i++) {
+        if (m->repeat[i].is_known && memcmp(&m->repeat[i].kind, &kind, sizeof kind) == 0) {
+            return &m->repeat[i];
+        }
+    }
+    cpa_repeat *r = &m->repeat[m->next_repeat];
+    m->next_repeat = (m->next_repeat + 1) % CPA_REPEATS;
+    cpa_backend_forget(m->be, &r->what);
+    r->kind = kind;
+    r->is_known = false;
+    return r;
+}
+
+// The first lane of a kind is run, for whatever memory it takes; the second is recorded, which repeats from then on.
+static cpa_status compute_or_repeat(cpa_model *m, const cpa_batch *const *batch, const cpa_lane_plan *plan)
+{
+    cpa_status st = CPA_OK;
+    if (!may_repeat(m, plan)) {
+        return compute(m, batch, plan);
+    }
+    cpa_repeat *r = find_repeat(m, plan);
+    if (!r->is_known) {
+        CPA_TRY(compute(m, batch, plan));
+        r->is_known = true;
+        return CPA_OK;
+    }
+    if (!r->what) {
+        CPA_TRY(cpa_backend_record(m->be));
+        cpa_status noted = compute(m, batch, plan), ended = cpa_backend_recorded(m->be, &r->what);
+        CPA_TRY(noted != CPA_OK ? noted : ended);
+    }
+    CPA_TRY(cpa_backend_replay(m->be, r->what));
+cleanup:
+    return st;
+}
+
+cpa_status cpa_model_lanes(cpa_model *m, const cpa_batch *const *batch, int n, const cpa_lane_plan *plan, double *sums)
+{
+    cpa_status st = CPA_OK;
+    int n_sums = cpa_model_n_sums(m), i = 0;
+    CPA_TRY(cpa_model_join(m, n, plan->meeting));
+    for (cpa_model *l = m; l; l = l->next) {
+        CPA_TRY(cpa_model_load(l, batch[i++]));
+        CPA_TRY(cpa_model_set_numbers(l, plan));
+    }
+    CPA_TRY(compute_or_repeat(m, batch, plan));
+    CPA_TRY(plan->meanwhile ? plan->meanwhile(plan->meanwhile_ctx) : CPA_OK);
     for (cpa_model *l = m; l; l = l->next, batch++, sums += n_sums) {
         CPA_TRY(report(l, *batch, plan, sums));
     }

@@ -1,4 +1,6 @@
 // Owns: what lanes compute in that run side by side, and how they are linked. Never computes.
+#include <string.h>
+
 #include "model_impl.h"
 
 // Calls f for every stack of a lane beside that of another (or NULL).
@@ -36,6 +38,9 @@ static cpa_status copy_shared(const cpa_model *m, cpa_model *lane)
     lane->t.grad = NULL;
     lane->batch = (cpa_device_batch){0};
     lane->memory = NULL;
+    lane->number = NULL;
+    lane->numbers = NULL;
+    memset(lane->repeat, 0, sizeof lane->repeat);
     lane->sums = lane->r2 = NULL;
     lane->order = lane->offsets = lane->mask = lane->best = NULL;
     lane->host_order = lane->host_offsets = lane->host_mask = lane->host_best = lane->host_cov = NULL;

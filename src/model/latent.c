@@ -125,7 +125,8 @@ cpa_status cpa_latent_draw(cpa_model *m, int draw, uint64_t seed)
     if (draw == 0) {
         return sample(m, CPA_NO_MAT);
     }
-    CPA_TRY(cpa_op_normal_noise(m->be, noise, m->batch.cell, seed, 0, (uint32_t)draw)); // training's are layer 0
+    CPA_TRY(cpa_op_normal_noise(m->be, noise, m->batch.cell, seed, cpa_number_of(0),
+                                (uint32_t)draw)); // training's are layer 0
     CPA_TRY(sample(m, noise));
 cleanup:
     return st;
@@ -137,7 +138,7 @@ static cpa_status draw_noise(cpa_model *m, const cpa_lane_plan *plan)
     cpa_status st = CPA_OK;
     cpa_mat noise = rows(m, m->noise);
     if (!plan->draws) {
-        return cpa_op_normal_noise(m->be, noise, m->batch.cell, plan->seed, plan->epoch, 0);
+        return cpa_op_normal_noise(m->be, noise, m->batch.cell, plan->seed, cpa_model_number(m, CPA_NUMBER_EPOCH), 0);
     }
     const cpa_real *recorded = plan->draws->noise(plan->draws->ctx);
     CPA_REQUIRE(recorded, CPA_BAD_DATA, "no recorded reparametrisation noise");

@@ -248,6 +248,22 @@ static cpa_status dev(cpa_model *m, int64_t n, size_t size, void *out)
     return cpa_op_alloc(m->be, (size_t)n * size, (void **)out);
 }
 
+static int n_numbers(const cpa_model *m)
+{
+    return CPA_NUMBER_ADVERSARIES + 2 * m->n_adversaries;
+}
+
+cpa_status cpa_model_set_numbers(cpa_model *m, const cpa_lane_plan *plan)
+{
+    m->number[CPA_NUMBER_EPOCH] = plan->epoch;
+    for (int i = 0; i < m->n_adversaries; i++) {
+        for (int own = 0; own < 2; own++) {
+            m->number[CPA_NUMBER_ADVERSARIES + 2 * i + own] = cpa_adversary_scale(&m->adversary[i], plan, own);
+        }
+    }
+    return cpa_op_upload(m->be, m->numbers, m->number, (size_t)n_numbers(m) * sizeof *m->number);
+}
+
 static cpa_status place_batch(cpa_model *m)
 {
     cpa_status st = CPA_OK;
@@ -275,6 +291,8 @@ static cpa_status place_batch(cpa_model *m)
         CPA_TRY(cpa_alloc(2 * (size_t)b, sizeof *m->host_weight, &m->host_weight));
     }
     CPA_TRY(dev(m, cpa_model_n_sums(m), sizeof(double), &m->sums));
+    CPA_TRY(dev(m, n_numbers(m), sizeof(double), &m->numbers));
+    CPA_TRY(cpa_alloc((size_t)n_numbers(m), sizeof *m->number, &m->number));
 cleanup:
     return st;
 }
@@ -316,16 +334,16 @@ cleanup:
 void cpa_model_unplace(cpa_model *m)
 {
     cpa_device_batch *d = &m->batch;
-    void *device[] = {m->memory, m->sums,    m->r2,     m->order,      m->offsets,     m->mask, m->best,   d->indptr,
-                      d->gene,   d->count,   d->log1p,  d->library,    d->pert,        d->dose, d->label,  d->cell,
-                      d->cov,    d->cov_own, d->label2, d->cov_weight, d->cov_partner, d->row,  d->partner};
+    void *device[] = {m->memory, m->sums,    m->r2,     m->order,      m->offsets,     m->mask, m->best,    d->indptr,
+                      d->gene,   d->count,   d->log1p,  d->library,    d->pert,        d->dose, d->label,   d->cell,
+                      d->cov,    d->cov_own, d->label2, d->cov_weight, d->cov_partner, d->row,  d->partner, m->numbers};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
         if (device[i]) {
             cpa_op_release(m->be, device[i]);
         }
     }
-    void *host[] = {m->host_order, m->host_offsets, m->host_mask, m->host_best,
-                    m->host_r2,    m->host_hits,    m->host_cov,  m->host_weight};
+    void *host[] = {m->host_order, m->host_offsets, m->host_mask,   m->host_best, m->host_r2,
+                    m->host_hits,  m->host_cov,     m->host_weight, m->number};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++) {
         cpa_free(&host[i]);
     }
@@ -424,6 +442,9 @@ void cpa_model_destroy(cpa_model **out)
         return;
     }
     cpa_model_narrow(m);
+    for (int i = 0; i < CPA_REPEATS; i++) {
+        cpa_backend_forget(m->be, &m->repeat[i].what);
+    }
     cpa_model_unplace(m);
     if (m->class_weights) {
         cpa_op_release(m->be, m->class_weights);

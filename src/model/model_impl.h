@@ -46,6 +46,29 @@ typedef struct cpa_dose_nets {
     cpa_mat out, dout; // [max_cells * components, 1]
 } cpa_dose_nets;
 
+// What one lane's operations go by that is no cpa_number: two lanes with the same do the same.
+typedef struct cpa_lane_kind {
+    int64_t n_cells;
+    uint64_t seed;
+    double kl_weight, pen_adv, focal_gamma;
+    int n, comb;
+    int update_autoencoder, update_adversary, adversary_in_loss;
+    int unused; // 0: no bytes of it are left undefined
+} cpa_lane_kind;
+
+// A kind of lane that was met before, and its operations once they are recorded.
+typedef struct cpa_repeat {
+    cpa_lane_kind kind;
+    cpa_recording *what;
+    bool is_known;
+} cpa_repeat;
+
+enum { CPA_REPEATS = 8 };
+
+// Numbers of a step, as operations take them: the epoch, then for every adversary what its losses are multiplied by, inside the autoencoder's
+// and in its own training.
+enum { CPA_NUMBER_EPOCH, CPA_NUMBER_ADVERSARIES };
+
 struct cpa_model {
     cpa_backend *be;  // borrowed
     cpa_model **more; // [n_more] owned: what other lanes compute in at the same time; they share the parameters' values
@@ -80,6 +103,10 @@ struct cpa_model {
     cpa_mat vectors, dvectors;                   // projected external vectors and their gradient [n_perts, n_latent]
     cpa_mat logits, head2;                       // [max_cells, n_genes]; without bias until the loss
     cpa_mat means, means2, target;               // the same, for metrics; the adversaries run where these were
+    double *number;                              // [n_numbers] owned
+    cpa_dev_f64 *numbers;                        // the same on the backend
+    cpa_repeat repeat[CPA_REPEATS];              // of single lanes
+    int next_repeat;                             // that gives way
     cpa_dev_real *memory;                        // owned: all of the above, and the stacks'
     cpa_dev_real *class_weights;                 // owned
     cpa_dev_f64 *sums, *r2;                      // [n_sums], [2 max_cells]
@@ -110,6 +137,18 @@ void cpa_model_unplace(cpa_model *m);
 
 /** Links the model and n - 1 further lanes for what comes next; their batch norms meet, or (NULL) do not. */
 cpa_status cpa_model_join(cpa_model *m, int n, const cpa_meeting *meeting);
+
+/** Sets the numbers of the step, on the host and on the backend. */
+cpa_status cpa_model_set_numbers(cpa_model *m, const cpa_lane_plan *plan);
+
+/** One of them. */
+static inline cpa_number cpa_model_number(const cpa_model *m, int i)
+{
+    return (cpa_number){m->number[i], cpa_f64_at(m->numbers, i)};
+}
+
+/** What the losses of the adversaries are multiplied by: `own`: in their own training. */
+double cpa_adversary_scale(const cpa_adversary *a, const cpa_lane_plan *plan, bool own);
 
 /** Uploads a batch. */
 cpa_status cpa_model_load(cpa_model *m, const cpa_batch *batch);

@@ -60,6 +60,35 @@ const char *cpa_backend_isa(const cpa_backend *be)
     return be->isa;
 }
 
+bool cpa_backend_can_record(const cpa_backend *be)
+{
+    return be->recorder != NULL && be->profile == NULL;
+}
+
+cpa_status cpa_backend_record(cpa_backend *be)
+{
+    return be->recorder->begin(be);
+}
+
+cpa_status cpa_backend_recorded(cpa_backend *be, cpa_recording **out)
+{
+    *out = NULL;
+    return be->recorder->end(be, out);
+}
+
+cpa_status cpa_backend_replay(cpa_backend *be, const cpa_recording *r)
+{
+    return be->recorder->replay(be, r);
+}
+
+void cpa_backend_forget(cpa_backend *be, cpa_recording **r)
+{
+    if (*r != NULL) {
+        be->recorder->forget(*r);
+    }
+    *r = NULL;
+}
+
 size_t cpa_backend_free_bytes(cpa_backend *be)
 {
     return be->free_bytes != NULL ? be->free_bytes(be) : SIZE_MAX;

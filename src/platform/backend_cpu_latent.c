@@ -84,8 +84,8 @@ static void normal_pair(const uint32_t word[4], double pair[2])
     pair[1] = radius * sin(angle);
 }
 
-cpa_status cpa_cpu_normal_noise(cpa_backend *be, cpa_mat noise, const cpa_dev_int *cell, uint64_t seed, uint32_t epoch,
-                                uint32_t layer)
+cpa_status cpa_cpu_normal_noise(cpa_backend *be, cpa_mat noise, const cpa_dev_int *cell, uint64_t seed,
+                                cpa_number epoch, uint32_t layer)
 {
     (void)be;
 #pragma omp parallel for schedule(static) if (cpa_parallel(noise))
@@ -95,7 +95,8 @@ cpa_status cpa_cpu_normal_noise(cpa_backend *be, cpa_mat noise, const cpa_dev_in
             uint32_t word[4];
             double pair[2];
             cpa_philox(seed, CPA_STREAM_NOISE,
-                       (const uint32_t[4]){(uint32_t)cpa_ints(cell)[b], epoch, layer, (uint32_t)l / 2}, word);
+                       (const uint32_t[4]){(uint32_t)cpa_ints(cell)[b], (uint32_t)epoch.value, layer, (uint32_t)l / 2},
+                       word);
             normal_pair(word, pair);
             to[l] = (cpa_real)pair[0];
             if (l + 1 < noise.cols) {

@@ -338,7 +338,7 @@ cpa_status cpa_cpu_batch_norm_eval(cpa_backend *be, cpa_mat y, cpa_mat a, cpa_ma
     return CPA_OK;
 }
 
-cpa_status cpa_cpu_dropout_mask(cpa_backend *be, cpa_mat mask, const cpa_dev_int *cell, uint64_t seed, uint32_t epoch,
+cpa_status cpa_cpu_dropout_mask(cpa_backend *be, cpa_mat mask, const cpa_dev_int *cell, uint64_t seed, cpa_number epoch,
                                 uint32_t layer, cpa_real p)
 {
     (void)be;
@@ -349,7 +349,8 @@ cpa_status cpa_cpu_dropout_mask(cpa_backend *be, cpa_mat mask, const cpa_dev_int
         for (int h = 0; h < mask.cols; h += 4) {
             uint32_t word[4];
             cpa_philox(seed, CPA_STREAM_DROPOUT,
-                       (const uint32_t[4]){(uint32_t)cpa_ints(cell)[b], epoch, layer, (uint32_t)h / 4}, word);
+                       (const uint32_t[4]){(uint32_t)cpa_ints(cell)[b], (uint32_t)epoch.value, layer, (uint32_t)h / 4},
+                       word);
             for (int w = 0; w < 4 && h + w < mask.cols; w++) {
                 to[h + w] = (cpa_real)cpa_unit(word[w]) >= p ? keep : 0;
             }

@@ -54,7 +54,7 @@ static target target_of(const cpa_dev_int *label, int b, cpa_mat weight, double 
 
 cpa_status cpa_cpu_cross_entropy(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, const cpa_dev_int *label,
                                  const cpa_dev_int *label2, cpa_real mix, cpa_mat weight, cpa_real gamma,
-                                 cpa_real scale)
+                                 cpa_number scale)
 {
     double *loss;
     cpa_status st = cpa_cpu_scratch(be, (size_t)logits.rows * sizeof *loss, &loss);
@@ -68,7 +68,7 @@ cpa_status cpa_cpu_cross_entropy(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat
             t[1] = target_of(label2, b, weight, 1 - (double)mix);
         }
         loss[b] =
-            cross_entropy_row(cpa_row(logits, b), logits.cols, t, label2 != NULL ? 2 : 1, (double)gamma, (double)scale);
+            cross_entropy_row(cpa_row(logits, b), logits.cols, t, label2 != NULL ? 2 : 1, (double)gamma, scale.value);
     }
     double sum = 0;
     for (int b = 0; b < logits.rows; b++) {

@@ -92,6 +92,7 @@ cpa_status cpa_backend_create_cuda(cpa_backend **out)
     CPA_TRY(cpa_alloc(1, sizeof *cuda, &cuda));
     cuda->base = (cpa_backend){.ops = &cuda_ops, .name = "cuda", .memory = CPA_MEMORY_DEVICE, .destroy = destroy};
     cuda->base.free_bytes = free_bytes;
+    cuda->base.recorder = &cpa_cuda_recorder;
     cuda->base.stamp = cpa_cuda_stamp;
     cuda->base.elapsed = cpa_cuda_elapsed;
     CPA_TRY(cpa_cuda_judge(cudaSetDevice(0), "the first of the visible devices"));

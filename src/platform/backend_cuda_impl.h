@@ -84,6 +84,9 @@ cpa_status cpa_cuda_elapsed(cpa_backend *be, int from, int to, double *seconds);
 /** Frees all marks. */
 void cpa_cuda_forget_marks(cpa_cuda *cuda);
 
+/** How operations are recorded. */
+extern const cpa_recorder cpa_cuda_recorder;
+
 static inline cudaStream_t cpa_cuda_stream(cpa_backend *be)
 {
     return ((cpa_cuda *)be)->stream;

@@ -13,6 +13,14 @@ typedef struct cpa_ops {
 #undef CPA_OP
 } cpa_ops;
 
+// How a backend records operations and repeats them. What is recorded is not run; `end` also ends a recording that failed.
+typedef struct cpa_recorder {
+    cpa_status (*begin)(cpa_backend *be);
+    cpa_status (*end)(cpa_backend *be, cpa_recording **out);
+    cpa_status (*replay)(cpa_backend *be, const cpa_recording *r);
+    void (*forget)(cpa_recording *r);
+} cpa_recorder;
+
 // What all backends begin with; each embeds it as its first member.
 struct cpa_backend {
     const cpa_ops *ops;
@@ -22,6 +30,7 @@ struct cpa_backend {
     cpa_memory memory;                     // what it counts as
     cpa_precision precision;               // of products
     size_t (*free_bytes)(cpa_backend *be); // of its device; NULL: nobody counts
+    const cpa_recorder *recorder;          // NULL: it cannot
     struct cpa_profile *profile;           // what is told of every operation; NULL: nobody asks
     // Of a device: marks the place that its work has got to with a number, and what it took from one mark to another (waiting for it).
     cpa_status (*stamp)(cpa_backend *be, int i);
@@ -47,8 +56,8 @@ struct cpa_backend {
 CPA_BACKEND_LIST(X)
 #undef X
 
-// Bytes that cuBLAS works in on a device: what its documentation advises for compute capability 9.
-enum { CPA_CUDA_WORKSPACE = 32 << 20 };
+// Bytes that cuBLAS works in on a device. Half of what its documentation advises for compute capability 9 is enough for these products.
+enum { CPA_CUDA_WORKSPACE = 16 << 20 };
 
 /** Bytes of a batch made dense, which the sparse layer takes on a device (kernels/sparse.cu) beside scratch; `half`: in bfloat16. */
 static inline size_t cpa_device_dense_room(int rows, int cols, bool half)

@@ -289,8 +289,8 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_shape_dropout_mask(cpa_backend *be, cpa_mat mask, const cpa_dev_int *cell, uint64_t seed, uint32_t epoch,
-                                  uint32_t layer, cpa_real p)
+cpa_status cpa_shape_dropout_mask(cpa_backend *be, cpa_mat mask, const cpa_dev_int *cell, uint64_t seed,
+                                  cpa_number epoch, uint32_t layer, cpa_real p)
 {
     cpa_status st;
     FIT(mask, mask.rows, mask.cols);

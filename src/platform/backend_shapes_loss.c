@@ -51,7 +51,7 @@ cleanup:
 
 cpa_status cpa_shape_cross_entropy(cpa_backend *be, cpa_dev_f64 *loss_sum, cpa_mat logits, const cpa_dev_int *label,
                                    const cpa_dev_int *label2, cpa_real mix, cpa_mat weight, cpa_real gamma,
-                                   cpa_real scale)
+                                   cpa_number scale)
 {
     cpa_status st;
     THERE(loss_sum, true);
@@ -157,7 +157,7 @@ cleanup:
 }
 
 cpa_status cpa_shape_normal_noise(cpa_backend *be, cpa_mat noise, const cpa_dev_int *cell, uint64_t seed,
-                                  uint32_t epoch, uint32_t layer)
+                                  cpa_number epoch, uint32_t layer)
 {
     cpa_status st;
     FIT(noise, noise.rows, noise.cols);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ahead_impl.h"
 #include "cpa/base/log.h"
 #include "cpa/base/signals.h"
 #include "cpa/data/mixup.h"
@@ -31,6 +32,7 @@ struct cpa_stepper {
     cpa_step_parts p;
     cpa_optimizer optimizer;
     cpa_device_cells *all; // what batches are taken from on the device; NULL: from the feed
+    cpa_ahead ahead;       // the next batch, where there is one lane and the device has the counts
     lane_cells *cells;     // of one lane; of all of this rank's that run side by side
     int n_cells;
     int32_t *partner;
@@ -67,6 +69,22 @@ static cpa_status take_batches(cpa_stepper *s, int n)
     if (s->p.config->mixup_alpha > 0) {
         CPA_TRY(cpa_alloc((size_t)max, sizeof *s->partner, &s->partner));
     }
+cleanup:
+    return st;
+}
+
+// Another batch, for the step to come.
+static cpa_status take_ahead(cpa_stepper *s)
+{
+    cpa_status st = CPA_OK;
+    const cpa_registry *r = s->p.registry;
+    const cpa_batch *like = s->cells[0].read;
+    if (s->all == NULL || s->p.config->lanes > 1) {
+        return CPA_OK;
+    }
+    s->ahead = (cpa_ahead){.feed = s->p.feed, .registry = r, .n_steps = cpa_sampler_steps(s->p.sampler)};
+    CPA_TRY(cpa_batch_create(like->max_cells, like->max_nnz, r->n_genes, r->n_covs, r->max_comb_len, &s->ahead.batch));
+    s->ahead.batch->all = like->all;
 cleanup:
     return st;
 }
@@ -116,6 +134,7 @@ cpa_status cpa_stepper_create(const cpa_step_parts *parts, cpa_stepper **out)
     CPA_TRY(cpa_device_cells_create(parts->be, parts->feed, parts->registry->n_genes, &s->all));
     cpa_ledger_enter(parts->ledger, CPA_ITEM_CELLS);
     CPA_TRY(take_batches(s, side ? s->end_lane - s->first_lane : 1));
+    CPA_TRY(take_ahead(s));
     CPA_TRY(cpa_alloc((size_t)n_sums, sizeof *s->sums, &s->sums));
     CPA_TRY(cpa_alloc((size_t)n_sums, sizeof *s->lane_sums, &s->lane_sums));
     if (lanes > 1) {
@@ -146,6 +165,7 @@ void cpa_stepper_destroy(cpa_stepper **out)
         cpa_batch_destroy(&s->cells[i].mixed);
     }
     cpa_free(&s->cells);
+    cpa_batch_destroy(&s->ahead.batch);
     cpa_device_cells_destroy(&s->all);
     cpa_free(&s->partner);
     cpa_together_destroy(&s->side.together);
@@ -167,6 +187,11 @@ static int global_batch(const cpa_stepper *s, int64_t step, cpa_lane_plan *plan)
 {
     const cpa_registry *r = s->p.registry;
     int lanes = 0;
+    if (cpa_ahead_has(&s->ahead, plan->epoch, step)) {
+        plan->label_weight = s->ahead.label_weight;
+        plan->n_cells = s->ahead.batch->n_cells;
+        return plan->n_cells > 0;
+    }
     for (int lane = 0; lane < s->p.config->lanes; lane++) {
         const int64_t *rows;
         int n;
@@ -182,7 +207,7 @@ static int global_batch(const cpa_stepper *s, int64_t step, cpa_lane_plan *plan)
 
 // The batch of a lane, mixed where the step mixes; NULL: the lane has no cells.
 static cpa_status fill_lane(cpa_stepper *s, int lane, int64_t step, const cpa_lane_plan *plan, double alpha,
-                            const lane_cells *cells, const cpa_batch **batch)
+                            lane_cells *cells, const cpa_batch **batch)
 {
     cpa_status st = CPA_OK;
     const int64_t *rows;
@@ -192,7 +217,12 @@ static cpa_status fill_lane(cpa_stepper *s, int lane, int64_t step, const cpa_la
     if (n == 0) {
         return CPA_OK;
     }
-    CPA_TRY(cpa_feed_fill(s->p.feed, s->p.registry, lane, step, cells->read));
+    if (cpa_ahead_has(&s->ahead, plan->epoch, step)) {
+        cpa_ahead_swap(&s->ahead, &cells->read);
+    } else {
+        CPA_TRY(cpa_feed_fill(s->p.feed, s->p.registry, lane, step, cells->read));
+    }
+    cpa_ahead_aim(&s->ahead, plan->epoch, step);
     *batch = cells->read;
     if (alpha > 0) {
         double lambda;
@@ -376,7 +406,10 @@ static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase
     cpa_status st = CPA_OK, mine = CPA_OK;
     list_ranges(s, phase);
     if (!s->tree) {
-        st = run_lane(s, 0, step, plan, phase->mixup_alpha, s->sums);
+        cpa_lane_plan of_lane = *plan;
+        of_lane.meanwhile = cpa_ahead_fill;
+        of_lane.meanwhile_ctx = &s->ahead;
+        st = run_lane(s, 0, step, &of_lane, phase->mixup_alpha, s->sums);
         *stop = cpa_stop_wanted();
         return st;
     }

@@ -18,11 +18,16 @@ done
 "$CPA_HPC" compare run-cpu run-cuda --data "$data" || exit 1
 "$CPA_HPC" train "$data" --out again --backend cuda "${small[@]}" || exit 1
 cmp run-cuda/history.csv again/history.csv || { echo "FAILED: two runs on the device differ"; exit 1; }
-/usr/bin/python3 - run-cpu/history.csv run-cuda/history.csv <<'PYTHON' || exit 1
+for precision in tf32 bf16; do
+    "$CPA_HPC" train "$data" --out "run-$precision" --backend cuda --precision "$precision" "${small[@]}" || exit 1
+done
+for run in cuda:1e-3 tf32:2e-3 bf16:1e-2; do
+    python3 - run-cpu/history.csv "run-${run%:*}/history.csv" "${run#*:}" <<'PYTHON' || exit 1
 import csv, sys
-a, b = (list(csv.DictReader(open(path))) for path in sys.argv[1:])
+a, b = (list(csv.DictReader(open(path))) for path in sys.argv[1:3])
 assert len(a) == len(b) > 0
 for x, y in zip(a, b):
     p, q = float(x["recon_loss"]), float(y["recon_loss"])
-    assert abs(p - q) <= 1e-3 * abs(p), ("recon_loss", p, q)
+    assert abs(p - q) <= float(sys.argv[3]) * abs(p), ("recon_loss", sys.argv[2], p, q)
 PYTHON
+done

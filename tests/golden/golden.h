@@ -10,6 +10,7 @@
 #include "cpa/base/mem.h"
 #include "cpa/data/batch.h"
 #include "cpa/model/config.h"
+#include "cpa/platform/backend.h"
 #include "cpa/train/config.h"
 
 typedef struct tensor {
@@ -61,10 +62,10 @@ cpa_status fixture_read(const char *path, fixture *f);
 void fixture_fini(fixture *f);
 
 /** Replays a fixture on a backend: everything that golden_judge looks at, in the fixture's own layout. */
-cpa_status golden_replay(const fixture *f, const char *backend, store *replay);
+cpa_status golden_replay(const fixture *f, const char *backend, cpa_precision precision, store *replay);
 
 /** Judges a replay by the fixture's rules, prints the worst of each kind and a verdict; true when everything is within its bound.
- *  `tight`: bounds divided by 100, no further than what float32 storage allows (1e-6). */
-bool golden_judge(const fixture *f, const store *replay, bool tight);
+ *  `tight`: bounds divided by 100, no further than what float32 storage allows (1e-6); `rounded`: of products that are not in fp32. */
+bool golden_judge(const fixture *f, const store *replay, bool tight, bool rounded);
 
 #endif

@@ -519,7 +519,7 @@ cleanup:
     return st;
 }
 
-static cpa_status set_up(replay *r, const char *backend)
+static cpa_status set_up(replay *r, const char *backend, cpa_precision precision)
 {
     cpa_status st = CPA_OK;
     const fixture *f = r->f;
@@ -547,6 +547,7 @@ static cpa_status set_up(replay *r, const char *backend)
     CPA_TRY(cpa_alloc((size_t)cells, sizeof *r->partner, &r->partner));
     CPA_TRY(cpa_alloc((size_t)cells * (size_t)f->model.n_latent, sizeof *r->noise, &r->noise));
     CPA_TRY(cpa_backend_create(backend, &r->be));
+    CPA_TRY(cpa_backend_set_precision(r->be, precision));
     CPA_TRY(cpa_model_create(r->be, &f->model, &s, true, w->v, NULL, &r->m));
     const cpa_params *t = cpa_model_params(r->m);
     for (int i = 0; i < t->n; i++) {
@@ -561,11 +562,11 @@ cleanup:
     return st;
 }
 
-cpa_status golden_replay(const fixture *f, const char *backend, store *out)
+cpa_status golden_replay(const fixture *f, const char *backend, cpa_precision precision, store *out)
 {
     cpa_status st = CPA_OK;
     replay r = {.f = f, .out = out};
-    CPA_TRY(set_up(&r, backend));
+    CPA_TRY(set_up(&r, backend, precision));
     CPA_TRY(replay_stored_steps(&r));
     CPA_TRY(replay_all_steps(&r));
     CPA_TRY(replay_evaluation(&r));

@@ -67,11 +67,77 @@ static void kernels_agree_with_cpu(void **state)
     }
 }
 
+// Sums and gradients of one lane; the latter the caller's to free.
+static cpa_real *lane_of(cpa_backend *be, cpa_model *m, const cpa_batch *b, const cpa_lane_plan *plan, double *sums,
+                         size_t *n)
+{
+    const cpa_params *t = cpa_model_params(m);
+    *n = (size_t)t->n_grad;
+    cpa_real *grad = calloc(*n, sizeof *grad);
+    assert_non_null(grad);
+    assert_int_equal(cpa_op_zero(be, t->grad, *n * sizeof *grad), CPA_OK);
+    assert_int_equal(cpa_model_lane(m, b, plan, sums), CPA_OK);
+    assert_int_equal(cpa_op_download(be, grad, t->grad, *n * sizeof *grad), CPA_OK);
+    return grad;
+}
+
+// A plan of a kind of lanes (autoencoder, adversaries, both), with what changes from step to step set by `k`.
+static cpa_lane_plan plan_of(const cpa_batch *b, int kind, int k)
+{
+    cpa_lane_plan plan = plan_for(b, kind != 1, kind != 0);
+    plan.epoch = (uint32_t)(4 + k);
+    plan.label_weight *= 1 + 0.25 * k;
+    plan.adv_lambda += k;
+    return plan;
+}
+
+// A device records the second lane of a kind and repeats it: all lanes are as a model computes them that meets their kind for the first time.
+static void lanes_repeat(const char *backend, const variant *v)
+{
+    cpa_backend *be;
+    assert_int_equal(cpa_backend_create(backend, &be), CPA_OK);
+    cpa_model *old = make_model(be, v);
+    cpa_batch *whole = batch_of(v), *part = make_cells(2, B - 3, B);
+    for (int k = 0; k < 5; k++) {
+        for (int kind = 0; kind < 3; kind++) {
+            const cpa_batch *b = k == 2 ? part : whole;
+            cpa_lane_plan plan = plan_of(b, kind, k);
+            cpa_model *new = make_model(be, v);
+            double old_sums[MAX_SUMS], new_sums[MAX_SUMS];
+            size_t n, n_new;
+            cpa_real *was = lane_of(be, old, b, &plan, old_sums, &n),
+                     *is = lane_of(be, new, b, &plan, new_sums, &n_new);
+            assert_int_equal(n, n_new);
+            assert_memory_equal(old_sums, new_sums, (CPA_SUM_COVS + N_COVS * CPA_SUMS_PER_COV) * sizeof(double));
+            assert_memory_equal(was, is, n * sizeof *was);
+            free(was);
+            free(is);
+            cpa_model_destroy(&new);
+        }
+    }
+    cpa_batch_destroy(&whole);
+    cpa_batch_destroy(&part);
+    cpa_model_destroy(&old);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+}
+
+static void repeated_lanes_are_the_same(void **state)
+{
+    (void)state;
+    variant v = plain;
+    lanes_repeat("cpu", &v);
+    lanes_repeat(ON_KERNELS, &v);
+    v.variational = v.layer_norm = true;
+    v.likelihood = "zinb";
+    lanes_repeat(ON_KERNELS, &v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(check_backend_equals_cpu),
         cmocka_unit_test(kernels_agree_with_cpu),
+        cmocka_unit_test(repeated_lanes_are_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,8 +24,50 @@ static void gemm_of(int m, int n, int k, bool ta, bool tb, double alpha, double 
     DROP(a, b, c);
 }
 
+// Bits of `which`: A, B and C are in bfloat16. Where one is, both factors are rounded to it.
+static void gemm_in_bf16(int m, int n, int k, bool ta, bool tb, double beta, int pad, int which)
+{
+    mat a = (which & 1 ? put_bf16 : put_uniform)(ta ? k : m, ta ? m : k, pad, -1, 1);
+    mat b = (which & 2 ? put_bf16 : put_uniform)(tb ? n : k, tb ? k : n, pad, -1, 1);
+    mat c = (which & 4 ? put_bf16 : put_uniform)(m, n, pad, -1, 1);
+    double *want = host((size_t)m * (size_t)n, sizeof *want);
+    for (int i = 0; i < m; i++) {
+        for (int j = 0; j < n; j++) {
+            double s = 0;
+            for (int l = 0; l < k; l++) {
+                s += from_bf16(to_bf16(a.h[ta ? l * m + i : i * k + l])) *
+                     from_bf16(to_bf16(b.h[tb ? j * k + l : l * n + j]));
+            }
+            want[i * n + j] = s + beta * c.h[i * n + j];
+        }
+    }
+    OK(cpa_op_gemm(be, c.m, a.m, ta, b.m, tb, 1, (cpa_real)beta));
+    near("gemm in bfloat16", get(c), want, m * n, which & 4 ? bf16_tolerance : tolerance);
+    DROP(a, b, c);
+}
+
+// Copies into bfloat16 and back, between rows of their own length.
+static void copies_in_bf16(void)
+{
+    mat a = put_uniform(7, 33, 2, -9, 9), half = put_bf16(7, 33, 1, 0, 1), back = put_uniform(7, 33, 0, -1, 1);
+    double *want = host(7 * 33, sizeof *want);
+    for (int i = 0; i < 7 * 33; i++) {
+        want[i] = from_bf16(to_bf16(a.h[i])) * 2 - back.h[i];
+    }
+    OK(cpa_op_axpby(be, half.m, 1, a.m, 0));
+    OK(cpa_op_axpby(be, back.m, 2, half.m, -1));
+    near("axpby of bfloat16", get(back), want, 7 * 33, tolerance);
+    DROP(a, half, back);
+}
+
 static void case_gemm(void)
 {
+    for (int i = 0; i < 64 && on_kernels && sizeof(cpa_real) == sizeof(float); i++) {
+        gemm_in_bf16(1 + i % 5 * 13, 40, 17 + i, i & 1, i & 2, i & 4 ? 1 : 0, i & 8 ? 3 : 0, 1 + i % 7);
+    }
+    if (on_kernels) {
+        copies_in_bf16();
+    }
     for (int i = 0; i < N_SIZES; i++) {
         for (int j = 0; j < N_SIZES; j++) {
             int t = i * N_SIZES + j;

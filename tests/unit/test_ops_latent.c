@@ -166,7 +166,7 @@ static void noise_case(int rows, int cols, int pad, uint32_t epoch, uint32_t lay
     for (int i = 0; i < rows * cols; i++) {
         noise.h[i] = normal(cell[i / cols], epoch, layer, i % cols);
     }
-    OK(cpa_op_normal_noise(be, noise.m, ids, seed, epoch, layer));
+    OK(cpa_op_normal_noise(be, noise.m, ids, seed, cpa_number_of(epoch), layer));
     near("normal_noise", get(noise), noise.h, rows * cols, tolerance);
     drop(ids);
     DROP(noise);
@@ -182,7 +182,7 @@ static void noise_law(void)
     }
     cpa_dev_int *ids = put_ints(cell, rows);
     mat noise = put_nan(rows, cols, 0);
-    OK(cpa_op_normal_noise(be, noise.m, ids, seed, 3, 1));
+    OK(cpa_op_normal_noise(be, noise.m, ids, seed, cpa_number_of(3), 1));
     const double *x = get(noise);
     double m1 = 0, m2 = 0, m3 = 0, m4 = 0, along = 0, across = 0;
     int tail = 0;

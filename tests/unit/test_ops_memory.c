@@ -130,7 +130,7 @@ static void test_shapes(void **state)
     assert_int_equal(cpa_op_csr_expand(be, a.m, (cpa_csr){.rows = 3, .cols = 5}, false), CPA_INTERNAL);
     assert_int_equal(cpa_op_csr_expand(be, a.m, (cpa_csr){.rows = 3, .cols = 4}, false), CPA_INTERNAL);
     assert_int_equal(cpa_op_argmax(be, NULL, a.m), CPA_INTERNAL);
-    assert_int_equal(cpa_op_dropout_mask(be, a.m, (const cpa_dev_int *)(const void *)v.m.data, 1, 0, 0, 1),
+    assert_int_equal(cpa_op_dropout_mask(be, a.m, (const cpa_dev_int *)(const void *)v.m.data, 1, cpa_number_of(0), 0, 1),
                      CPA_INTERNAL);
     OK(cpa_op_add_row(be, a.m, v.m));
     DROP(a, b, v, square);

@@ -529,7 +529,7 @@ static void dropout_of(int rows, int cols, double p)
     cpa_dev_int *ids = put_ints(cell, rows);
     mat mask = put_nan(rows, cols, 1);
     const uint64_t seed = 0x123456789abcdef0u;
-    OK(cpa_op_dropout_mask(be, mask.m, ids, seed, 7, 2, (cpa_real)p));
+    OK(cpa_op_dropout_mask(be, mask.m, ids, seed, cpa_number_of(7), 2, (cpa_real)p));
     double *got = get(mask);
     for (int b = 0; b < rows; b++) {
         for (int h = 0; h < cols; h++) {

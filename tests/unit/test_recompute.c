@@ -3,7 +3,7 @@
 #include "../support/on_kernels.h"
 #include "../support/small_model.h"
 
-enum { N_LANES = 3, CELLS = 11, STEPS = 2 };
+enum { N_LANES = 3, CELLS = 11, STEPS = 3 };
 
 static const int first_cell[N_LANES + 1] = {0, 4, 5, CELLS};
 

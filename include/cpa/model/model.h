@@ -57,6 +57,9 @@ typedef struct cpa_lane_plan {
     // Told, more than once, that the first n_pieces pieces are what they will be at the end of the lane; NULL: not wanted.
     cpa_status (*final)(void *ctx, int n_pieces);
     void *final_ctx;
+    // Called once when the lane's work is under way, before its sums are waited for: time for the host to use; NULL: not wanted.
+    cpa_status (*meanwhile)(void *ctx);
+    void *meanwhile_ctx;
     const cpa_meeting *meeting; // where lanes meet that share their batch norms' statistics; NULL: each has its own
 } cpa_lane_plan;
 

@@ -48,6 +48,25 @@ cpa_real *cpa_backend_host(const cpa_backend *be, const cpa_dev_real *array);
 /** Bytes of the device's memory that are free; SIZE_MAX where nobody counts. */
 size_t cpa_backend_free_bytes(cpa_backend *be);
 
+// Operations that were recorded together.
+typedef struct cpa_recording cpa_recording;
+
+/** Whether operations can be recorded now, to be repeated by one call that takes the host next to nothing. */
+bool cpa_backend_can_record(const cpa_backend *be);
+
+/** Begins to record: operations from here on are noted and not run. They must have been run once before with the same shapes, so that none takes
+ *  memory, and neither upload, download, alloc nor release may be among them. */
+cpa_status cpa_backend_record(cpa_backend *be);
+
+/** Ends it; to be called, too, when an operation failed that was to be recorded. */
+cpa_status cpa_backend_recorded(cpa_backend *be, cpa_recording **out);
+
+/** Runs what was recorded: the same operations with the same arguments, but cpa_numbers and the contents of arrays as they are now. */
+cpa_status cpa_backend_replay(cpa_backend *be, const cpa_recording *r);
+
+/** Frees it and sets *r to NULL; NULL-safe. */
+void cpa_backend_forget(cpa_backend *be, cpa_recording **r);
+
 /** What decides its bits beside the build: the instructions that the library of products uses, or the device. The backend's. */
 const char *cpa_backend_isa(const cpa_backend *be);
 

@@ -4,6 +4,7 @@
 #define CPA_PLATFORM_TENSOR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "cpa/base/types.h"
@@ -55,6 +56,18 @@ typedef struct cpa_pooled {
     const cpa_dev_f64 *own, *all;
     int64_t rows; // of all
 } cpa_pooled;
+
+// A number that is another one whenever recorded operations are repeated (cpa_backend_record): with `at`, a device reads it there.
+typedef struct cpa_number {
+    double value;
+    const cpa_dev_f64 *at;
+} cpa_number;
+
+/** One that stays. */
+static inline cpa_number cpa_number_of(double value)
+{
+    return (cpa_number){value, NULL};
+}
 
 /** Address of element `i` of a real array. */
 static inline cpa_dev_real *cpa_real_at(const cpa_dev_real *p, int64_t i)

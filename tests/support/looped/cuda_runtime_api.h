@@ -10,8 +10,10 @@ typedef enum cudaError { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 } cudaEr
 typedef enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 } cudaMemcpyKind;
 typedef struct CUstream_st *cudaStream_t;
 typedef struct CUevent_st *cudaEvent_t;
+typedef struct CUgraph_st *cudaGraph_t;
+typedef struct CUgraphExec_st *cudaGraphExec_t;
 
-enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaStreamCaptureModeThreadLocal = 1 };
 
 struct cudaDeviceProp {
     char name[256];
@@ -118,6 +120,48 @@ static inline cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t 
 static inline cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
     (void)event;
+    return cudaSuccess;
+}
+
+// Loops cannot be recorded: the backends of looped.c do not say that they can.
+static inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, int mode)
+{
+    (void)stream;
+    (void)mode;
+    return cudaErrorMemoryAllocation;
+}
+
+static inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    (void)stream;
+    *graph = NULL;
+    return cudaErrorMemoryAllocation;
+}
+
+static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags)
+{
+    (void)graph;
+    (void)flags;
+    *out = NULL;
+    return cudaErrorMemoryAllocation;
+}
+
+static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
+{
+    (void)graph;
+    (void)stream;
+    return cudaErrorMemoryAllocation;
+}
+
+static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
+{
+    (void)graph;
+    return cudaSuccess;
+}
+
+static inline cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    (void)graph;
     return cudaSuccess;
 }
 

@@ -16,6 +16,7 @@ static cpa_status create(const char *name, bool backwards, cpa_backend **out)
     cpa_status st = cpa_backend_create_cuda(out);
     if (st == CPA_OK) {
         (*out)->name = name;
+        (*out)->recorder = NULL;
         cpa_looped_backwards = backwards;
     }
     return st;
