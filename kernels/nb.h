@@ -7,6 +7,7 @@
 // What a call knows of its genes: arrays of G, and T and E of math_inl.h for every small count but 0.
 typedef struct nb_genes {
     cpa_real *theta, *inverse; // exp(px_r), 1 / (theta + eps)
+    cpa_real *bias;            // what is added to logits, here as well aligned as the others are
     cpa_real *t, *e;           // [CPA_NB_LAST, G]
 } nb_genes;
 

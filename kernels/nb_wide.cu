@@ -200,7 +200,7 @@ CPA_INLINED void expect_logits(const nb_call *c, wide_kind kind, int b, int t)
 CPA_INLINED cpa_real read_logits(const nb_call *c, wide_kind kind, wide_genes k, int b, int t)
 {
     const int64_t at = (int64_t)b * c->logits.ld + gene_at(kind, 0, t);
-    const cpa_real *biases = cpa_reals(c->bias.data) + gene_at(kind, 0, t);
+    const cpa_real *biases = c->genes.bias + gene_at(kind, 0, t);
     cpa_real largest = -INFINITY;
     CPA_UNROLL
     for (int i = 0; i < kind.own; i += kind.at_once) {
@@ -431,12 +431,12 @@ WIDE_KERNELS(2, 6)
 WIDE_KERNELS(2, 8)
 WIDE_KERNELS(2, 10)
 
-// Whether neighbours may be read at once: no row, and nothing else that is read, begins in the middle of two.
+// Whether neighbours may be read at once: no row of the logits, and no table of genes, begins in the middle of two.
 static bool in_pairs(const nb_call *c)
 {
     const uintptr_t two_logits = c->logits.bf16 ? 2 * sizeof(uint16_t) : 2 * sizeof(cpa_real);
     return c->cut.n_genes % 2 == 0 && c->logits.ld % 2 == 0 && (uintptr_t)c->logits.data % two_logits == 0 &&
-           (uintptr_t)c->bias.data % (2 * sizeof(cpa_real)) == 0 && (uintptr_t)c->genes.theta % sizeof(real_pair) == 0;
+           (uintptr_t)c->genes.theta % sizeof(real_pair) == 0;
 }
 
 cpa_status cpa_cuda_nb_wide(cpa_backend *be, nb_call c)
