@@ -180,6 +180,24 @@ CPA_INLINED int gene_at(wide_kind kind, int i, int t)
     return i * CPA_WIDE + t * kind.at_once;
 }
 
+// What thread t reads of a cell before there is time to wait for it: its first count (0 if none) and gene, where its others are, and the
+// cell's library.
+typedef struct wide_cell {
+    cpa_real count, library;
+    int gene, next, end;
+} wide_cell;
+
+CPA_INLINED wide_cell read_cell(const nb_call *c, int b, int t)
+{
+    const int at = cpa_ints(c->x.indptr)[b] + t;
+    wide_cell cell = {0, cpa_reals(c->x.library)[b], 0, at + CPA_WIDE, cpa_ints(c->x.indptr)[b + 1]};
+    if (at < cell.end) {
+        cell.count = cpa_reals(c->x.count)[at];
+        cell.gene = cpa_ints(c->x.gene)[at];
+    }
+    return cell;
+}
+
 CPA_INLINED bool is_there(const nb_call *c, wide_kind kind, int i, int t)
 {
     return i < kind.own - kind.at_once || gene_at(kind, i, t) < c->cut.n_genes;
@@ -248,23 +266,24 @@ CPA_INLINED cpa_real count_of(const nb_call *c, bool half, wide_shared v, cpa_re
     return -(x * log_of(near * by, half) + terms);
 }
 
-// Thread t's counts of cell b: their loss, and in *slopes their slopes.
-CPA_INLINED cpa_real counts_of(const nb_call *c, bool half, wide_shared v, cpa_real to_mean, int b, int t,
+// A thread's counts of a cell: their loss, and in *slopes their slopes.
+CPA_INLINED cpa_real counts_of(const nb_call *c, bool half, wide_shared v, cpa_real to_mean, wide_cell cell,
                                cpa_real *slopes)
 {
-    const int *gene = cpa_ints(c->x.gene), end = cpa_ints(c->x.indptr)[b + 1];
-    const cpa_real *count = cpa_reals(c->x.count);
-    cpa_real loss = 0;
+    cpa_real x = cell.count, loss = 0;
+    int j = cell.gene;
     CPA_NO_UNROLL
-    for (int i = cpa_ints(c->x.indptr)[b] + t; i < end; i += CPA_WIDE) {
-        const cpa_real x = count[i];
-        const int j = gene[i];
+    for (int next = cell.next;; next += CPA_WIDE) {
         if (x > 0) { // zeros may be stored
             loss += count_of(c, half, v, to_mean, j, x);
             *slopes += v.row[j];
         }
+        if (next >= cell.end) {
+            return loss;
+        }
+        x = cpa_reals(c->x.count)[next];
+        j = cpa_ints(c->x.gene)[next];
     }
-    return loss;
 }
 
 // All of thread t's genes, as if they had no counts: their loss, and in *slopes their slopes.
@@ -350,6 +369,7 @@ CPA_INLINED void cells_of_block(const nb_call *c, wide_kind kind, cpa_real *shar
     CPA_OWN(cpa_real, slope, MOST_GENES);
     CPA_OWN(cpa_real, dpx, MOST_GENES);
     CPA_OWN(cpa_real, part, 1);
+    CPA_OWN(wide_cell, cell, 1);
     CPA_OWN(double, losses, 1);
     CPA_SHARED(double, room, 3 * ROOM);
     CPA_EACH_WIDE(t)
@@ -364,6 +384,7 @@ CPA_INLINED void cells_of_block(const nb_call *c, wide_kind kind, cpa_real *shar
     for (int b = (int)cpa_block(); b < c->cut.rows; b += c->cut.blocks) {
         CPA_EACH_ON(t)
         {
+            CPA_OF(cell, 1, t)[0] = read_cell(c, b, t);
             CPA_OF(part, 1, t)[0] = read_logits(c, kind, GENES_OF(t), b, t);
         }
         const cpa_real largest = cpa_wide_max(part, room);
@@ -372,12 +393,12 @@ CPA_INLINED void cells_of_block(const nb_call *c, wide_kind kind, cpa_real *shar
             CPA_OF(part, 1, t)[0] = take_exps(kind, GENES_OF(t), v.row, largest, t);
         }
         const cpa_real inverse = inverse_of((cpa_real)cpa_wide_sum(part, room + ROOM));
-        const cpa_real to_mean = cpa_reals(c->x.library)[b] * inverse;
         CPA_EACH_ON(t)
         {
+            const cpa_real to_mean = CPA_OF(cell, 1, t)[0].library * inverse;
             cpa_real slopes = 0;
             expect_logits(c, kind, b + c->cut.blocks, t);
-            cpa_real loss = counts_of(c, kind.half, v, to_mean, b, t, &slopes);
+            cpa_real loss = counts_of(c, kind.half, v, to_mean, CPA_OF(cell, 1, t)[0], &slopes);
             loss += without_counts(c, kind, GENES_OF(t), to_mean, t, &slopes);
             CPA_OF(losses, 1, t)[0] += (double)loss;
             CPA_OF(part, 1, t)[0] = slopes;
