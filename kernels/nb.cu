@@ -6,7 +6,7 @@
 enum { TABLE_GENES = 16, TABLE_COUNTS = CPA_THREADS / TABLE_GENES }; // of a block: a thread a gene and count
 
 // Step i of T and E leads to count i + 1.
-CPA_KERNEL tables(nb_genes g, cpa_mat px_r)
+CPA_KERNEL tables(nb_genes g, cpa_mat px_r, cpa_mat bias)
 {
     const int n = px_r.cols, first = (int)cpa_block() * TABLE_GENES;
     CPA_SHARED(cpa_real, step_t, CPA_THREADS);
@@ -20,6 +20,7 @@ CPA_KERNEL tables(nb_genes g, cpa_mat px_r)
         if (i == 0 && j < n) {
             g.theta[j] = theta;
             g.inverse[j] = inverse;
+            g.bias[j] = cpa_reals(bias.data)[j];
         }
     }
     CPA_EACH(t)
@@ -43,9 +44,10 @@ static cpa_status start(cpa_backend *be, nb_call *c, cpa_mat px_r, int arrays, i
     CPA_STEP(cpa_cuda_cut_cells(be, &c->cut, c->logits.rows, n, CPA_DEVICE_NB_TABLES, arrays, n_sums));
     c->genes.theta = c->cut.table;
     c->genes.inverse = c->genes.theta + n;
-    c->genes.t = c->genes.inverse + n;
+    c->genes.bias = c->genes.inverse + n;
+    c->genes.t = c->genes.bias + n;
     c->genes.e = c->genes.t + (int64_t)CPA_NB_LAST * n;
-    return CPA_LAUNCH_BLOCKS(be, tables, (n + TABLE_GENES - 1) / TABLE_GENES, 0, c->genes, px_r);
+    return CPA_LAUNCH_BLOCKS(be, tables, (n + TABLE_GENES - 1) / TABLE_GENES, 0, c->genes, px_r, c->bias);
 }
 
 // ---- a gene of a cell ----

@@ -7,6 +7,7 @@
 // What a call knows of its genes: arrays of G, and T and E of math_inl.h for every small count but 0.
 typedef struct nb_genes {
     cpa_real *theta, *inverse; // exp(px_r), 1 / (theta + eps)
+    cpa_real *bias;            // what is added to logits, here as well aligned as the others are
     cpa_real *t, *e;           // [CPA_NB_LAST, G]
 } nb_genes;
 
@@ -39,8 +40,8 @@ CPA_RARE void nb_rare_terms(cpa_real x, cpa_real theta, cpa_real inverse, cpa_re
 CPA_DEVICE void nb_count_terms(const nb_genes *g, int n, int j, cpa_real x, cpa_real *t, cpa_real *e)
 {
     const int table = x < CPA_NB_LAST ? (int)x : CPA_NB_LAST;
-    *t = table > 0 ? g->t[(int64_t)(table - 1) * n + j] : 0;
-    *e = table > 0 ? g->e[(int64_t)(table - 1) * n + j] : 0;
+    *t = table > 0 ? g->t[(table - 1) * n + j] : 0;
+    *e = table > 0 ? g->e[(table - 1) * n + j] : 0;
     if ((cpa_real)table != x) {
         cpa_real more_t = *t, more_e = *e;
         nb_rare_terms(x, g->theta[j], g->inverse[j], &more_t, &more_e);

@@ -121,6 +121,7 @@ enum { CPA_WIDE = 512 }; // threads of a wide block
 // For functions that take what a compiler is to know; for loops over an own array; and for what is rare enough to stay out of them.
 #define CPA_INLINED static __device__ __forceinline__
 #define CPA_UNROLL _Pragma("unroll")
+#define CPA_NO_UNROLL _Pragma("unroll 1")
 #define CPA_RARE static __device__ __noinline__
 
 // The sum, or the largest (NaN only if all are), of one own element of every thread of a wide block, for all of them. room [CPA_WIDE / 32]
@@ -157,13 +158,21 @@ CPA_INLINED double cpa_wide_total(const double *own, double *room)
     return cpa_wide_warps(part, room);
 }
 
+CPA_INLINED cpa_real cpa_wide_larger(cpa_real a, cpa_real b)
+{
+#ifdef CPA_DOUBLE
+    return fmax(a, b);
+#else
+    return fmaxf(a, b);
+#endif
+}
+
 CPA_INLINED cpa_real cpa_wide_max(const cpa_real *own, double *room)
 {
     const int t = (int)threadIdx.x;
     cpa_real part = own[0], *parts = (cpa_real *)room;
     for (int by = 16; by > 0; by /= 2) {
-        const cpa_real other = __shfl_xor_sync(0xFFFFFFFFu, part, by);
-        part = part >= other ? part : other;
+        part = cpa_wide_larger(part, __shfl_xor_sync(0xFFFFFFFFu, part, by));
     }
     if (t % 32 == 0) {
         parts[t / 32] = part;
@@ -171,8 +180,7 @@ CPA_INLINED cpa_real cpa_wide_max(const cpa_real *own, double *room)
     __syncthreads();
     part = parts[t % (CPA_WIDE / 32)];
     for (int by = CPA_WIDE / 64; by > 0; by /= 2) {
-        const cpa_real other = __shfl_xor_sync(0xFFFFFFFFu, part, by);
-        part = part >= other ? part : other;
+        part = cpa_wide_larger(part, __shfl_xor_sync(0xFFFFFFFFu, part, by));
     }
     return part;
 }
@@ -201,11 +209,17 @@ CPA_DEVICE float cpa_quick_inverse(float x)
     return y;
 }
 
-// As cpa_to_bf16.
-CPA_DEVICE uint16_t cpa_quick_bf16(float x)
+// What lies there will be read: a device brings it nearer meanwhile.
+CPA_DEVICE void cpa_expect(const void *at)
 {
-    uint16_t y;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+}
+
+// Two as cpa_to_bf16 has them, the first in the lower half.
+CPA_DEVICE uint32_t cpa_quick_bf16s(float low, float high)
+{
+    uint32_t y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
     return y;
 }
 

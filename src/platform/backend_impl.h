@@ -99,7 +99,7 @@ static inline size_t cpa_device_cells_scratch(int rows, int n_genes, int tables,
            ((size_t)tables + blocks * ((size_t)sums + outside)) * (size_t)n_genes * sizeof(cpa_real);
 }
 
-enum { CPA_DEVICE_NB_TABLES = 32, CPA_DEVICE_NB_ARRAYS = 2, CPA_DEVICE_GAUSS_SUMS = 2 };
+enum { CPA_DEVICE_NB_TABLES = 33, CPA_DEVICE_NB_ARRAYS = 2, CPA_DEVICE_GAUSS_SUMS = 2 };
 
 /** What nb_loss needs, and with inflation zinb_loss. */
 static inline size_t cpa_device_nb_scratch(int rows, int n_genes, bool inflated)
