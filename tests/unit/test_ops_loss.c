@@ -314,7 +314,8 @@ static void certain_class(double gamma)
     const int label[] = {0, 0, 0};
     cpa_dev_int *labels = put_ints(label, 3);
     cpa_dev_f64 *sum = new_sums(1);
-    OK(cpa_op_cross_entropy(be, sum, cpa_mat_head(z.m, 2), labels, NULL, 1, CPA_NO_MAT, (cpa_real)gamma, cpa_number_of(1)));
+    OK(cpa_op_cross_entropy(be, sum, cpa_mat_head(z.m, 2), labels, NULL, 1, CPA_NO_MAT, (cpa_real)gamma,
+                            cpa_number_of(1)));
     near("cross_entropy, certain", get_sums(sum, 1), &want, 1, 1e-6);
     const double *d = get(z);
     double h = 1e-4, up = exp(-12 - h), down = exp(-12 + h);
@@ -322,7 +323,8 @@ static void certain_class(double gamma)
     near("cross_entropy, certain, d", d + 1, &by_other, 1, 1e-5);
     assert_true(d[2] == 0 && d[3] == 0);
     z.m.data = cpa_real_at(z.m.data, 4);
-    OK(cpa_op_cross_entropy(be, sum, cpa_mat_head(z.m, 1), labels, NULL, 1, CPA_NO_MAT, (cpa_real)gamma, cpa_number_of(1)));
+    OK(cpa_op_cross_entropy(be, sum, cpa_mat_head(z.m, 1), labels, NULL, 1, CPA_NO_MAT, (cpa_real)gamma,
+                            cpa_number_of(1)));
     assert_true(isnan(get_sums(sum, 1)[0]));
     drop(labels);
     drop(sum);

@@ -79,7 +79,7 @@ static void counts_for_a_device(void **state)
     assert_int_equal(cpa_backend_create_counting("cuda", &be), CPA_OK);
     assert_int_equal(cpa_backend_memory(be), CPA_MEMORY_DEVICE);
     long host = cpa_memory_bytes(CPA_MEMORY_HOST), of_its_own = cpa_memory_bytes(CPA_MEMORY_DEVICE); // cuBLAS's
-    assert_int_equal(of_its_own, 16 << 20);
+    assert_int_equal(of_its_own, 32 << 20);
     void *p = block(be, 1000, 1);
     assert_null(cpa_backend_host(be, p));
     assert_int_equal(cpa_memory_bytes(CPA_MEMORY_DEVICE), of_its_own + 1024);
