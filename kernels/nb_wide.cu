@@ -86,15 +86,6 @@ CPA_INLINED float log1p_of(float u, bool half)
 
 #endif
 
-CPA_INLINED cpa_real larger(cpa_real a, cpa_real b)
-{
-#ifdef CPA_DOUBLE
-    return fmax(a, b);
-#else
-    return fmaxf(a, b);
-#endif
-}
-
 // log(x), of normal x > 0.
 CPA_INLINED cpa_real log_of(cpa_real x, bool half)
 {
@@ -230,7 +221,7 @@ CPA_INLINED cpa_real read_logits(const nb_call *c, wide_kind kind, wide_genes k,
         CPA_UNROLL
         for (int s = 0; s < kind.at_once; s++) {
             k.e[i + s] = z[s] + bias[s];
-            largest = larger(largest, k.e[i + s]);
+            largest = cpa_wide_larger(largest, k.e[i + s]);
         }
     }
     return largest;

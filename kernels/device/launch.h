@@ -124,6 +124,16 @@ enum { CPA_WIDE = 512 }; // threads of a wide block
 #define CPA_NO_UNROLL _Pragma("unroll 1")
 #define CPA_RARE static __device__ __noinline__
 
+// The larger one; NaN only if both are.
+CPA_INLINED cpa_real cpa_wide_larger(cpa_real a, cpa_real b)
+{
+#ifdef CPA_DOUBLE
+    return fmax(a, b);
+#else
+    return fmaxf(a, b);
+#endif
+}
+
 // The sum, or the largest (NaN only if all are), of one own element of every thread of a wide block, for all of them. room [CPA_WIDE / 32]
 // is shared, and free again after the next of these calls, which needs another one. cpa_wide_sum begins in cpa_real.
 CPA_INLINED double cpa_wide_warps(double part, double *room)
@@ -156,15 +166,6 @@ CPA_INLINED double cpa_wide_total(const double *own, double *room)
         part += __shfl_xor_sync(0xFFFFFFFFu, part, by);
     }
     return cpa_wide_warps(part, room);
-}
-
-CPA_INLINED cpa_real cpa_wide_larger(cpa_real a, cpa_real b)
-{
-#ifdef CPA_DOUBLE
-    return fmax(a, b);
-#else
-    return fmaxf(a, b);
-#endif
 }
 
 CPA_INLINED cpa_real cpa_wide_max(const cpa_real *own, double *room)

@@ -71,7 +71,7 @@ enum {
     CPA_DEVICE_BLOCKS = 264,               // at least, where there are as many cells: two for each processor of an H100
     CPA_DEVICE_BLOCK_CELLS = 64,           // at most
     CPA_DEVICE_SCORE_BLOCKS = 1056,        // without gradients
-    CPA_DEVICE_SHARED = 216 * 1024,        // bytes that a block may share, beside some KiB of its own
+    CPA_DEVICE_SHARED = 152 * 1024,        // bytes that a block may share on an A100, too, beside some KiB of its own
     CPA_DEVICE_SHARED_BY_TWO = 105 * 1024, // the same where two blocks are to be at work on a processor
 };
 
