@@ -185,6 +185,9 @@ static cpa_status compute_or_repeat(cpa_model *m, const cpa_batch *const *batch,
         r->is_known = true;
         return CPA_OK;
     }
+    if (r->what && !cpa_backend_holds(m->be, r->what)) {
+        cpa_backend_forget(m->be, &r->what);
+    }
     if (!r->what) {
         CPA_TRY(cpa_backend_record(m->be));
         cpa_status noted = compute(m, batch, plan), ended = cpa_backend_recorded(m->be, &r->what);

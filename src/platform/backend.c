@@ -76,6 +76,11 @@ cpa_status cpa_backend_recorded(cpa_backend *be, cpa_recording **out)
     return be->recorder->end(be, out);
 }
 
+bool cpa_backend_holds(const cpa_backend *be, const cpa_recording *r)
+{
+    return be->recorder->holds(be, r);
+}
+
 cpa_status cpa_backend_replay(cpa_backend *be, const cpa_recording *r)
 {
     return be->recorder->replay(be, r);

@@ -121,11 +121,12 @@ static cpa_status device_memory(size_t bytes, void **out)
 }
 
 // Makes a block of `*room` bytes large enough; what it held is lost when it grows.
-static cpa_status grow(void **block, size_t *room, size_t bytes)
+static cpa_status grow(cpa_cuda *cuda, void **block, size_t *room, size_t bytes)
 {
     cpa_status st = CPA_OK;
     if (bytes > *room || *block == NULL) {
         if (*block != NULL) { // waits for those who still use it
+            cuda->n_outgrown++;
             CPA_TRY(cpa_cuda_judge(cudaFree(*block), "the release of scratch"));
         }
         cpa_memory_note(CPA_MEMORY_DEVICE, -(long)*room);
@@ -142,7 +143,7 @@ cleanup:
 cpa_status cpa_cuda_scratch(cpa_backend *be, size_t bytes, void *out)
 {
     cpa_cuda *cuda = (cpa_cuda *)be;
-    cpa_status st = grow(&cuda->scratch, &cuda->scratch_bytes, bytes);
+    cpa_status st = grow(cuda, &cuda->scratch, &cuda->scratch_bytes, bytes);
     memcpy(out, &cuda->scratch, sizeof cuda->scratch);
     return st;
 }
@@ -155,7 +156,7 @@ cpa_status cpa_cuda_dense_room(cpa_backend *be, cpa_csr x, bool use_log1p, cpa_m
     *is_there = held->x.indptr == x.indptr && held->x.gene == x.gene && held->x.count == x.count &&
                 held->x.log1p == x.log1p && held->x.rows == x.rows && held->x.cols == x.cols && x.rows > 0 &&
                 held->use_log1p == use_log1p && held->half == half;
-    cpa_status st = grow(&cuda->dense, &cuda->dense_bytes, cpa_device_dense_room(x.rows, x.cols, half));
+    cpa_status st = grow(cuda, &cuda->dense, &cuda->dense_bytes, cpa_device_dense_room(x.rows, x.cols, half));
     *out = cpa_mat_of((const cpa_dev_real *)cuda->dense, x.rows, x.cols);
     out->bf16 = half;
     cuda->dense_of = of;

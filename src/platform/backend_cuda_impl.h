@@ -34,6 +34,7 @@ typedef struct cpa_cuda {
     void *dense; // cells made dense
     size_t dense_bytes;
     cpa_dense_of dense_of;
+    long n_outgrown; // how often one of the two has been replaced by a larger one
     struct cpa_cuda_block *block; // [room] of which `live` are allocations not yet released: what they count for
     long live, room;
     cudaEvent_t *mark; // [n_marks] of a profile

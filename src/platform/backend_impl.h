@@ -17,6 +17,7 @@ typedef struct cpa_ops {
 typedef struct cpa_recorder {
     cpa_status (*begin)(cpa_backend *be);
     cpa_status (*end)(cpa_backend *be, cpa_recording **out);
+    bool (*holds)(const cpa_backend *be, const cpa_recording *r);
     cpa_status (*replay)(cpa_backend *be, const cpa_recording *r);
     void (*forget)(cpa_recording *r);
 } cpa_recorder;

@@ -61,7 +61,10 @@ cpa_status cpa_backend_record(cpa_backend *be);
 /** Ends it; to be called, too, when an operation failed that was to be recorded. */
 cpa_status cpa_backend_recorded(cpa_backend *be, cpa_recording **out);
 
-/** Runs what was recorded: the same operations with the same arguments, but cpa_numbers and the contents of arrays as they are now. */
+/** Whether it can still be repeated: scratch that it was recorded with may since have given way to more. */
+bool cpa_backend_holds(const cpa_backend *be, const cpa_recording *r);
+
+/** Runs what was recorded, which must hold: the same operations with the same arguments, but cpa_numbers and the contents of arrays as they are now. */
 cpa_status cpa_backend_replay(cpa_backend *be, const cpa_recording *r);
 
 /** Frees it and sets *r to NULL; NULL-safe. */
