@@ -4,21 +4,6 @@
 // Genes that a block mixes at a time, a whole number for each thread.
 enum { OF_THREAD = 8, TILE = OF_THREAD * CPA_THREADS };
 
-CPA_DEVICE int gene_at(cpa_all_cells from, int64_t at)
-{
-    return from.gene16 ? ((const uint16_t *)from.gene)[at] : (int)((const uint32_t *)from.gene)[at];
-}
-
-CPA_DEVICE double count_at(cpa_all_cells from, int64_t at)
-{
-    return from.count16 ? (double)((const uint16_t *)from.count)[at] : (double)((const float *)from.count)[at];
-}
-
-CPA_DEVICE const int64_t *begins_of(cpa_all_cells from)
-{
-    return (const int64_t *)(uintptr_t)from.indptr;
-}
-
 // The logarithm of a whole number comes from the table.
 CPA_DEVICE void put(cpa_csr x, cpa_all_cells from, int at, int gene, double count)
 {
@@ -39,7 +24,7 @@ CPA_KERNEL count_entries(int64_t n, cpa_csr x, cpa_all_cells from, const cpa_dev
 {
     const int64_t i = cpa_thread();
     if (i < n) {
-        const int64_t *begin = begins_of(from) + cpa_ints(row)[i];
+        const int64_t *begin = cpa_begins_of(from) + cpa_ints(row)[i];
         begins(x)[i + 1] = (int)(begin[1] - begin[0]);
     }
 }
@@ -93,11 +78,11 @@ CPA_KERNEL counts_to_begins(cpa_csr x)
 CPA_KERNEL copy_cells(cpa_csr x, cpa_all_cells from, const cpa_dev_int *row)
 {
     const int i = (int)cpa_block(), own = cpa_ints(row)[i], at = begins(x)[i], n = begins(x)[i + 1] - at;
-    const int64_t first = begins_of(from)[own];
+    const int64_t first = cpa_begins_of(from)[own];
     CPA_EACH(t)
     {
         for (int k = t; k < n; k += CPA_THREADS) {
-            put(x, from, at + k, gene_at(from, first + k), count_at(from, first + k));
+            put(x, from, at + k, cpa_gene_at(from, first + k), cpa_count_at(from, first + k));
         }
         if (t == 0) {
             cpa_reals(x.library)[i] = cpa_reals(from.library)[own];
@@ -109,10 +94,10 @@ CPA_KERNEL copy_cells(cpa_csr x, cpa_all_cells from, const cpa_dev_int *row)
 // account.
 CPA_DEVICE void add_share(double *sum, unsigned char *has, cpa_all_cells from, int row, double share, int lo, int t)
 {
-    const int64_t end = begins_of(from)[row + 1];
-    for (int64_t k = begins_of(from)[row] + t; k < end; k += CPA_THREADS) {
-        const int g = gene_at(from, k) - lo;
-        const double count = count_at(from, k);
+    const int64_t end = cpa_begins_of(from)[row + 1];
+    for (int64_t k = cpa_begins_of(from)[row] + t; k < end; k += CPA_THREADS) {
+        const int g = cpa_gene_at(from, k) - lo;
+        const double count = cpa_count_at(from, k);
         if (g >= 0 && g < TILE && count > 0) {
             sum[g] += share * count;
             has[g] = 1;

@@ -3,21 +3,6 @@
 
 #include "backend_cpu_impl.h"
 
-static int gene_at(cpa_all_cells from, int64_t at)
-{
-    return from.gene16 ? ((const uint16_t *)from.gene)[at] : (int)((const uint32_t *)from.gene)[at];
-}
-
-static double count_at(cpa_all_cells from, int64_t at)
-{
-    return from.count16 ? (double)((const uint16_t *)from.count)[at] : (double)((const float *)from.count)[at];
-}
-
-static const int64_t *begins_of(cpa_all_cells from)
-{
-    return (const int64_t *)(uintptr_t)from.indptr;
-}
-
 static double library_of(cpa_all_cells from, int row)
 {
     return (double)cpa_reals(from.library)[row];
@@ -35,18 +20,18 @@ static void put(cpa_csr x, int64_t *n, int gene, double count)
 static double eat(cpa_all_cells from, int64_t *at, int64_t end, int gene, double share)
 {
     double sum = 0;
-    for (; *at < end && gene_at(from, *at) == gene; ++*at) {
-        sum += share * count_at(from, *at);
+    for (; *at < end && cpa_gene_at(from, *at) == gene; ++*at) {
+        sum += share * cpa_count_at(from, *at);
     }
     return sum;
 }
 
 static void mix(cpa_csr x, int64_t *n, cpa_all_cells from, int own, int partner, double lambda)
 {
-    const int64_t *begin = begins_of(from);
+    const int64_t *begin = cpa_begins_of(from);
     int64_t p = begin[own], q = begin[partner], p_end = begin[own + 1], q_end = begin[partner + 1];
     while (p < p_end || q < q_end) {
-        const int a = p < p_end ? gene_at(from, p) : INT32_MAX, b = q < q_end ? gene_at(from, q) : INT32_MAX;
+        const int a = p < p_end ? cpa_gene_at(from, p) : INT32_MAX, b = q < q_end ? cpa_gene_at(from, q) : INT32_MAX;
         const int gene = a < b ? a : b;
         const double count = eat(from, &p, p_end, gene, lambda);
         put(x, n, gene, count + eat(from, &q, q_end, gene, 1 - lambda));
@@ -68,8 +53,8 @@ cpa_status cpa_cpu_take_cells(cpa_backend *be, cpa_csr x, cpa_all_cells from, co
             mix(x, &n, from, own, other, lambda);
             library[i] = (cpa_real)(lambda * library_of(from, own) + (1 - lambda) * library_of(from, other));
         } else {
-            for (int64_t at = begins_of(from)[own]; at < begins_of(from)[own + 1]; at++) {
-                put(x, &n, gene_at(from, at), count_at(from, at));
+            for (int64_t at = cpa_begins_of(from)[own]; at < cpa_begins_of(from)[own + 1]; at++) {
+                put(x, &n, cpa_gene_at(from, at), cpa_count_at(from, at));
             }
             library[i] = cpa_reals(from.library)[own];
         }

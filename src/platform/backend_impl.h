@@ -3,6 +3,7 @@
 #ifndef CPA_PLATFORM_BACKEND_IMPL_H
 #define CPA_PLATFORM_BACKEND_IMPL_H
 
+#include "cpa/base/inline.h"
 #include "cpa/base/mem.h"
 #include "cpa/platform/backend.h"
 
@@ -56,6 +57,22 @@ struct cpa_backend {
 #define X(name) cpa_status cpa_backend_create_##name(cpa_backend **out);
 CPA_BACKEND_LIST(X)
 #undef X
+
+// Of all cells, as host and device read them: entry `at`, and where each cell's begin.
+CPA_INLINE int cpa_gene_at(cpa_all_cells c, int64_t at)
+{
+    return c.gene16 ? ((const uint16_t *)c.gene)[at] : (int)((const uint32_t *)c.gene)[at];
+}
+
+CPA_INLINE double cpa_count_at(cpa_all_cells c, int64_t at)
+{
+    return c.count16 ? (double)((const uint16_t *)c.count)[at] : (double)((const float *)c.count)[at];
+}
+
+CPA_INLINE const int64_t *cpa_begins_of(cpa_all_cells c)
+{
+    return (const int64_t *)(uintptr_t)c.indptr;
+}
 
 // Bytes that cuBLAS works in on a device: what its documentation advises for compute capability 9. With half of it small steps took a quarter longer.
 enum { CPA_CUDA_WORKSPACE = 32 << 20 };
