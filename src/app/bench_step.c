@@ -2,14 +2,13 @@
 // Never trains to an end: the model is forgotten.
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "bench_impl.h"
 #include "cpa/base/log.h"
 #include "cpa/platform/profile.h"
 #include "walk_impl.h"
 
-enum { WARM_UP = 6, KINDS = 2, COPIED = 1 << 26, COPIES = 10, MOST_OPS = 100 };
+enum { WARM_UP = 6, KINDS = 2, COPIED = 1 << 26, COPIES = 10 };
 
 static const char *const kind_name[KINDS] = {"autoencoder", "adversaries"};
 
@@ -73,27 +72,16 @@ cleanup:
 
 // An operation in the steps of each kind.
 typedef struct operation {
+    const char *name;
     cpa_profile_row of[KINDS];
     double seconds; // of all
 } operation;
 
 typedef struct operations {
-    operation op[MOST_OPS];
+    operation *op; // [n] owned
     int n;
     int64_t steps[KINDS];
 } operations;
-
-static operation *find(operations *all, const char *name)
-{
-    for (int i = 0; i < all->n; i++) {
-        if (strcmp(all->op[i].of[0].op, name) == 0) {
-            return &all->op[i];
-        }
-    }
-    operation *o = &all->op[all->n++];
-    *o = (operation){.of = {{.op = name}, {.op = name}}};
-    return o;
-}
 
 // One step, its operations added to those of its kind.
 static cpa_status profile_step(cpa_walk *w, operations *all)
@@ -102,18 +90,21 @@ static cpa_status profile_step(cpa_walk *w, operations *all)
     cpa_profile *p = NULL;
     const cpa_profile_row *row;
     cpa_step_result result;
-    int n;
     CPA_TRY(cpa_profile_begin(w->run.be, &p));
     CPA_TRY(cpa_walk_step(w, &result));
-    CPA_TRY(cpa_profile_end(p, &row, &n));
+    CPA_TRY(cpa_profile_end(p, &row, &all->n));
+    if (all->op == NULL) {
+        CPA_TRY(cpa_alloc((size_t)all->n, sizeof *all->op, &all->op));
+    }
     int kind = kind_of(&result);
     all->steps[kind]++;
-    for (int i = 0; i < n && all->n < MOST_OPS; i++) {
-        operation *o = find(all, row[i].op);
-        o->seconds += row[i].seconds;
-        o->of[kind].calls += row[i].calls;
-        o->of[kind].seconds += row[i].seconds;
-        o->of[kind].bytes += row[i].bytes;
+    for (int i = 0; i < all->n; i++) {
+        cpa_profile_row *sum = &all->op[i].of[kind];
+        all->op[i].name = row[i].op;
+        all->op[i].seconds += row[i].seconds;
+        sum->calls += row[i].calls;
+        sum->seconds += row[i].seconds;
+        sum->bytes += row[i].bytes;
     }
 cleanup:
     cpa_profile_destroy(&p);
@@ -135,8 +126,8 @@ static void print_operations(operations *all, double rate)
         printf(" | %-11s %6s %10s %8s %7s", kind_name[k], "calls", "us", "GB/s", "of copy");
     }
     printf("\n");
-    for (int i = 0; i < all->n; i++) {
-        printf("%-22s", all->op[i].of[0].op);
+    for (int i = 0; i < all->n && all->op[i].seconds > 0; i++) {
+        printf("%-22s", all->op[i].name);
         for (int k = 0; k < KINDS; k++) {
             const cpa_profile_row *r = &all->op[i].of[k];
             const double steps = all->steps[k] > 0 ? (double)all->steps[k] : 1;
@@ -154,15 +145,14 @@ static void print_operations(operations *all, double rate)
 // The operations of steps, each timed by itself: what they take apart is more than what they take together.
 static cpa_status profile(cpa_walk *w, int n, double rate)
 {
-    cpa_status st;
-    operations *all = NULL;
-    CPA_TRY(cpa_alloc(1, sizeof *all, &all));
+    cpa_status st = CPA_OK;
+    operations all = {0};
     for (int i = 0; i < n; i++) {
-        CPA_TRY(profile_step(w, all));
+        CPA_TRY(profile_step(w, &all));
     }
-    print_operations(all, rate);
+    print_operations(&all, rate);
 cleanup:
-    cpa_free(&all);
+    cpa_free(&all.op);
     return st;
 }
 

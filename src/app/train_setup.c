@@ -84,11 +84,6 @@ cpa_status cpa_train_open_feed(cpa_train_run *t)
     return t->imagined ? cpa_feed_imagine(&plan, t->imagined, &t->feed) : cpa_feed_open(&plan, &t->feed);
 }
 
-static cpa_precision precision_of(const cpa_options *o)
-{
-    return strcmp(o->precision, "bf16") == 0 ? CPA_BF16 : strcmp(o->precision, "tf32") == 0 ? CPA_TF32 : CPA_FP32;
-}
-
 cpa_status cpa_train_make_model(cpa_train_run *t)
 {
     cpa_status st = CPA_OK;
@@ -96,6 +91,7 @@ cpa_status cpa_train_make_model(cpa_train_run *t)
     const char **name = NULL;
     int *size = NULL;
     float *features = NULL;
+    cpa_precision precision;
     cpa_shape s = {.n_genes = r->n_genes,
                    .n_perts = (int)r->pert.n,
                    .n_labels = (int)r->label.n,
@@ -122,7 +118,8 @@ cpa_status cpa_train_make_model(cpa_train_run *t)
     CPA_TRY(cpa_feed_max_nnz(t->feed, s.max_cells, &s.max_nnz));
     CPA_TRY(t->imagined ? cpa_backend_create_counting(t->options.backend, &t->be)
                         : cpa_backend_create(t->options.backend, &t->be));
-    CPA_TRY(cpa_backend_set_precision(t->be, precision_of(&t->options)));
+    CPA_TRY(cpa_precision_of(t->options.precision, &precision));
+    CPA_TRY(cpa_backend_set_precision(t->be, precision));
     CPA_TRY(cpa_model_create(t->be, &t->options.model, &s, true, r->label_weight, r->deg, &t->model));
     if (!t->imagined) {
         CPA_TRY(cpa_params_init(cpa_model_params(t->model), (uint64_t)t->options.model.seed));
@@ -208,7 +205,7 @@ static cpa_status check_reduce(const cpa_options *o)
 
 static cpa_status check_precision(const cpa_options *o)
 {
-    return precision_of(o) == CPA_FP32 || strcmp(o->backend, "cuda") == 0
+    return strcmp(o->precision, "fp32") == 0 || strcmp(o->backend, "cuda") == 0
                ? CPA_OK
                : cpa_fail(CPA_CONFIG, "--precision %s needs --backend cuda (of a build with cmake --preset cuda)",
                           o->precision);

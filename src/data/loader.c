@@ -22,6 +22,13 @@ static void fill_table(void)
     }
 }
 
+const cpa_real *cpa_loader_log1p(int *n)
+{
+    pthread_once(&table_once, fill_table);
+    *n = TABLE_SIZE;
+    return log1p_table;
+}
+
 // Eight counts, and their logarithms: the first 16 of the table are two registers, and most counts are below.
 enum { EIGHT = 8 };
 typedef uint16_t shorts __attribute__((vector_size(EIGHT * sizeof(uint16_t))));

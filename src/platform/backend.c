@@ -25,6 +25,18 @@ cpa_status cpa_backend_destroy(cpa_backend **be)
     return st;
 }
 
+cpa_status cpa_precision_of(const char *name, cpa_precision *out)
+{
+    static const char *const names[] = {"fp32", "tf32", "bf16"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *out = (cpa_precision)i;
+            return CPA_OK;
+        }
+    }
+    return cpa_fail(CPA_USAGE, "precision '%s' is none of fp32, tf32, bf16", name);
+}
+
 cpa_status cpa_backend_set_precision(cpa_backend *be, cpa_precision precision)
 {
     cpa_status st = CPA_OK;

@@ -2,15 +2,13 @@
 // Never waits for the device but where it has no more stamps.
 #include "profile_impl.h"
 
-#include <stdlib.h>
-
 #include "cpa/base/log.h"
 
 enum { MOST = 2048 }; // operations whose stamps are kept until they are read
 
 struct cpa_profile {
     cpa_backend *be;
-    cpa_profile_row row[CPA_N_OPS], sorted[CPA_N_OPS];
+    cpa_profile_row row[CPA_N_OPS];
     int op[MOST], n; // operations that wait to be read
     double begun[MOST], ended[MOST];
 };
@@ -66,33 +64,20 @@ cpa_status cpa_profile_begin(cpa_backend *be, cpa_profile **out)
     cpa_status st;
     CPA_TRY(cpa_alloc(1, sizeof **out, out));
     (*out)->be = be;
+    for (int i = 0; i < CPA_N_OPS; i++) {
+        (*out)->row[i].op = name_of[i];
+    }
     be->profile = *out;
 cleanup:
     return st;
 }
 
-static int longer(const void *a, const void *b)
-{
-    const double x = ((const cpa_profile_row *)a)->seconds, y = ((const cpa_profile_row *)b)->seconds;
-    return (x < y) - (x > y);
-}
-
 cpa_status cpa_profile_end(cpa_profile *p, const cpa_profile_row **rows, int *n)
 {
-    cpa_status st;
     p->be->profile = NULL;
-    *n = 0;
-    CPA_TRY(read_stamps(p));
-    for (int i = 0; i < CPA_N_OPS; i++) {
-        if (p->row[i].calls > 0) {
-            p->sorted[*n] = p->row[i];
-            p->sorted[(*n)++].op = name_of[i];
-        }
-    }
-    qsort(p->sorted, (size_t)*n, sizeof *p->sorted, longer);
-    *rows = p->sorted;
-cleanup:
-    return st;
+    *rows = p->row;
+    *n = CPA_N_OPS;
+    return read_stamps(p);
 }
 
 void cpa_profile_destroy(cpa_profile **p)

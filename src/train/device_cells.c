@@ -1,14 +1,9 @@
 // Owns: copying resident cells to a device, in the same compact form. Never keeps a copy on the host.
 #include "cpa/train/device_cells.h"
 
-#include <math.h>
-
 #include "cpa/base/log.h"
 
-enum {
-    TABLE_SIZE = 4096,  // counts whose logarithms the device looks up, as the host's loader does
-    PIECE_ROWS = 65536, // libraries that are converted at a time
-};
+enum { PIECE_ROWS = 65536 }; // libraries that are converted at a time
 
 struct cpa_device_cells {
     cpa_backend *be;
@@ -39,18 +34,9 @@ static cpa_status place(cpa_device_cells *c, int64_t nnz)
     CPA_TRY(cpa_op_alloc(c->be, (size_t)nnz * count_bytes(a), (void **)(uintptr_t)&a->count));
     CPA_TRY(cpa_op_alloc(c->be, (size_t)(a->n_cells + 1) * sizeof(int64_t), (void **)(uintptr_t)&a->indptr));
     CPA_TRY(cpa_op_alloc(c->be, (size_t)a->n_cells * sizeof(cpa_real), (void **)(uintptr_t)&a->library));
-    CPA_TRY(cpa_op_alloc(c->be, TABLE_SIZE * sizeof(cpa_real), (void **)(uintptr_t)&a->log1p));
+    CPA_TRY(cpa_op_alloc(c->be, (size_t)a->n_log1p * sizeof(cpa_real), (void **)(uintptr_t)&a->log1p));
 cleanup:
     return st;
-}
-
-static cpa_status upload_table(const cpa_device_cells *c)
-{
-    cpa_real table[TABLE_SIZE];
-    for (int k = 0; k < TABLE_SIZE; k++) {
-        table[k] = (cpa_real)log1p((double)k);
-    }
-    return cpa_op_upload(c->be, (void *)(uintptr_t)c->all.log1p, table, sizeof table);
 }
 
 static cpa_status upload_libraries(const cpa_device_cells *c, const cpa_cells *cells)
@@ -113,6 +99,8 @@ cpa_status cpa_device_cells_create(cpa_backend *be, const cpa_feed *feed, int n_
     cpa_device_cells *c = NULL;
     const cpa_matrix *m = cpa_feed_resident(feed);
     const cpa_cells *cells = cpa_feed_cells(feed); // NULL for a plan
+    int n_log1p;
+    const cpa_real *log1p = cpa_loader_log1p(&n_log1p); // the device looks up what the host does
     *out = NULL;
     if (cpa_backend_memory(be) != CPA_MEMORY_DEVICE || m == NULL) {
         return CPA_OK;
@@ -121,7 +109,7 @@ cpa_status cpa_device_cells_create(cpa_backend *be, const cpa_feed *feed, int n_
                                .n_genes = n_genes,
                                .gene16 = cpa_matrix_is_narrow(m),
                                .count16 = !m->stats.wide,
-                               .n_log1p = TABLE_SIZE};
+                               .n_log1p = n_log1p};
     const size_t bytes = bytes_of(&all, m->nnz), free_bytes = cpa_backend_free_bytes(be);
     if (bytes > free_bytes - free_bytes / 4 || all.n_cells > INT32_MAX) {
         cpa_info("the counts of the cells would take %.1f MiB of the device, which has %.1f free: batches come from "
@@ -133,7 +121,7 @@ cpa_status cpa_device_cells_create(cpa_backend *be, const cpa_feed *feed, int n_
     *c = (cpa_device_cells){be, all};
     CPA_TRY(place(c, m->nnz));
     if (cells != NULL) {
-        CPA_TRY(upload_table(c));
+        CPA_TRY(cpa_op_upload(be, (void *)(uintptr_t)c->all.log1p, log1p, (size_t)n_log1p * sizeof *log1p));
         CPA_TRY(upload_libraries(c, cells));
         CPA_TRY(upload_cells(c, cells));
     }

@@ -36,20 +36,19 @@ int main(int argc, char **argv)
     const char *write = NULL, *backend = "cpu";
     cpa_precision precision = CPA_FP32;
     int fixtures = 0;
-    bool ok = true;
+    bool ok = true, known = true;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--write") == 0 && i + 1 < argc) {
             write = argv[++i];
         } else if (strcmp(argv[i], "--backend") == 0 && i + 1 < argc) {
             backend = argv[++i];
         } else if (strcmp(argv[i], "--precision") == 0 && i + 1 < argc) {
-            i++;
-            precision = strcmp(argv[i], "bf16") == 0 ? CPA_BF16 : strcmp(argv[i], "tf32") == 0 ? CPA_TF32 : CPA_FP32;
+            known = cpa_precision_of(argv[++i], &precision) == CPA_OK;
         } else {
             argv[1 + fixtures++] = argv[i];
         }
     }
-    if (fixtures == 0 || (write && fixtures > 1)) {
+    if (!known || fixtures == 0 || (write && fixtures > 1)) {
         fprintf(stderr, "usage: golden FIXTURE.h5 ... [--write REPLAY.h5 (with one fixture)] [--backend NAME] "
                         "[--precision fp32|tf32|bf16]\n");
         return CPA_USAGE;

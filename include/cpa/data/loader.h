@@ -23,6 +23,9 @@ cpa_status cpa_loader_fill_from(const cpa_place *place, const cpa_registry *regi
 /** The same without the counts: they are taken from batch->all, rows row[0..n) of which are named. */
 cpa_status cpa_loader_name(const cpa_registry *registry, const int64_t *row, int n, cpa_batch *batch);
 
+/** The logarithms ln(1 + k) of the whole numbers k below *n, as batches have them. Static. */
+const cpa_real *cpa_loader_log1p(int *n);
+
 /** The largest number of stored values that any `n` different cells together can have: the sum of the n largest cells. */
 cpa_status cpa_loader_max_nnz(const cpa_cells *cells, int n, int64_t *out);
 

@@ -30,6 +30,9 @@ cpa_status cpa_backend_destroy(cpa_backend **be);
 // what is as wide as the genes stored in bfloat16 (7 bits). Sums, losses, norms and parameters are cpa_real in all.
 typedef enum cpa_precision { CPA_FP32, CPA_TF32, CPA_BF16 } cpa_precision;
 
+/** The precision of a name: fp32, tf32 or bf16. USAGE for another one. */
+cpa_status cpa_precision_of(const char *name, cpa_precision *out);
+
 /** Says how products are computed from here on. CONFIG where this backend, or this build, cannot. */
 cpa_status cpa_backend_set_precision(cpa_backend *be, cpa_precision precision);
 

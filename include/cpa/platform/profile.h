@@ -16,7 +16,7 @@ typedef struct cpa_profile_row {
 /** Begins to time every operation of the backend, on its device where it has one. Ends by cpa_profile_end. Rank-local. */
 cpa_status cpa_profile_begin(cpa_backend *be, cpa_profile **out);
 
-/** Ends timing, and gives the rows [*n], those of operations that ran, longest first; owned by the profile. */
+/** Ends timing, and gives the rows [*n] of all operations, always in the same order; owned by the profile. */
 cpa_status cpa_profile_end(cpa_profile *p, const cpa_profile_row **rows, int *n);
 
 /** Frees it, ending it if need be, and sets *p to NULL; NULL-safe. */
