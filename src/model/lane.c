@@ -191,6 +191,9 @@ static cpa_status compute_or_repeat(cpa_model *m, const cpa_batch *const *batch,
     if (!r->what) {
         CPA_TRY(cpa_backend_record(m->be));
         cpa_status noted = compute(m, batch, plan), ended = cpa_backend_recorded(m->be, &r->what);
+        if (noted != CPA_OK) { // half a lane must never be repeated
+            cpa_backend_forget(m->be, &r->what);
+        }
         CPA_TRY(noted != CPA_OK ? noted : ended);
     }
     CPA_TRY(cpa_backend_replay(m->be, r->what));
