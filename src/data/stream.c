@@ -272,21 +272,26 @@ static bool is_requested(const cpa_streamer *s, cpa_window_key key)
     return key.epoch == s->first.epoch && key.number >= s->first.number && key.number <= s->last;
 }
 
-// A window whose memory can be used: empty, else passed, else (unless `spare`) what was read ahead for training.
+// The window that training will ask for next.
+static cpa_window_key next_of_training(const cpa_streamer *s)
+{
+    bool goes_on = s->agreed_epoch >= 0 && s->agreed_last + 1 < cpa_sampler_windows(s->plan.sampler);
+    return goes_on ? (cpa_window_key){s->agreed_epoch, s->agreed_last + 1} : (cpa_window_key){s->agreed_epoch + 1, 0};
+}
+
+// A window whose memory can be used: empty, else of no use any more, else (unless `spare`) what was read ahead for training.
 static cpa_window *free_window(cpa_streamer *s, bool spare)
 {
     cpa_window *passed = NULL, *ahead = NULL;
     for (int i = 0; i < s->n_windows; i++) {
         cpa_window *w = &s->window[i];
-        bool later =
-            w->key.epoch > s->agreed_epoch || (w->key.epoch == s->agreed_epoch && w->key.number > s->agreed_last);
         if (w->state == CPA_WINDOW_EMPTY) {
             return w;
         }
         if (w->state == CPA_WINDOW_READING || is_requested(s, w->key)) {
             continue;
         }
-        if (w->key.epoch != LISTED && later) {
+        if (w->key.epoch != LISTED && same_key(w->key, next_of_training(s))) {
             ahead = w;
         } else {
             passed = w;
@@ -334,12 +339,14 @@ cleanup:
 // The window that follows the request; false behind the last epoch.
 static bool next_key(const cpa_streamer *s, cpa_window_key *next)
 {
-    bool listed = s->first.epoch == LISTED;
-    *next = (cpa_window_key){s->first.epoch, s->last + 1};
-    if (next->number < (listed ? s->n_starts : cpa_sampler_windows(s->plan.sampler))) {
+    if (s->first.epoch == LISTED && s->last + 1 < s->n_starts) {
+        *next = (cpa_window_key){LISTED, s->last + 1};
         return true;
     }
-    *next = (cpa_window_key){s->agreed_epoch + 1, 0};
+    if (s->plan.sampler == NULL) {
+        return false;
+    }
+    *next = next_of_training(s);
     return next->epoch < s->plan.n_epochs;
 }
 
@@ -352,6 +359,7 @@ static void read_ahead(cpa_streamer *s)
     }
     cpa_window *w = free_window(s, true);
     if (w != NULL) {
+        s->report.ahead++;
         start_reading(s, w, next);
     }
 }

@@ -299,6 +299,26 @@ static void a_chunk_is_read_once_for_a_window(void **state)
     close_bench(&t);
 }
 
+// Also from an earlier step on: what was read for later ones then gives way.
+static void every_window_but_the_first_is_read_ahead(void **state)
+{
+    (void)state;
+    bench t = open_bench(sample_file(), NULL, 2, 64, 16, 40, PLENTY);
+    cpa_streamer *s = cpa_feed_streamer(t.streamed);
+    int64_t more = cpa_sampler_windows(t.sampler) - 1, last = cpa_sampler_steps(t.sampler) - 1;
+    assert_true(more > 3);
+    check_epoch("at first", &t, 0, 0);
+    assert_int_equal(cpa_streamer_reported(s).ahead, more + 1); // and the first of the next epoch
+    for (int again = 2; again <= 4; again++) {
+        check_epoch("back to the beginning", &t, 0, 0);
+        assert_int_equal(cpa_streamer_reported(s).ahead, again * (more + 1));
+    }
+    assert_int_equal(cpa_feed_step(t.streamed, 0, last / 2), CPA_OK);
+    check_epoch("back to the middle", &t, 0, last / 2);
+    check_epoch("and on", &t, 1, 0);
+    close_bench(&t);
+}
+
 static void steps_allocate_nothing(void **state)
 {
     (void)state;
@@ -393,6 +413,7 @@ int main(void)
         cmocka_unit_test(lists_are_kept_or_read_again),
         cmocka_unit_test(lists_alone),
         cmocka_unit_test(a_chunk_is_read_once_for_a_window),
+        cmocka_unit_test(every_window_but_the_first_is_read_ahead),
         cmocka_unit_test(steps_allocate_nothing),
         cmocka_unit_test(faults_are_found_before_training),
         cmocka_unit_test(a_file_that_changes_is_an_error),
