@@ -37,34 +37,48 @@ void cpa_decoder_plan_csr(cpa_decoder *d, bool counts)
     }
 }
 
+// Puts genes in place; the largest of them.
+static uint32_t put_16(uint16_t *restrict to, const uint32_t *restrict gene, int64_t n)
+{
+    uint32_t most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        most = gene[i] > most ? gene[i] : most;
+        to[i] = (uint16_t)gene[i];
+    }
+    return most;
+}
+
+static uint32_t put_32(uint32_t *restrict to, const uint32_t *restrict gene, int64_t n)
+{
+    uint32_t most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        most = gene[i] > most ? gene[i] : most;
+        to[i] = gene[i];
+    }
+    return most;
+}
+
+static uint32_t put_all(const cpa_rows *to, const uint32_t *gene, int64_t at, int64_t n)
+{
+    return to->gene16 != NULL ? put_16(to->gene16 + at, gene, n) : put_32(to->gene32 + at, gene, n);
+}
+
 // Puts up to CPA_TILE genes in place; -1 or the first that is out of range.
 static int64_t put_genes(const cpa_decoder *d, const cpa_h5ad_raw_part *part, const void *from, int64_t at, int64_t n)
 {
-    uint32_t room[CPA_TILE], limit = (uint32_t)part->n_stored, most = 0;
-    const int32_t *place = part->place;
+    uint32_t room[CPA_TILE], limit = (uint32_t)part->n_stored;
     const uint32_t *gene = cpa_elements_as_index(part->indices, from, n, room);
-    for (int64_t i = 0; i < n; i++) {
-        most = gene[i] > most ? gene[i] : most;
-    }
+    uint32_t most = put_all(&d->to, gene, at, n);
     for (int64_t i = 0; most >= limit && i < n; i++) {
         if (gene[i] >= limit) {
             return i;
         }
     }
-    if (place != NULL) {
+    if (part->place != NULL) {
         for (int64_t i = 0; i < n; i++) {
-            room[i] = (uint32_t)place[gene[i]]; // -1 is CPA_NO_GENE
+            room[i] = (uint32_t)part->place[gene[i]]; // -1 is CPA_NO_GENE
         }
-        gene = room;
-    }
-    if (d->to.gene16 != NULL) {
-        for (int64_t i = 0; i < n; i++) {
-            d->to.gene16[at + i] = (uint16_t)gene[i];
-        }
-    } else {
-        for (int64_t i = 0; i < n; i++) {
-            d->to.gene32[at + i] = gene[i];
-        }
+        (void)put_all(&d->to, room, at, n);
     }
     return -1;
 }

@@ -32,11 +32,12 @@ const cpa_real *cpa_loader_log1p(int *n)
 // Eight counts, and their logarithms: the first 16 of the table are two registers, and most counts are below.
 enum { EIGHT = 8 };
 typedef uint16_t shorts __attribute__((vector_size(EIGHT * sizeof(uint16_t))));
+typedef int32_t ints __attribute__((vector_size(EIGHT * sizeof(int32_t))));
 typedef cpa_real reals __attribute__((vector_size(EIGHT * sizeof(cpa_real))));
 #ifdef CPA_DOUBLE
 typedef int64_t places __attribute__((vector_size(EIGHT * sizeof(int64_t))));
 #else
-typedef int32_t places __attribute__((vector_size(EIGHT * sizeof(int32_t))));
+typedef ints places;
 #endif
 
 static cpa_real log_of(uint16_t count)
@@ -56,10 +57,11 @@ static void copy_counts16(const uint16_t *restrict from, int64_t n, cpa_real *re
         uint64_t half[2];
         memcpy(&eight, from + i, sizeof eight);
         memcpy(half, from + i, sizeof half);
-        reals counts = __builtin_convertvector(eight, reals);
+        ints wide = __builtin_convertvector(eight, ints);
+        reals counts = __builtin_convertvector(wide, reals);
         memcpy(count + i, &counts, sizeof counts);
         if (((half[0] | half[1]) & 0xFFF0FFF0FFF0FFF0U) == 0) {
-            reals logs = __builtin_shuffle(low, high, __builtin_convertvector(eight, places));
+            reals logs = __builtin_shuffle(low, high, __builtin_convertvector(wide, places));
             memcpy(log + i, &logs, sizeof logs);
         } else {
             for (int k = 0; k < EIGHT; k++) {
@@ -150,6 +152,15 @@ static void copy_meaning(const cpa_registry *r, int64_t row, cpa_batch *batch, i
     batch->cell[slot] = (int32_t)(uint32_t)row;
 }
 
+static inline __attribute__((always_inline)) void ask_for_meaning(const cpa_registry *r, int64_t row)
+{
+    __builtin_prefetch(&r->condition_of[row]);
+    __builtin_prefetch(&r->category_of[row]);
+    for (int c = 0; c < r->n_covs; c++) {
+        __builtin_prefetch(&r->cov[c].code[row]);
+    }
+}
+
 // The counts of cell row[i]: at place[i], or with `place` NULL in `cells`, which hold all.
 static inline cpa_place place_of(const cpa_cells *cells, const cpa_place *place, const int64_t *row, int i)
 {
@@ -201,6 +212,7 @@ static cpa_status fill(const cpa_cells *cells, const cpa_place *place, const cpa
     for (int i = 0; i < n; i++) {
         cpa_place p = place_of(cells, place, row, i);
         batch->indptr[i + 1] = batch->indptr[i] + (int32_t)cpa_cells_nnz(p.cells, p.row);
+        ask_for_meaning(registry, row[i + AHEAD < n ? i + AHEAD : i]);
         copy_meaning(registry, row[i], batch, i);
     }
 #pragma omp parallel for schedule(static) if (nnz >= PARALLEL_NNZ)

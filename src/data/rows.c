@@ -24,12 +24,26 @@ void cpa_row_stats_total(cpa_row_stats *a, int64_t cell, double sum)
     a->totals += cpa_hash(cpa_hash(CPA_HASH_START, &cell, sizeof cell), &sum, sizeof sum);
 }
 
-// Judges counts v[n] and stores them; -1 or the first bad one. One body for floats and doubles.
+// Stores counts v[n] in 16 bits; false when one of them is no integer from 0 to the largest that fits, whatever it is. Or
+// judges them, and stores them as floats; -1 or the first bad one. One body each for floats and doubles.
 #define PUT_COUNTS(type, truncated)                                                                                    \
+    static bool put_short_##type##s(uint16_t *restrict to, int64_t n, const type *restrict v)                          \
+    {                                                                                                                  \
+        int odd = 0;                                                                                                   \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            int count = (int)(v[i] >= 0 && v[i] <= UINT16_MAX ? v[i] : 0);                                             \
+            odd |= (type)count != v[i];                                                                                \
+            to[i] = (uint16_t)count;                                                                                   \
+        }                                                                                                              \
+        return !odd;                                                                                                   \
+    }                                                                                                                  \
     static int64_t put_##type##s(const cpa_rows *rows, int64_t at, int64_t n, const type *restrict v,                  \
                                  cpa_row_stats *stats)                                                                 \
     {                                                                                                                  \
         int bad = 0, broken = 0, wide = 0;                                                                             \
+        if (rows->count16 != NULL && put_short_##type##s(rows->count16 + at, n, v)) {                                  \
+            return -1;                                                                                                 \
+        }                                                                                                              \
         for (int64_t i = 0; i < n; i++) {                                                                              \
             int whole = v[i] == truncated(v[i]);                                                                       \
             bad |= !(v[i] >= 0 && v[i] <= (type)FLT_MAX);                                                              \
@@ -43,14 +57,8 @@ void cpa_row_stats_total(cpa_row_stats *a, int64_t cell, double sum)
         }                                                                                                              \
         stats->n_non_integer += broken;                                                                                \
         stats->wide |= wide != 0;                                                                                      \
-        if (rows->count16 == NULL) {                                                                                   \
-            for (int64_t i = 0; i < n; i++) {                                                                          \
-                rows->count32[at + i] = (float)v[i];                                                                   \
-            }                                                                                                          \
-        } else if (!wide) {                                                                                            \
-            for (int64_t i = 0; i < n; i++) {                                                                          \
-                rows->count16[at + i] = (uint16_t)(int)v[i];                                                           \
-            }                                                                                                          \
+        for (int64_t i = 0; rows->count16 == NULL && i < n; i++) {                                                     \
+            rows->count32[at + i] = (float)v[i];                                                                       \
         }                                                                                                              \
         return -1;                                                                                                     \
     }
