@@ -110,13 +110,14 @@ static const cpa_ops passed_ops = {
 
 static cpa_status sparse_linear(cpa_backend *be, cpa_mat y, cpa_csr x, cpa_mat wt, bool use_log1p)
 {
+    need(be, cpa_cpu_sparse_scratch(y.rows, y.cols), 0);
     need_dense(be, x);
     return passed_sparse_linear(be, y, x, wt, use_log1p);
 }
 
 static cpa_status sparse_linear_grad(cpa_backend *be, cpa_mat dwt, cpa_csr x, cpa_mat dy, bool use_log1p)
 {
-    need(be, cpa_cpu_sparse_linear_grad_scratch(x.rows), 0);
+    need(be, cpa_cpu_sparse_scratch(x.rows, dwt.cols), 0);
     need_dense(be, x);
     return passed_sparse_linear_grad(be, dwt, x, dy, use_log1p);
 }

@@ -37,7 +37,7 @@ cpa_status cpa_cpu_scratch(cpa_backend *be, size_t bytes, void *out);
 size_t cpa_cpu_block_bytes(size_t bytes);
 
 // Scratch of the operations that can need more than any other, in bytes, for outputs and inputs of these shapes.
-size_t cpa_cpu_sparse_linear_grad_scratch(int rows);
+size_t cpa_cpu_sparse_scratch(int rows, int cols);
 size_t cpa_cpu_group_r2_scratch(int n_genes, int n_groups);
 size_t cpa_cpu_nb_scratch(int rows, int n_genes, int n_more);
 size_t cpa_cpu_gauss_scratch(int rows, int n_genes);
