@@ -149,6 +149,26 @@ cpa_status cpa_params_set(cpa_params *t, int id, const cpa_real *torch)
     return cpa_params_put(t, t->value, id, torch);
 }
 
+void cpa_params_pack(const cpa_params *t, cpa_real *copy, int id, const cpa_real *torch)
+{
+    const cpa_param *p = &t->p[id];
+    if (p->transposed) {
+        transpose(copy + p->at, torch, p->rows, p->cols);
+    } else {
+        memcpy(copy + p->at, torch, (size_t)cpa_param_size(p) * sizeof *torch);
+    }
+}
+
+void cpa_params_unpack(const cpa_params *t, const cpa_real *copy, int id, cpa_real *torch)
+{
+    const cpa_param *p = &t->p[id];
+    if (p->transposed) {
+        transpose(torch, copy + p->at, p->cols, p->rows);
+    } else {
+        memcpy(torch, copy + p->at, (size_t)cpa_param_size(p) * sizeof *torch);
+    }
+}
+
 cpa_status cpa_params_put(const cpa_params *t, cpa_dev_real *arena, int id, const cpa_real *torch)
 {
     cpa_status st = CPA_OK;

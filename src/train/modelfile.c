@@ -198,8 +198,8 @@ cleanup:
     return st;
 }
 
-// Writes the tensors of an arena in the order of their names and returns their digest.
-static cpa_status write_tensors(cpa_h5 *f, const cpa_params *t, const cpa_dev_real *value, const cpa_model_meta *meta,
+// Writes the tensors of a value arena in host memory in the order of their names and returns their digest.
+static cpa_status write_tensors(cpa_h5 *f, const cpa_params *t, const cpa_real *value, const cpa_model_meta *meta,
                                 uint64_t *digest)
 {
     cpa_status st = CPA_OK;
@@ -212,7 +212,7 @@ static cpa_status write_tensors(cpa_h5 *f, const cpa_params *t, const cpa_dev_re
         const cpa_param *p = &t->p[order[i]];
         int64_t shape[2] = {p->rank == 1 ? p->cols : p->rows, p->cols};
         CPA_TRY(cpa_realloc((size_t)cpa_param_size(p), sizeof *host, &host));
-        CPA_TRY(cpa_params_get(t, value, order[i], host));
+        cpa_params_unpack(t, value, order[i], host);
         cpa_unseen_settle(meta, p->name, host);
         CPA_TRY(cpa_h5_write(f, p->name, (cpa_h5_type)CPA_H5_REAL, p->rank, shape, host, 0));
         *digest = cpa_modelfile_hash(*digest, p->name, host, cpa_param_size(p));
@@ -223,7 +223,7 @@ cleanup:
     return st;
 }
 
-static cpa_status write_model(cpa_h5 *f, const cpa_params *t, const cpa_dev_real *value, const cpa_model_meta *meta)
+static cpa_status write_model(cpa_h5 *f, const cpa_params *t, const cpa_real *value, const cpa_model_meta *meta)
 {
     cpa_status st = CPA_OK;
     char text[17];
@@ -241,7 +241,7 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_modelfile_image(const cpa_params *t, const cpa_dev_real *value, const cpa_model_meta *meta, void *bytes,
+cpa_status cpa_modelfile_image(const cpa_params *t, const cpa_real *value, const cpa_model_meta *meta, void *bytes,
                                size_t *n)
 {
     cpa_status st;
@@ -259,9 +259,12 @@ cpa_status cpa_modelfile_save(const char *path, const cpa_params *t, const cpa_m
     cpa_status st = CPA_OK;
     cpa_h5 *f = NULL;
     char *temporary = NULL;
+    cpa_real *value = NULL;
+    CPA_TRY(cpa_alloc((size_t)t->n_value, sizeof *value, &value));
+    CPA_TRY(cpa_op_download(t->be, value, t->value, (size_t)t->n_value * sizeof *value));
     CPA_TRY(cpa_sprintf(&temporary, "%s.part", path));
     CPA_TRY(cpa_h5_create(temporary, &f));
-    CPA_TRY(write_model(f, t, t->value, meta));
+    CPA_TRY(write_model(f, t, value, meta));
     CPA_TRY(cpa_h5_finish(&f));
     CPA_REQUIRE(rename(temporary, path) == 0, CPA_IO, "cannot rename '%s' to '%s': %s", temporary, path,
                 strerror(errno));
@@ -271,6 +274,7 @@ cleanup:
         remove(temporary);
     }
     cpa_free(&temporary);
+    cpa_free(&value);
     return st;
 }
 

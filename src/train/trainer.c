@@ -17,11 +17,6 @@ typedef struct trainer {
     bool stop; // some rank was asked to, in the last step
 } trainer;
 
-static cpa_status copy_arena(const cpa_params *t, cpa_dev_real *to, const cpa_dev_real *from)
-{
-    return cpa_op_axpby(t->be, cpa_mat_of(to, 1, (int)t->n_value), 1, cpa_mat_of(from, 1, (int)t->n_value), 0);
-}
-
 static cpa_status create(trainer *t, const cpa_step_parts *parts, cpa_history *history, const cpa_train_hooks *hooks)
 {
     cpa_status st = CPA_OK;
@@ -38,7 +33,7 @@ static cpa_status create(trainer *t, const cpa_step_parts *parts, cpa_history *h
                                  .optimizer = cpa_stepper_optimizer(t->stepper),
                                  .params = params,
                                  .history = history};
-    CPA_TRY(cpa_op_alloc(params->be, (size_t)params->n_value * sizeof(cpa_real), (void **)&t->state.best));
+    CPA_TRY(cpa_alloc((size_t)params->n_value, sizeof *t->state.best, &t->state.best));
     cpa_ledger_enter(parts->ledger, CPA_ITEM_BEST);
 cleanup:
     return st;
@@ -46,9 +41,7 @@ cleanup:
 
 static void destroy(trainer *t)
 {
-    if (t->state.best) {
-        cpa_op_release(t->state.params->be, t->state.best);
-    }
+    cpa_free(&t->state.best);
     cpa_validator_destroy(&t->validator);
     cpa_stepper_destroy(&t->stepper);
 }
@@ -65,7 +58,8 @@ static cpa_status take_metric(trainer *t, double metric, int64_t epoch, bool *is
     at->best_metric = metric;
     at->best_epoch = epoch;
     at->waited = 0;
-    return copy_arena(t->state.params, t->state.best, t->state.params->value);
+    const cpa_params *params = t->state.params;
+    return cpa_op_download(params->be, t->state.best, params->value, (size_t)params->n_value * sizeof(cpa_real));
 }
 
 // What is left of the epoch's steps, then its row of the history.
@@ -170,7 +164,8 @@ cpa_status cpa_train(const cpa_step_parts *parts, cpa_history *history, const cp
     summary->cells = at->cells;
     summary->seconds = at->seconds;
     if (at->best_epoch >= 0) {
-        CPA_TRY(copy_arena(t.state.params, t.state.params->value, t.state.best));
+        const cpa_params *params = t.state.params;
+        CPA_TRY(cpa_op_upload(params->be, params->value, t.state.best, (size_t)params->n_value * sizeof(cpa_real)));
         summary->best_epoch = at->best_epoch;
         summary->best_metric = at->best_metric;
     }

@@ -50,16 +50,21 @@ static int teardown(void **state)
 }
 
 // Every bit of an arena, with negative zeros, denormals and large numbers among them.
-static void scatter(cpa_dev_real *arena, int64_t n, uint32_t stream)
+static void draw(cpa_real *host, int64_t n, uint32_t stream)
 {
-    cpa_real *host;
-    assert_int_equal(cpa_alloc((size_t)n, sizeof *host, &host), CPA_OK);
     for (int64_t i = 0; i < n; i++) {
         uint32_t ctr[4] = {(uint32_t)i, stream, 0, 0}, w[4];
         cpa_philox(5, CPA_STREAM_INIT, ctr, w);
         host[i] = (cpa_real)ldexp((double)(int32_t)w[0], (int)(w[1] % 200) - 130);
         host[i] = w[2] % 9 == 0 ? (cpa_real)-0.0 : host[i];
     }
+}
+
+static void scatter(cpa_dev_real *arena, int64_t n, uint32_t stream)
+{
+    cpa_real *host;
+    assert_int_equal(cpa_alloc((size_t)n, sizeof *host, &host), CPA_OK);
+    draw(host, n, stream);
     assert_int_equal(cpa_op_upload(be, arena, host, (size_t)n * sizeof *host), CPA_OK);
     cpa_free(&host);
 }
@@ -92,15 +97,14 @@ static void make(fixture *f)
     assert_int_equal(cpa_model_create(be, &config, &shape, true, weight, NULL, &f->model), CPA_OK);
     cpa_params *t = cpa_model_params(f->model);
     f->state = (cpa_train_state){.n_steps = 9, .optimizer = &f->optimizer, .params = t};
-    assert_int_equal(cpa_op_alloc(be, (size_t)t->n_value * sizeof(cpa_real), (void **)&f->state.best), CPA_OK);
-    assert_int_equal(cpa_op_zero(be, f->state.best, (size_t)t->n_value * sizeof(cpa_real)), CPA_OK);
+    assert_int_equal(cpa_alloc((size_t)t->n_value, sizeof(cpa_real), &f->state.best), CPA_OK);
     assert_int_equal(cpa_op_zero(be, t->value, (size_t)t->n_value * sizeof(cpa_real)), CPA_OK);
     assert_int_equal(cpa_history_create(&registry, false, &f->state.history), CPA_OK);
 }
 
 static void unmake(fixture *f)
 {
-    cpa_op_release(be, f->state.best);
+    cpa_free(&f->state.best);
     cpa_history_destroy(&f->state.history);
     cpa_model_destroy(&f->model);
 }
@@ -111,7 +115,7 @@ static void fill(fixture *f)
     scatter(t->value, t->n_value, 1);
     scatter(t->m, t->n_trained, 2);
     scatter(t->v, t->n_trained, 3);
-    scatter(f->state.best, t->n_value, 4);
+    draw(f->state.best, t->n_value, 4);
     f->state.at = (cpa_train_position){.epoch = 3,
                                        .step = 7,
                                        .best_epoch = 1,

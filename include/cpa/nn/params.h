@@ -74,6 +74,10 @@ cpa_status cpa_params_set(cpa_params *t, int id, const cpa_real *torch);
 cpa_status cpa_params_put(const cpa_params *t, cpa_dev_real *arena, int id, const cpa_real *torch);
 cpa_status cpa_params_get(const cpa_params *t, const cpa_dev_real *arena, int id, cpa_real *torch);
 
+/** The same with a copy of an arena in host memory: a tensor to it, and back. */
+void cpa_params_pack(const cpa_params *t, cpa_real *copy, int id, const cpa_real *torch);
+void cpa_params_unpack(const cpa_params *t, const cpa_real *copy, int id, cpa_real *torch);
+
 /** Views of a tensor as stored. */
 cpa_mat cpa_value(const cpa_params *t, int id);
 cpa_mat cpa_grad(const cpa_params *t, int id);

@@ -22,7 +22,7 @@ typedef struct cpa_train_state {
     int64_t n_steps; // of an epoch
     cpa_optimizer *optimizer;
     cpa_params *params;
-    cpa_dev_real *best; // value arena of at.best_epoch
+    cpa_real *best; // [n_value] value arena of at.best_epoch, in host memory: the device has better use for its own
     cpa_history *history;
 } cpa_train_state;
 

@@ -26,7 +26,7 @@ typedef struct cpa_model_meta {
     int max_comb_len;
     char digest[17];               // hexadecimal, over names and bytes of the tensors, and of the vectors beside them
     int n_pert_features;           // width of external vectors, 0: embeddings were learned from cells
-    bool *trained;       // [pert.n] of external vectors: whether cells trained it; NULL: all
+    bool *trained;                 // [pert.n] of external vectors: whether cells trained it; NULL: all
     const cpa_pert_table *vectors; // borrowed: vectors of perturbations that are in no tensor, too; NULL: none
     cpa_pert_source *source;       // [pert.n] once cpa_unseen_add was called, else NULL
 } cpa_model_meta;
@@ -42,8 +42,8 @@ cpa_status cpa_model_meta_of(const cpa_registry *r, const cpa_strings *gene, con
  *  options as attributes, unseen/... the rows of meta->vectors whose names are not in meta->pert. Rank 0 only. */
 cpa_status cpa_modelfile_save(const char *path, const cpa_params *t, const cpa_model_meta *meta);
 
-/** The bytes of such a file in *(void **)bytes (cpa_free), with `value` (a value arena) as the tensors. */
-cpa_status cpa_modelfile_image(const cpa_params *t, const cpa_dev_real *value, const cpa_model_meta *meta, void *bytes,
+/** The bytes of such a file in *(void **)bytes (cpa_free), with `value` (a value arena, in host memory) as the tensors. */
+cpa_status cpa_modelfile_image(const cpa_params *t, const cpa_real *value, const cpa_model_meta *meta, void *bytes,
                                size_t *n);
 
 /** Reads the vectors that a model file or an export holds for perturbations that are in none of its tensors; NULL: none. They belong
