@@ -11,16 +11,18 @@
 #endif
 
 // C is cut into tiles by its shape alone, and a library call computes a tile on one thread. Left to itself oneDNN
-// splits the inner dimension between threads when C is small, and then the bits depend on how many there are. The sizes
-// keep the repacking of A and B below a few percent, and the library's own threading is not faster.
-static int tile_rows(int rows)
+// splits the inner dimension between threads when C is small, and then the bits depend on how many there are. The library
+// repacks A and B for each tile, so that long and thin tiles cost more than these; a small C has smaller ones, for threads to share.
+enum { LARGE = 1 << 18 };
+
+static int tile_rows(int64_t elements)
 {
-    return rows >= 1024 ? 256 : 64;
+    return elements >= LARGE ? 128 : 64;
 }
 
-static int tile_cols(int cols)
+static int tile_cols(int64_t elements)
 {
-    return cols >= 2048 ? 512 : 128;
+    return elements >= LARGE ? 256 : 128;
 }
 
 // Below this many multiplications a product takes a few microseconds: not worth waking threads for.
@@ -90,7 +92,8 @@ cpa_status cpa_cpu_gemm(cpa_backend *be, cpa_mat c, cpa_mat a, bool ta, cpa_mat 
         scale_only(c, beta);
         return CPA_OK;
     }
-    int mb = tile_rows(m), nb = tile_cols(n), down = (m + mb - 1) / mb, tiles = down * ((n + nb - 1) / nb);
+    int mb = tile_rows((int64_t)m * n), nb = tile_cols((int64_t)m * n), down = (m + mb - 1) / mb,
+        tiles = down * ((n + nb - 1) / nb);
     bool serial = tiles == 1 || (int64_t)m * n * k < serial_work;
     int threads = omp_get_max_threads(), failed = 0;
     if (serial) {
