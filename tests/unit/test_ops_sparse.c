@@ -1,18 +1,25 @@
 // Owns: conformance of the sparse first layer, against dense loops in double. Never another family's.
 #include "../support/ops.h"
 
-// Rows, genes, outputs: also fewer than a vector, between slices, large enough for threads, and more genes than a block has room for.
+// Rows, genes, outputs: also fewer than a vector, between slices, large enough for threads, more genes than a block has room for, and
+// (square ones are full) more cells and values than are worked on at a time.
 static const int shapes[][3] = {{0, 5, 3},     {1, 1, 1},     {2, 33, 31},    {31, 2, 33},     {33, 129, 65},
                                 {128, 700, 1}, {5, 300, 128}, {70, 260, 200}, {33, 1000, 256}, {4, 50, 523},
-                                {3, 8192, 2},  {3, 8195, 1},  {2, 17001, 3}};
+                                {3, 8192, 2},  {3, 8195, 1},  {2, 17001, 3},  {600, 300, 70},  {520, 520, 9}};
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+
+static cells put_shape(int i, bool fractions)
+{
+    int rows = shapes[i][0], genes = shapes[i][1];
+    return put_cells(rows, genes, rows == genes ? 1 : 0.3, fractions);
+}
 
 static void case_sparse_linear(void)
 {
     for (int i = 0; i < 2 * N_SHAPES; i++) {
         int rows = shapes[i / 2][0], genes = shapes[i / 2][1], n = shapes[i / 2][2];
         bool use_log1p = i % 2 == 0;
-        cells c = put_cells(rows, genes, 0.3, !use_log1p);
+        cells c = put_shape(i / 2, !use_log1p);
         const double *x = use_log1p ? c.dense_log1p : c.dense;
         mat wt = put_uniform(genes, n, i % 3, -1, 1), y = put_nan(rows, n, i % 2);
         double *want = host((size_t)rows * (size_t)n, sizeof *want);
@@ -35,7 +42,7 @@ static void case_sparse_linear_grad(void)
     for (int i = 0; i < 2 * N_SHAPES; i++) {
         int rows = shapes[i / 2][0], genes = shapes[i / 2][1], n = shapes[i / 2][2];
         bool use_log1p = i % 2 == 0;
-        cells c = put_cells(rows, genes, 0.3, !use_log1p);
+        cells c = put_shape(i / 2, !use_log1p);
         const double *x = use_log1p ? c.dense_log1p : c.dense;
         mat dy = put_uniform(rows, n, i % 3, -1, 1), dwt = put_nan(genes, n, i % 2);
         double *want = host((size_t)genes * (size_t)n, sizeof *want);
@@ -81,7 +88,7 @@ static void case_csr_expand(void)
 {
     for (int i = 0; i < N_SHAPES; i++) {
         int rows = shapes[i][0], genes = shapes[i][1];
-        cells c = put_cells(rows, genes, 0.3, true);
+        cells c = put_shape(i, true);
         mat y = put_nan(rows, genes, i % 3);
         OK(cpa_op_csr_expand(be, y.m, c.x, false));
         near("csr_expand, counts", get(y), c.dense, rows * genes, 0);

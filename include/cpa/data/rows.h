@@ -41,8 +41,8 @@ void cpa_row_stats_total(cpa_row_stats *a, int64_t cell, double sum);
 void cpa_row_stats_add(cpa_row_stats *a, const cpa_row_stats *b);
 
 /** Takes `n` counts for the places [at, at + n), as doubles or floats (the other one NULL). Returns the position of the
- *  first that is negative, infinite, not a number or too large for a float, -1 when there is none. Sets stats->wide,
- *  and then puts nothing into 16-bit counts. */
+ *  first that is negative, infinite, not a number or too large for a float, -1 when there is none. Sets stats->wide
+ *  where 16 bits are not enough; what it put into them is then of no use. */
 int64_t cpa_rows_put_counts(const cpa_rows *rows, int64_t at, int64_t n, const double *doubles, const float *floats,
                             cpa_row_stats *stats);
 
