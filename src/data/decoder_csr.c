@@ -37,7 +37,7 @@ void cpa_decoder_plan_csr(cpa_decoder *d, bool counts)
     }
 }
 
-// Puts genes in place; the largest of them.
+// Stores genes; returns the largest of them.
 static uint32_t put_16(uint16_t *restrict to, const uint32_t *restrict gene, int64_t n)
 {
     uint32_t most = 0;
@@ -58,7 +58,7 @@ static uint32_t put_32(uint32_t *restrict to, const uint32_t *restrict gene, int
     return most;
 }
 
-static uint32_t put_all(const cpa_rows *to, const uint32_t *gene, int64_t at, int64_t n)
+static uint32_t store_genes(const cpa_rows *to, const uint32_t *gene, int64_t at, int64_t n)
 {
     return to->gene16 != NULL ? put_16(to->gene16 + at, gene, n) : put_32(to->gene32 + at, gene, n);
 }
@@ -68,17 +68,17 @@ static int64_t put_genes(const cpa_decoder *d, const cpa_h5ad_raw_part *part, co
 {
     uint32_t room[CPA_TILE], limit = (uint32_t)part->n_stored;
     const uint32_t *gene = cpa_elements_as_index(part->indices, from, n, room);
-    uint32_t most = put_all(&d->to, gene, at, n);
+    uint32_t most = store_genes(&d->to, gene, at, n);
     for (int64_t i = 0; most >= limit && i < n; i++) {
         if (gene[i] >= limit) {
             return i;
         }
     }
-    if (part->place != NULL) {
+    if (part->place != NULL) { // only some genes are used: their places instead
         for (int64_t i = 0; i < n; i++) {
             room[i] = (uint32_t)part->place[gene[i]]; // -1 is CPA_NO_GENE
         }
-        (void)put_all(&d->to, room, at, n);
+        (void)store_genes(&d->to, room, at, n);
     }
     return -1;
 }

@@ -8,7 +8,7 @@
 enum {
     TABLE_SIZE = 4096,    // counts below this are looked up
     PARALLEL_NNZ = 65536, // below this a team of threads costs more than it saves
-    AHEAD = 16,           // cells whose counts are asked of memory before it is their turn
+    AHEAD = 16,           // cells that are asked of memory before it is their turn
     LINE = 64,            // bytes that memory gives at once
 };
 

@@ -24,8 +24,8 @@ void cpa_row_stats_total(cpa_row_stats *a, int64_t cell, double sum)
     a->totals += cpa_hash(cpa_hash(CPA_HASH_START, &cell, sizeof cell), &sum, sizeof sum);
 }
 
-// Stores counts v[n] in 16 bits; false when one of them is no integer from 0 to the largest that fits, whatever it is. Or
-// judges them, and stores them as floats; -1 or the first bad one. One body each for floats and doubles.
+// One body each for floats and doubles. put_short: stores counts v[n] in 16 bits, in one pass; false when one of them is no whole number
+// that fits, and then nothing there is of use. put: stores counts, and judges those that are not of that plain kind; -1 or the first bad one.
 #define PUT_COUNTS(type, truncated)                                                                                    \
     static bool put_short_##type##s(uint16_t *restrict to, int64_t n, const type *restrict v)                          \
     {                                                                                                                  \

@@ -29,7 +29,8 @@ struct cpa_streamer {
     int64_t *order, *place;            // [max_cells] scratch
     cpa_window_key first;              // of the request in hand, up to
     int64_t last;                      // this number
-    int64_t agreed_epoch, agreed_last; // up to which all ranks have their windows
+    int64_t agreed_epoch, agreed_last; // up to which all ranks have their windows,
+    int64_t agreed_step;               // and the last step that asked for them
     // The list: kept whole, or cut into windows [start[i], start[i+1]).
     const int64_t *listed;
     int64_t n_listed, n_starts, *start, *pair; // pair [2 max_cells]: scratch
@@ -379,7 +380,8 @@ cpa_status cpa_streamer_step(cpa_streamer *s, int64_t epoch, int64_t step)
         }
     }
     mine = mine < last_of_all ? mine : last_of_all;
-    if (epoch != s->agreed_epoch || last_of_all != s->agreed_last) { // on, or back to an earlier step
+    bool is_back = step <= s->agreed_step; // what that step needs may have given way, to a list as well
+    if (epoch != s->agreed_epoch || last_of_all != s->agreed_last || is_back) {
         double start = cpa_seconds();
         st = have_windows(s, epoch, mine, last_of_all);
         CPA_TRY(cpa_comm_agree(s->plan.comm, st));
@@ -387,6 +389,7 @@ cpa_status cpa_streamer_step(cpa_streamer *s, int64_t epoch, int64_t step)
         s->agreed_epoch = epoch;
         s->agreed_last = last_of_all;
     }
+    s->agreed_step = step;
     s->first = (cpa_window_key){epoch, mine}; // windows before it are passed
     s->last = s->agreed_last;
     read_ahead(s);

@@ -144,6 +144,25 @@ static void transpose(cpa_real *restrict dst, const cpa_real *restrict src, int 
     }
 }
 
+// From torch's layout to that of an arena, and back.
+static void to_stored(const cpa_param *p, cpa_real *stored, const cpa_real *torch)
+{
+    if (p->transposed) {
+        transpose(stored, torch, p->rows, p->cols);
+    } else {
+        memcpy(stored, torch, (size_t)cpa_param_size(p) * sizeof *torch);
+    }
+}
+
+static void to_torch(const cpa_param *p, cpa_real *torch, const cpa_real *stored)
+{
+    if (p->transposed) {
+        transpose(torch, stored, p->cols, p->rows);
+    } else {
+        memcpy(torch, stored, (size_t)cpa_param_size(p) * sizeof *torch);
+    }
+}
+
 cpa_status cpa_params_set(cpa_params *t, int id, const cpa_real *torch)
 {
     return cpa_params_put(t, t->value, id, torch);
@@ -151,22 +170,12 @@ cpa_status cpa_params_set(cpa_params *t, int id, const cpa_real *torch)
 
 void cpa_params_pack(const cpa_params *t, cpa_real *copy, int id, const cpa_real *torch)
 {
-    const cpa_param *p = &t->p[id];
-    if (p->transposed) {
-        transpose(copy + p->at, torch, p->rows, p->cols);
-    } else {
-        memcpy(copy + p->at, torch, (size_t)cpa_param_size(p) * sizeof *torch);
-    }
+    to_stored(&t->p[id], copy + t->p[id].at, torch);
 }
 
 void cpa_params_unpack(const cpa_params *t, const cpa_real *copy, int id, cpa_real *torch)
 {
-    const cpa_param *p = &t->p[id];
-    if (p->transposed) {
-        transpose(torch, copy + p->at, p->cols, p->rows);
-    } else {
-        memcpy(torch, copy + p->at, (size_t)cpa_param_size(p) * sizeof *torch);
-    }
+    to_torch(&t->p[id], torch, copy + t->p[id].at);
 }
 
 cpa_status cpa_params_put(const cpa_params *t, cpa_dev_real *arena, int id, const cpa_real *torch)
@@ -176,7 +185,7 @@ cpa_status cpa_params_put(const cpa_params *t, cpa_dev_real *arena, int id, cons
     cpa_real *turned = NULL;
     if (p->transposed) {
         CPA_TRY(cpa_alloc((size_t)cpa_param_size(p), sizeof *turned, &turned));
-        transpose(turned, torch, p->rows, p->cols);
+        to_stored(p, turned, torch);
     }
     CPA_TRY(cpa_op_upload(t->be, cpa_real_at(arena, p->at), turned ? turned : torch,
                           (size_t)cpa_param_size(p) * sizeof(cpa_real)));
@@ -196,7 +205,7 @@ cpa_status cpa_params_get(const cpa_params *t, const cpa_dev_real *arena, int id
     CPA_TRY(cpa_op_download(t->be, turned ? turned : torch, cpa_real_at(arena, p->at),
                             (size_t)cpa_param_size(p) * sizeof(cpa_real)));
     if (turned) {
-        transpose(torch, turned, p->cols, p->rows);
+        to_torch(p, torch, turned);
     }
 cleanup:
     cpa_free(&turned);

@@ -124,4 +124,12 @@ static inline size_t cpa_lines(size_t bytes)
     return (bytes + 63) / 64 * 64;
 }
 
+/** Takes so many bytes, in cache lines of their own, off the beginning of scratch. */
+static inline void *cpa_carve(char **scratch, size_t bytes)
+{
+    char *p = *scratch;
+    *scratch += cpa_lines(bytes);
+    return p;
+}
+
 #endif

@@ -17,9 +17,7 @@ static size_t lines_of(int64_t n)
 // Carves `n` elements from scratch.
 static cpa_real *carve(char **scratch, int64_t n)
 {
-    cpa_real *p = (cpa_real *)*scratch;
-    *scratch += lines_of(n);
-    return p;
+    return cpa_carve(scratch, (size_t)n * sizeof(cpa_real));
 }
 
 static size_t row_bytes(int n_genes, int n_more)

@@ -24,8 +24,8 @@ typedef struct tile {
     cpa_real *sum;
     int64_t ld;
     cpa_real *row;   // [IN, cols] slice after slice
-    int *at;         // [OUT * IN + 1] the terms: of which of these rows,
-    cpa_real *value; // [OUT * IN + 1] how much,
+    int *at;         // [MOST] the terms: of which of these rows,
+    cpa_real *value; // [MOST] how much,
     int *start;      // [OUT + 1] to which sum
     int *cursor;     // [rows] next stored value of each cell
 } tile;
@@ -40,21 +40,14 @@ static size_t tile_bytes(int rows, int cols)
            cpa_lines((size_t)rows * sizeof(int));
 }
 
-static void *carve(char **scratch, size_t bytes)
-{
-    char *p = *scratch;
-    *scratch += cpa_lines(bytes);
-    return p;
-}
-
 static tile tile_at(char *scratch, int rows, int cols)
 {
     tile t = {0};
-    t.row = carve(&scratch, (size_t)IN * (size_t)cols * sizeof *t.row);
-    t.at = carve(&scratch, MOST * sizeof *t.at);
-    t.value = carve(&scratch, MOST * sizeof *t.value);
-    t.start = carve(&scratch, (OUT + 1) * sizeof *t.start);
-    t.cursor = carve(&scratch, (size_t)rows * sizeof *t.cursor);
+    t.row = cpa_carve(&scratch, (size_t)IN * (size_t)cols * sizeof *t.row);
+    t.at = cpa_carve(&scratch, MOST * sizeof *t.at);
+    t.value = cpa_carve(&scratch, MOST * sizeof *t.value);
+    t.start = cpa_carve(&scratch, (OUT + 1) * sizeof *t.start);
+    t.cursor = cpa_carve(&scratch, (size_t)rows * sizeof *t.cursor);
     return t;
 }
 
@@ -155,12 +148,13 @@ static void begin_sums(tile *t, cpa_mat to, int first, int n)
     }
 }
 
-// Whoever reads a stretch of each of many rows asks for what will be read next of a row, as the processor does not see it coming.
-static inline void ask_for_next(const int *gene, const cpa_real *value)
+// Whoever reads a stretch of each of many rows asks for what will be read next of a row, as the processor does not see it coming. Inlined,
+// or the compiler takes the call for one without effect; by address, as it may lie behind the last row.
+static inline __attribute__((always_inline)) void ask_for_next(const int *gene, const cpa_real *value)
 {
-    enum { LINE = 16 }; // values
-    __builtin_prefetch(gene + LINE);
-    __builtin_prefetch(value + LINE);
+    enum { LINE = 64 }; // bytes
+    __builtin_prefetch((const void *)((uintptr_t)gene + LINE));
+    __builtin_prefetch((const void *)((uintptr_t)value + LINE));
 }
 
 // ---- Forward

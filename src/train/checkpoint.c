@@ -79,7 +79,7 @@ bool cpa_checkpoint_item_of(const cpa_train_state *s, int i, cpa_checkpoint_item
     const cpa_param *p = &s->params->p[id];
     *item = (cpa_checkpoint_item){.type = (cpa_h5_type)CPA_H5_REAL, .n = cpa_param_size(p), .param = p, .id = id};
     item->arena = arena_of(s, arena);
-    item->copy = s->best;
+    item->copy = arena == BEST ? s->best : NULL;
     snprintf(item->path, sizeof item->path, "%s%s", ARENA[arena], p->name);
     bool has_moments = p->at < s->params->n_trained;
     return item->n > 0 && (has_moments || (arena != MOMENT && arena != SQUARE));
@@ -204,7 +204,7 @@ cpa_status cpa_checkpoint_take(cpa_checkpoint *c, const cpa_train_state *s)
         if (!cpa_checkpoint_item_of(s, i, &item)) {
             continue;
         }
-        if (item.param != NULL && item.arena == NULL) {
+        if (item.param != NULL && item.copy != NULL) {
             cpa_params_unpack(s->params, item.copy, item.id, (cpa_real *)(void *)to);
         } else if (item.param != NULL) {
             CPA_TRY(cpa_params_get(s->params, item.arena, item.id, (cpa_real *)(void *)to));

@@ -21,8 +21,8 @@ typedef struct cpa_checkpoint_item {
     void *from;             // of the state
     const cpa_param *param; // NULL: no tensor
     int id;
-    cpa_dev_real *arena; // where it is,
-    cpa_real *copy;      // or (arena NULL) the copy of an arena in host memory
+    cpa_dev_real *arena; // where it is, or
+    cpa_real *copy;      // (not NULL) the copy of an arena in host memory
 } cpa_checkpoint_item;
 
 /** How many items to ask for. */

@@ -78,7 +78,7 @@ static cpa_status read_tensor(const cpa_h5 *f, const cpa_train_state *s, const c
     cpa_real *host = NULL;
     CPA_TRY(cpa_alloc((size_t)item->n, sizeof *host, &host));
     CPA_TRY(cpa_h5_read_into(f, item->path, item->type, item->n, host));
-    if (item->arena == NULL) {
+    if (item->copy != NULL) {
         cpa_params_pack(s->params, item->copy, item->id, host);
     } else {
         CPA_TRY(cpa_params_put(s->params, item->arena, item->id, host));

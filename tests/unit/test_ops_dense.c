@@ -82,6 +82,10 @@ static void case_gemm(void)
     }
     gemm_of(1030, 33, 17, true, false, 1, 0, 1);
     gemm_of(65, 2100, 17, false, true, 1, 0, 1);
+    for (int t = 0; t < 4; t++) { // large ones, that have larger tiles
+        gemm_of(130, 2100, 17, t & 1, t & 2, 1, t % 2, 3);
+        gemm_of(1030, 300, 17, t & 1, t & 2, -1, 0, 1);
+    }
 }
 
 static void add_row_of(int rows, int cols, int pad)

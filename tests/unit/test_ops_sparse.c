@@ -8,10 +8,36 @@ static const int shapes[][3] = {{0, 5, 3},     {1, 1, 1},     {2, 33, 31},    {3
                                 {3, 8192, 2},  {3, 8195, 1},  {2, 17001, 3},  {600, 300, 70},  {520, 520, 9}};
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
+// Cells with counts of all genes, each followed by what is left of a duplicate that was added up.
+static cells put_full(int rows, int genes)
+{
+    size_t n = (size_t)rows * (size_t)genes;
+    cells c = {.indptr = host((size_t)rows + 1, sizeof(int)),
+               .gene = host(2 * n, sizeof(int)),
+               .count = host(2 * n, sizeof(double)),
+               .log1p = host(2 * n, sizeof(double)),
+               .library = host((size_t)rows, sizeof(double)),
+               .dense = host(n, sizeof(double)),
+               .dense_log1p = host(n, sizeof(double))};
+    for (int i = 0; i < rows * genes; i++) {
+        c.dense[i] = c.count[2 * i] = 1 + below(5);
+        c.dense_log1p[i] = c.log1p[2 * i] = rounded(log1p(c.dense[i]));
+        c.gene[2 * i] = c.gene[2 * i + 1] = i % genes;
+        c.library[i / genes] += c.dense[i];
+        c.indptr[i / genes + 1] = 2 * (i + 1);
+    }
+    int nnz = 2 * rows * genes;
+    mat count = put_values(1, nnz, 0, c.count), log = put_values(1, nnz, 0, c.log1p);
+    mat library = put_values(1, rows, 0, c.library);
+    c.x = (cpa_csr){rows,         genes,      nnz,           put_ints(c.indptr, rows + 1), put_ints(c.gene, nnz),
+                    count.m.data, log.m.data, library.m.data};
+    return c;
+}
+
 static cells put_shape(int i, bool fractions)
 {
     int rows = shapes[i][0], genes = shapes[i][1];
-    return put_cells(rows, genes, rows == genes ? 1 : 0.3, fractions);
+    return rows == genes ? put_full(rows, genes) : put_cells(rows, genes, 0.3, fractions);
 }
 
 static void case_sparse_linear(void)

@@ -24,7 +24,7 @@ typedef struct cpa_streamer_plan {
 // What reading has taken so far.
 typedef struct cpa_streamer_report {
     int64_t bytes, windows; // read
-    int64_t ahead;          // windows whose reading began before they were asked for
+    int64_t ahead;          // windows whose reading began before anyone asked for them
     double waited;          // seconds that training stood still for it
 } cpa_streamer_report;
 
