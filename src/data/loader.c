@@ -45,6 +45,20 @@ static cpa_real log_of(uint16_t count)
     return count < TABLE_SIZE ? log1p_table[count] : (cpa_real)log1p((double)count);
 }
 
+// The logarithms of eight counts below 16, of which `low` and `high` are all there are.
+static inline reals logs_of(reals low, reals high, ints count)
+{
+#if __has_builtin(__builtin_shuffle)
+    return __builtin_shuffle(low, high, __builtin_convertvector(count, places));
+#else // clang
+    reals logs;
+    for (int k = 0; k < EIGHT; k++) {
+        logs[k] = count[k] < EIGHT ? low[count[k]] : high[count[k] - EIGHT];
+    }
+    return logs;
+#endif
+}
+
 // Copies `n` 16-bit counts and their logarithms.
 static void copy_counts16(const uint16_t *restrict from, int64_t n, cpa_real *restrict count, cpa_real *restrict log)
 {
@@ -61,7 +75,7 @@ static void copy_counts16(const uint16_t *restrict from, int64_t n, cpa_real *re
         reals counts = __builtin_convertvector(wide, reals);
         memcpy(count + i, &counts, sizeof counts);
         if (((half[0] | half[1]) & 0xFFF0FFF0FFF0FFF0U) == 0) {
-            reals logs = __builtin_shuffle(low, high, __builtin_convertvector(wide, places));
+            reals logs = logs_of(low, high, wide);
             memcpy(log + i, &logs, sizeof logs);
         } else {
             for (int k = 0; k < EIGHT; k++) {
