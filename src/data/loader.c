@@ -45,17 +45,16 @@ static cpa_real log_of(uint16_t count)
     return count < TABLE_SIZE ? log1p_table[count] : (cpa_real)log1p((double)count);
 }
 
-// The logarithms of eight counts below 16, of which `low` and `high` are all there are.
-static inline reals logs_of(reals low, reals high, ints count)
+// The logarithms of eight counts below 16, of which `low` and `high` are all there are. By address: how registers of
+// this width are handed over depends on the instruction set.
+static inline void logs_of(const reals *low, const reals *high, const ints *count, reals *logs)
 {
 #if __has_builtin(__builtin_shuffle)
-    return __builtin_shuffle(low, high, __builtin_convertvector(count, places));
+    *logs = __builtin_shuffle(*low, *high, __builtin_convertvector(*count, places));
 #else // clang
-    reals logs;
     for (int k = 0; k < EIGHT; k++) {
-        logs[k] = count[k] < EIGHT ? low[count[k]] : high[count[k] - EIGHT];
+        (*logs)[k] = (*count)[k] < EIGHT ? (*low)[(*count)[k]] : (*high)[(*count)[k] - EIGHT];
     }
-    return logs;
 #endif
 }
 
@@ -75,7 +74,8 @@ static void copy_counts16(const uint16_t *restrict from, int64_t n, cpa_real *re
         reals counts = __builtin_convertvector(wide, reals);
         memcpy(count + i, &counts, sizeof counts);
         if (((half[0] | half[1]) & 0xFFF0FFF0FFF0FFF0U) == 0) {
-            reals logs = logs_of(low, high, wide);
+            reals logs;
+            logs_of(&low, &high, &wide, &logs);
             memcpy(log + i, &logs, sizeof logs);
         } else {
             for (int k = 0; k < EIGHT; k++) {
