@@ -8,6 +8,7 @@
 #include "checkpoints_impl.h"
 #include "cpa/base/log.h"
 #include "cpa/base/signals.h"
+#include "cpa/platform/range.h"
 
 static const double LAYING = 0.01; // seconds of a pause in which the file is laid out, in good time
 
@@ -184,9 +185,9 @@ static void write_if_due(cpa_checkpoints *c, const cpa_train_state *s)
     cpa_status st = CPA_OK;
     collect(c, false, NULL);
     if (is_due(c, s, 1)) {
-        st = cpa_writer_is_idle(c->writer) ? begin_write(c, s) : CPA_OK;
+        st = cpa_writer_is_idle(c->writer) ? CPA_IN_RANGE("checkpoint", begin_write(c, s)) : CPA_OK;
     } else if (is_due(c, s, 0.5)) {
-        st = prepare(c, s);
+        st = CPA_IN_RANGE("preparing a checkpoint", prepare(c, s));
     }
     if (st != CPA_OK) {
         cpa_warn("a checkpoint was not written: %s; training goes on, and older ones stay", cpa_message());
@@ -199,7 +200,7 @@ static cpa_status write_last(cpa_checkpoints *c, const cpa_train_state *s)
 {
     cpa_status st = CPA_OK;
     collect(c, true, NULL);
-    CPA_TRY(begin_write(c, s));
+    CPA_TRY(CPA_IN_RANGE("checkpoint", begin_write(c, s)));
     collect(c, true, &st);
 cleanup:
     return st;

@@ -1,5 +1,6 @@
 // Owns: backends by name, and the entry points cpa_op_*: shape check, then dispatch. Computes nothing and knows no
 // backend from inside.
+#include "cpa/platform/range.h"
 #include "profile_impl.h"
 
 #include <string.h>
@@ -95,7 +96,7 @@ bool cpa_backend_holds(const cpa_backend *be, const cpa_recording *r)
 
 cpa_status cpa_backend_replay(cpa_backend *be, const cpa_recording *r)
 {
-    return be->recorder->replay(be, r);
+    return CPA_IN_RANGE("repeated operations", be->recorder->replay(be, r));
 }
 
 void cpa_backend_forget(cpa_backend *be, cpa_recording **r)
@@ -158,7 +159,7 @@ static double no_bytes(const void *p)
 // An operation between two stamps.
 #define TIMED(name, args, bytes)                                                                                       \
     cpa_status st_ = cpa_profile_enter(be->profile, CPA_OP_##name, bytes);                                             \
-    st_ = st_ == CPA_OK ? be->ops->name args : st_;                                                                    \
+    st_ = st_ == CPA_OK ? CPA_IN_RANGE(#name, be->ops->name args) : st_;                                               \
     return st_ == CPA_OK ? cpa_profile_leave(be->profile) : st_
 
 #define CPA_OP(name, params, args)                                                                                     \
@@ -168,7 +169,7 @@ static double no_bytes(const void *p)
         if (st == CPA_OK && be->profile != NULL) {                                                                     \
             TIMED(name, args, SUM_OF args);                                                                            \
         }                                                                                                              \
-        return st == CPA_OK ? be->ops->name args : st;                                                                 \
+        return st == CPA_OK ? CPA_IN_RANGE(#name, be->ops->name args) : st;                                            \
     }
 #include "cpa/platform/ops.def"
 #undef CPA_OP

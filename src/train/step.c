@@ -9,6 +9,7 @@
 #include "cpa/base/log.h"
 #include "cpa/base/signals.h"
 #include "cpa/data/mixup.h"
+#include "cpa/platform/range.h"
 #include "cpa/train/device_cells.h"
 #include "cpa/train/together.h"
 
@@ -424,8 +425,8 @@ static cpa_status run_lanes(cpa_stepper *s, int64_t step, const cpa_phase *phase
         CPA_TRY(cpa_tree_add(s->tree, lane, s->grad, s->lane_sums));
     }
     double since = cpa_seconds();
-    CPA_TRY(s->on_device ? finish_on_device(s, mine) : CPA_OK);
-    CPA_TRY(cpa_tree_finish(s->tree, s->grad, s->sums));
+    CPA_TRY(s->on_device ? CPA_IN_RANGE("sum on devices", finish_on_device(s, mine)) : CPA_OK);
+    CPA_TRY(CPA_IN_RANGE("sum over ranks", cpa_tree_finish(s->tree, s->grad, s->sums)));
     s->summing = cpa_seconds() - since;
     *stop = s->sums[n_sums + WANT_STOP] > 0;
     if (s->sums[n_sums + FAILED] > 0) {
@@ -520,11 +521,13 @@ cpa_status cpa_stepper_run(cpa_stepper *s, int64_t epoch, int64_t step, cpa_step
                           .seed = s->p.seed};
     bool stop = false;
     int n_lanes = global_batch(s, step, &plan);
-    CPA_TRY(cpa_feed_step(s->p.feed, epoch, step));
-    CPA_TRY(run_lanes(s, step, &phase, &plan, &stop));
+    CPA_TRY(CPA_IN_RANGE("cells", cpa_feed_step(s->p.feed, epoch, step)));
+    CPA_TRY(CPA_IN_RANGE(phase.update_autoencoder ? "lanes, autoencoder" : "lanes, adversaries",
+                         run_lanes(s, step, &phase, &plan, &stop)));
     CPA_TRY(check_finite(s, epoch, step, &phase, &plan));
     double since = cpa_seconds();
-    CPA_TRY(cpa_optimizer_step(&s->optimizer, cpa_model_params(s->p.model), c, &phase, n_lanes));
+    CPA_TRY(
+        CPA_IN_RANGE("update", cpa_optimizer_step(&s->optimizer, cpa_model_params(s->p.model), c, &phase, n_lanes)));
     *result = (cpa_step_result){.phase = phase,
                                 .n_cells = plan.n_cells,
                                 .adv_weight = plan.focal_gamma > 0 ? (double)plan.n_cells : plan.label_weight,

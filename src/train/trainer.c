@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "cpa/base/log.h"
+#include "cpa/platform/range.h"
 #include "cpa/train/soundness.h"
 
 // A run of training.
@@ -107,7 +108,7 @@ static bool is_validation_epoch(const trainer *t)
 static cpa_status validate_epoch(trainer *t, cpa_epoch_report *report)
 {
     cpa_comm_phase("validating");
-    cpa_status st = cpa_validator_run(t->validator, t->state.history, &report->cpa_metric);
+    cpa_status st = CPA_IN_RANGE("validation", cpa_validator_run(t->validator, t->state.history, &report->cpa_metric));
     if (st == CPA_AGAIN) { // asked to stop: to be done again
         return t->hooks->pause(t->hooks->ctx, &t->state, true);
     }
