@@ -172,6 +172,28 @@ static cpa_repeat *find_repeat(cpa_model *m, const cpa_lane_plan *plan)
     return r;
 }
 
+// Half a lane is never kept, and what went wrong in it is what is said.
+static cpa_status record(cpa_model *m, const cpa_batch *const *batch, const cpa_lane_plan *plan, cpa_recording **out)
+{
+    cpa_status st, ended;
+    cpa_text why = {0};
+    CPA_TRY(cpa_backend_record(m->be));
+    st = compute(m, batch, plan);
+    if (st != CPA_OK) {
+        cpa_text_add(&why, "%s", cpa_message());
+    }
+    ended = cpa_backend_recorded(m->be, out);
+    if (st != CPA_OK) {
+        cpa_backend_forget(m->be, out);
+        st = cpa_fail(st, "%s", cpa_text_str(&why));
+        goto cleanup;
+    }
+    st = ended;
+cleanup:
+    cpa_text_fini(&why);
+    return st;
+}
+
 // The first lane of a kind is run, for whatever memory it takes; the second is recorded, which repeats from then on.
 static cpa_status compute_or_repeat(cpa_model *m, const cpa_batch *const *batch, const cpa_lane_plan *plan)
 {
@@ -189,12 +211,7 @@ static cpa_status compute_or_repeat(cpa_model *m, const cpa_batch *const *batch,
         cpa_backend_forget(m->be, &r->what);
     }
     if (!r->what) {
-        CPA_TRY(cpa_backend_record(m->be));
-        cpa_status noted = compute(m, batch, plan), ended = cpa_backend_recorded(m->be, &r->what);
-        if (noted != CPA_OK) { // half a lane must never be repeated
-            cpa_backend_forget(m->be, &r->what);
-        }
-        CPA_TRY(noted != CPA_OK ? noted : ended);
+        CPA_TRY(record(m, batch, plan, &r->what));
     }
     CPA_TRY(cpa_backend_replay(m->be, r->what));
 cleanup:

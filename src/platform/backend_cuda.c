@@ -160,6 +160,9 @@ cpa_status cpa_cuda_dense_room(cpa_backend *be, cpa_csr x, bool use_log1p, cpa_m
     *out = cpa_mat_of((const cpa_dev_real *)cuda->dense, x.rows, x.cols);
     out->bf16 = half;
     cuda->dense_of = of;
+    if (st != CPA_OK) {
+        cuda->dense_of.x.rows = 0;
+    }
     return st;
 }
 

@@ -46,7 +46,7 @@ void cpa_cuda_blas_destroy(cpa_cuda *cuda)
     cuda->blas_room = NULL;
 }
 
-// The arithmetic of products of cpa_reals.
+// The arithmetic of products.
 static cpa_status set_mode(cpa_cuda *cuda)
 {
     if (cuda->blas_precision == cuda->base.precision) {
@@ -106,6 +106,7 @@ static cpa_status multiply_halves(cpa_cuda *cuda, cpa_mat c, cpa_mat a, bool ta,
     cpa_status st;
     char *room;
     const float scale = (float)alpha, keep = (float)beta;
+    CPA_TRY(set_mode(cuda)); // or what the last product was would choose the kernel
     CPA_TRY(cpa_cuda_scratch(&cuda->base, (a.bf16 ? 0 : half_bytes(a)) + (b.bf16 ? 0 : half_bytes(b)), &room));
     CPA_TRY(halve(&cuda->base, &a, &room));
     CPA_TRY(halve(&cuda->base, &b, &room));

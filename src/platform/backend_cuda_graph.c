@@ -25,6 +25,7 @@ static cpa_status end(cpa_backend *be, cpa_recording **out)
     cpa_status st;
     cudaGraph_t graph = NULL;
     cpa_recording *r = NULL;
+    ((cpa_cuda *)be)->dense_of.x.rows = 0; // what was recorded has not been run
     CPA_TRY(cpa_cuda_judge(cudaStreamEndCapture(cpa_cuda_stream(be), &graph), "the recording of operations"));
     CPA_TRY(cpa_alloc(1, sizeof *r, &r));
     CPA_TRY(cpa_cuda_judge(cudaGraphInstantiate(&r->graph, graph, 0), "the graph of operations"));

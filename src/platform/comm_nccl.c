@@ -91,7 +91,9 @@ static cpa_status poll(cpa_adder *adder, bool *over)
     }
     cudaError_t done = cudaEventQuery(a->done);
     *over = done == cudaSuccess;
-    if (done != cudaErrorNotReady) {
+    if (done == cudaErrorNotReady) {
+        (void)cudaGetLastError(); // or the next launch might be blamed for it
+    } else {
         CPA_TRY(cpa_cuda_judge(done, "a sum over ranks"));
     }
 cleanup:

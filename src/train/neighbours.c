@@ -207,12 +207,24 @@ static void search(cpa_neighbours *s, int q, int64_t first, int n, const cpa_rea
     }
 }
 
+// The products of all queries with a block, in full precision whatever the backend's: that is what `bound` reckons with.
+static cpa_status multiply(cpa_neighbours *s, cpa_mat product, cpa_mat block)
+{
+    cpa_status st;
+    const cpa_precision precision = cpa_backend_precision(s->be);
+    CPA_TRY(cpa_backend_set_precision(s->be, CPA_FP32));
+    CPA_TRY(cpa_op_gemm(s->be, product, s->queries, false, block, true, 1, 0));
+    CPA_TRY(cpa_backend_set_precision(s->be, precision));
+cleanup:
+    return st;
+}
+
 cpa_status cpa_neighbours_add(cpa_neighbours *s, int64_t first, int n, const cpa_real *z)
 {
     cpa_status st = CPA_OK;
     cpa_mat block = cpa_mat_head(s->block, n), product = cpa_mat_of(s->product.data, s->n_queries, n);
     CPA_TRY(cpa_op_upload(s->be, block.data, z, (size_t)n * (size_t)s->n_latent * sizeof *z));
-    CPA_TRY(cpa_op_gemm(s->be, product, s->queries, false, block, true, 1, 0));
+    CPA_TRY(multiply(s, product, block));
     CPA_TRY(cpa_op_download(s->be, s->dot, product.data, (size_t)s->n_queries * (size_t)n * sizeof *s->dot));
     for (int i = 0; i < n; i++) {
         s->other_norm[i] = norm_of(z + (int64_t)i * s->n_latent, s->n_latent);

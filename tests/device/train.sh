@@ -21,8 +21,15 @@ cmp run-cuda/history.csv again/history.csv || { echo "FAILED: two runs on the de
 for precision in tf32 bf16; do
     "$CPA_HPC" train "$data" --out "run-$precision" --backend cuda --precision "$precision" "${small[@]}" || exit 1
 done
-for run in cuda:1e-3 tf32:2e-3 bf16:1e-2; do
-    python3 - run-cpu/history.csv "run-${run%:*}/history.csv" "${run#*:}" <<'PYTHON' || exit 1
+# Two ranks that share the device, with sums by NCCL: each says that it is on a host of its own, or NCCL would refuse.
+export NCCL_NET=Socket NCCL_SOCKET_IFNAME=lo NCCL_MAX_CTAS=1 NCCL_P2P_DISABLE=1 NCCL_SHM_DISABLE=1
+$CPA_MPIRUN -n 2 bash -c 'NCCL_HOSTID=rank${OMPI_COMM_WORLD_RANK:-$PMI_RANK} exec "$@"' - "$CPA_HPC" train "$data" --out run-nccl \
+    --backend cuda --lanes 2 --reduce nccl --timeout 60 "${small[@]}" || exit 1
+"$CPA_HPC" train "$data" --out run-lanes --backend cuda --lanes 2 "${small[@]}" || exit 1
+
+for run in run-cuda:run-cpu:1e-3 run-tf32:run-cpu:2e-3 run-bf16:run-cpu:1e-2 run-nccl:run-lanes:1e-3; do
+    IFS=: read -r one other tolerance <<<"$run"
+    python3 - "$other/history.csv" "$one/history.csv" "$tolerance" <<'PYTHON' || exit 1
 import csv, sys
 a, b = (list(csv.DictReader(open(path))) for path in sys.argv[1:3])
 assert len(a) == len(b) > 0

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "../support/on_kernels.h"
 #include "cpa/base/mem.h"
 #include "cpa/base/rng.h"
 #include "cpa/train/neighbours.h"
@@ -85,15 +86,13 @@ static void check(const cpa_real *z, int n_latent, int q, int k, const int64_t *
     }
 }
 
-static void search_of(kind how, int n, int n_queries, int n_latent, int k, int block)
+static void search_on(cpa_backend *be, kind how, int n, int n_queries, int n_latent, int k, int block)
 {
-    cpa_backend *be = NULL;
     cpa_neighbours *s = NULL, *backwards = NULL;
     cpa_real *z = calloc((size_t)n * (size_t)n_latent, sizeof *z);
     int64_t *want = calloc((size_t)k, sizeof *want);
     assert_true(z && want);
     draw(how, n, n_latent, z);
-    OK(cpa_backend_create("check", &be));
     OK(cpa_neighbours_create(be, n_queries, n_latent, k, block, &s));
     OK(cpa_neighbours_create(be, n_queries, n_latent, k, 5, &backwards));
     for (int again = 0; again < 2; again++) { // it can be used anew
@@ -114,9 +113,16 @@ static void search_of(kind how, int n, int n_queries, int n_latent, int k, int b
     }
     cpa_neighbours_destroy(&s);
     cpa_neighbours_destroy(&backwards);
-    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
     free(z);
     free(want);
+}
+
+static void search_of(kind how, int n, int n_queries, int n_latent, int k, int block)
+{
+    cpa_backend *be = NULL;
+    OK(cpa_backend_create("check", &be));
+    search_on(be, how, n, n_queries, n_latent, k, block);
+    assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
 }
 
 static void test_neighbours(void **state)
@@ -134,8 +140,30 @@ static void test_neighbours(void **state)
     assert_int_equal(cpa_alloc_balance(), balance);
 }
 
+#ifndef CPA_DOUBLE
+// Whatever precision a device computes the lanes in, which it keeps.
+static void stays_exact_in_any_precision(void **state)
+{
+    (void)state;
+    const cpa_precision all[] = {CPA_FP32, CPA_TF32, CPA_BF16};
+    for (int i = 0; i < 3; i++) {
+        cpa_backend *be = NULL;
+        OK(cpa_backend_create(ON_KERNELS, &be));
+        OK(cpa_backend_set_precision(be, all[i]));
+        search_on(be, SPREAD, 300, 40, 16, 30, 64);
+        search_on(be, FAR, 200, 100, 20, 30, 50);
+        assert_int_equal(cpa_backend_precision(be), all[i]);
+        assert_int_equal(cpa_backend_destroy(&be), CPA_OK);
+    }
+}
+#endif
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_neighbours)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_neighbours),
+#ifndef CPA_DOUBLE
+                                       cmocka_unit_test(stays_exact_in_any_precision)
+#endif
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -58,12 +58,29 @@ static inline cublasStatus_t cublasSetWorkspace(cublasHandle_t handle, void *at,
     return CUBLAS_STATUS_SUCCESS;
 }
 
+// Of the only handle that a test has at a time.
+static int looped_math_mode = CUBLAS_PEDANTIC_MATH;
+
 static inline cublasStatus_t cublasSetMathMode(cublasHandle_t handle, int mode)
 {
     (void)handle;
-    (void)mode;
+    looped_math_mode = mode;
     return CUBLAS_STATUS_SUCCESS;
 }
+
+// A factor of a product of floats as tensor cores take it: rounded to 10 bits behind the point.
+static inline double looped_tf32(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = x == x ? (bits + 0xFFF + (bits >> 13 & 1)) & ~0x1FFFU : bits;
+    memcpy(&x, &bits, sizeof x);
+    return (double)x;
+}
+
+#define LOOPED_FACTOR(x)                                                                                               \
+    (sizeof(x) == sizeof(float) && looped_math_mode == CUBLAS_TF32_TENSOR_OP_MATH ? looped_tf32((float)(x))            \
+                                                                                  : (double)(x))
 
 static inline cublasStatus_t cublasSetAtomicsMode(cublasHandle_t handle, int mode)
 {
@@ -85,7 +102,7 @@ static inline cublasStatus_t cublasSetAtomicsMode(cublasHandle_t handle, int mod
             for (int i = 0; i < m; i++) {                                                                              \
                 double sum = 0;                                                                                        \
                 for (int l = 0; l < k; l++) {                                                                          \
-                    sum += (double)a[i * a_i + l * a_l] * (double)b[l * b_l + j * b_j];                                \
+                    sum += LOOPED_FACTOR(a[i * a_i + l * a_l]) * LOOPED_FACTOR(b[l * b_l + j * b_j]);                  \
                 }                                                                                                      \
                 real *to = &c[i + j * (ptrdiff_t)ldc];                                                                 \
                 *to = (real)((double)*alpha * sum + (*beta == 0 ? 0 : (double)*beta * (double)*to));                   \
