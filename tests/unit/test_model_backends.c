@@ -92,10 +92,11 @@ static cpa_lane_plan plan_of(const cpa_batch *b, int kind, int k)
 }
 
 // A device records the second lane of a kind and repeats it: all lanes are as a model computes them that meets their kind for the first time.
-static void lanes_repeat(const char *backend, const variant *v)
+static void lanes_repeat(const char *backend, cpa_precision precision, const variant *v)
 {
     cpa_backend *be;
     assert_int_equal(cpa_backend_create(backend, &be), CPA_OK);
+    assert_int_equal(cpa_backend_set_precision(be, precision), CPA_OK);
     cpa_model *old = make_model(be, v);
     cpa_batch *whole = batch_of(v), *part = make_cells(2, B - 3, B);
     for (int k = 0; k < 6; k++) {
@@ -124,12 +125,15 @@ static void lanes_repeat(const char *backend, const variant *v)
 static void repeated_lanes_are_the_same(void **state)
 {
     (void)state;
+    const cpa_precision coarsest = sizeof(cpa_real) == sizeof(float) ? CPA_BF16 : CPA_FP32;
     variant v = plain;
-    lanes_repeat("cpu", &v);
-    lanes_repeat(ON_KERNELS, &v);
+    lanes_repeat("cpu", CPA_FP32, &v);
+    lanes_repeat(ON_KERNELS, CPA_FP32, &v);
+    lanes_repeat(ON_KERNELS, coarsest, &v);
     v.variational = v.layer_norm = true;
     v.likelihood = "zinb";
-    lanes_repeat(ON_KERNELS, &v);
+    lanes_repeat(ON_KERNELS, CPA_FP32, &v);
+    lanes_repeat(ON_KERNELS, coarsest, &v);
 }
 
 int main(void)
