@@ -9,6 +9,7 @@
 
 #include "cpa/app/rundir.h"
 #include "cpa/base/hash.h"
+#include "cpa/base/leavings.h"
 #include "cpa/base/log.h"
 #include "output_impl.h"
 
@@ -250,6 +251,7 @@ static cpa_status open_files(cpa_row_file *f)
     CPA_TRY(cpa_alloc(blocks, sizeof *f->there, &f->there));
     CPA_TRY(cpa_alloc(blocks, sizeof *f->mine, &f->mine));
     CPA_TRY(open_file(f->temporary, O_RDWR, &f->fd));
+    cpa_leavings_made(f->temporary, f->fd);
     CPA_TRY(open_file(f->record, O_RDWR, &f->record_fd));
 cleanup:
     return st;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -137,7 +138,7 @@ void cpa_rundir_settle(cpa_rundir *dir)
     cpa_leavings_drop(dir->path);
 }
 
-// What cpa_output_begin names, without its checks.
+// What is written in the place of a file.
 static cpa_status temporary_of(const char *path, char **out)
 {
     return cpa_sprintf(out, "%s.part", path);
@@ -206,19 +207,37 @@ static cpa_status folder_of(const char *path, char **out)
     return slash == path ? cpa_strdup("/", out) : cpa_sprintf(out, "%.*s", (int)(slash - path), path);
 }
 
+// Where a result goes: to where a link points.
+static cpa_status target_of(const char *path, char **out)
+{
+    struct stat info;
+    if (lstat(path, &info) != 0 || !S_ISLNK(info.st_mode)) {
+        return cpa_strdup(path, out);
+    }
+    char *real = realpath(path, NULL);
+    cpa_status st = real != NULL ? cpa_strdup(real, out)
+                                 : cpa_fail(CPA_IO, "cannot write '%s': it is a link to what is not there", path);
+    free(real);
+    return st;
+}
+
 cpa_status cpa_output_begin(const char *path, char **temporary)
 {
     cpa_status st;
-    char *folder = NULL;
+    char *folder = NULL, *target = NULL;
     struct stat info;
     CPA_TRY(folder_of(path, &folder));
     CPA_REQUIRE(stat(folder, &info) == 0 && S_ISDIR(info.st_mode), CPA_NO_INPUT,
                 "cannot write '%s': there is no folder '%s'", path, folder);
-    CPA_REQUIRE(stat(path, &info) != 0 || !S_ISDIR(info.st_mode), CPA_IO, "cannot write '%s': it is a folder", path);
-    CPA_TRY(temporary_of(path, temporary));
+    bool is_there = stat(path, &info) == 0;
+    CPA_REQUIRE(!is_there || !S_ISDIR(info.st_mode), CPA_IO, "cannot write '%s': it is a folder", path);
+    CPA_REQUIRE(!is_there || S_ISREG(info.st_mode), CPA_IO, "cannot write '%s': it is not a file", path);
+    CPA_TRY(target_of(path, &target));
+    CPA_TRY(temporary_of(target, temporary));
     cpa_leavings_add(*temporary);
 cleanup:
     cpa_free(&folder);
+    cpa_free(&target);
     return st;
 }
 
@@ -248,27 +267,31 @@ static cpa_status sync_path(const char *path, int flags)
 cpa_status cpa_output_commit(const char *temporary, const char *path)
 {
     cpa_status st;
-    char *folder = NULL;
-    CPA_TRY(folder_of(path, &folder));
+    char *folder = NULL, *target = NULL;
+    CPA_TRY(target_of(path, &target));
+    CPA_TRY(folder_of(target, &folder));
+    CPA_REQUIRE(cpa_leavings_are_ours(temporary), CPA_IO,
+                "'%s' is not the file that was written any more: another command writes '%s', too", temporary, path);
     CPA_TRY(sync_path(temporary, 0));
-    cpa_leavings_drop(temporary);
-    CPA_REQUIRE(rename(temporary, path) == 0, CPA_IO, "cannot rename '%s' to '%s': %s", temporary, path,
+    CPA_REQUIRE(rename(temporary, target) == 0, CPA_IO, "cannot rename '%s' to '%s': %s", temporary, target,
                 strerror(errno));
+    cpa_leavings_drop(temporary);
     st = sync_path(folder, O_DIRECTORY);
     if (st != CPA_OK) {
-        unlink(path); // a command that fails leaves no result
+        unlink(target); // a command that fails leaves no result
     }
 cleanup:
     if (st != CPA_OK) {
-        unlink(temporary);
+        cpa_output_discard(temporary);
     }
     cpa_free(&folder);
+    cpa_free(&target);
     return st;
 }
 
 void cpa_output_discard(const char *temporary)
 {
-    if (temporary != NULL) {
+    if (temporary != NULL && cpa_leavings_are_ours(temporary)) {
         cpa_leavings_drop(temporary);
         unlink(temporary);
     }
@@ -279,8 +302,10 @@ cpa_status cpa_output_write(const char *path, const void *bytes, size_t n)
     cpa_status st;
     char *temporary = NULL;
     CPA_TRY(cpa_output_begin(path, &temporary));
-    FILE *f = fopen(temporary, "wb");
+    unlink(temporary); // what was left there; and never a file that another process writes
+    FILE *f = fopen(temporary, "wbx");
     CPA_REQUIRE(f != NULL, CPA_IO, "cannot write '%s': %s", temporary, strerror(errno));
+    cpa_leavings_made(temporary, fileno(f));
     bool ok = fwrite(bytes, 1, n, f) == n;
     ok = fclose(f) == 0 && ok;
     CPA_REQUIRE(ok, CPA_IO, "cannot write '%s': %s", temporary, strerror(errno));

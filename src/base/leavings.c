@@ -6,12 +6,15 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MAX_PATHS = 16 };
 
 static struct {
-    atomic_bool used;
+    atomic_bool used, made;
+    dev_t device; // of what was made
+    ino_t inode;
     char path[PATH_MAX];
 } leavings[MAX_PATHS];
 
@@ -23,6 +26,7 @@ void cpa_leavings_add(const char *path)
     }
     if (at < MAX_PATHS && strlen(path) < sizeof leavings[at].path) {
         strcpy(leavings[at].path, path);
+        atomic_store(&leavings[at].made, false);
         atomic_store(&leavings[at].used, true);
     }
 }
@@ -38,10 +42,39 @@ void cpa_leavings_drop(const char *path)
     }
 }
 
+void cpa_leavings_made(const char *path, int fd)
+{
+    struct stat info;
+    for (int i = 0; i < MAX_PATHS; i++) {
+        if (atomic_load(&leavings[i].used) && strcmp(leavings[i].path, path) == 0 && fstat(fd, &info) == 0) {
+            leavings[i].device = info.st_dev;
+            leavings[i].inode = info.st_ino;
+            atomic_store(&leavings[i].made, true);
+        }
+    }
+}
+
+// Of one that is in the list.
+static bool is_ours(int i)
+{
+    struct stat info;
+    return !atomic_load(&leavings[i].made) || (stat(leavings[i].path, &info) == 0 &&
+                                               info.st_dev == leavings[i].device && info.st_ino == leavings[i].inode);
+}
+
+bool cpa_leavings_are_ours(const char *path)
+{
+    bool ours = true;
+    for (int i = 0; i < MAX_PATHS; i++) {
+        ours = ours && (!atomic_load(&leavings[i].used) || strcmp(leavings[i].path, path) != 0 || is_ours(i));
+    }
+    return ours;
+}
+
 void cpa_leavings_remove(void)
 {
     for (int i = MAX_PATHS - 1; i >= 0; i--) {
-        if (atomic_load(&leavings[i].used) && unlink(leavings[i].path) != 0) {
+        if (atomic_load(&leavings[i].used) && is_ours(i) && unlink(leavings[i].path) != 0) {
             rmdir(leavings[i].path);
         }
     }

@@ -11,6 +11,7 @@
 
 #include <hdf5.h>
 
+#include "cpa/base/leavings.h"
 #include "cpa/platform/comm.h"
 
 #include "h5_impl.h"
@@ -102,12 +103,14 @@ static H5FD_t *disk_open(const char *name, unsigned flags, hid_t access, haddr_t
         return open_to_read(d, name, plan->path);
     }
     d->error = plan->error;
-    d->fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    unlink(name); // what was left there; and never a file that another process writes
+    d->fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (d->fd < 0) {
         *d->error = errno;
         cpa_free(&d);
         return NULL;
     }
+    cpa_leavings_made(name, d->fd);
     return &d->base;
 }
 

@@ -1,4 +1,5 @@
 // Owns: tests of the base layer: status, memory, text, log and random numbers. Never needs a backend or a file.
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -57,6 +58,18 @@ static void test_leavings(void **state)
     fclose(fopen(file, "w"));
     cpa_leavings_remove();
     assert_int_equal(access(file, F_OK), 0);
+    int fd = open(kept, O_RDONLY);
+    cpa_leavings_add(kept);
+    cpa_leavings_made(kept, fd);
+    assert_true(cpa_leavings_are_ours(kept) && cpa_leavings_are_ours(file));
+    unlink(kept);
+    assert_false(cpa_leavings_are_ours(kept));
+    fclose(fopen(kept, "w")); // by another process
+    assert_false(cpa_leavings_are_ours(kept));
+    cpa_leavings_remove();
+    assert_int_equal(access(kept, F_OK), 0);
+    close(fd);
+    cpa_leavings_drop(kept);
     for (int i = 0; i < 100; i++) {
         cpa_leavings_add(kept); // more than it remembers
     }
