@@ -1,9 +1,12 @@
 // Owns: the process: start, command line, dispatch, the one message of a failure, the exit code. Nothing else exits, but a
 // rank that waits in vain (platform/comm_watch.c) and one whose HDF5 falls over a damaged file (platform/h5_guard.c).
 // Never does a command's work.
+#include <fcntl.h>
 #include <omp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cpa/app/commands.h"
 #include "cpa/base/log.h"
@@ -111,8 +114,21 @@ static void give_up_if_lost(cpa_comm *comm, cpa_status st)
     }
 }
 
+// Streams that the caller has closed must not become files of ours, nor the end of a file that may not grow the end of the process.
+static void prepare_process(void)
+{
+    int fd;
+    while ((fd = open("/dev/null", O_RDONLY)) >= 0 && fd <= STDERR_FILENO) {
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    signal(SIGXFSZ, SIG_IGN);
+}
+
 int main(int argc, char **argv)
 {
+    prepare_process();
     cpa_comm *comm = NULL;
     cpa_options options = {0};
     // Before MPI starts, because that waits for other ranks too.

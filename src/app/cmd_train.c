@@ -13,14 +13,17 @@ static cpa_status report_epoch(void *ctx, const cpa_epoch_report *e)
     cpa_train_run *t = ctx;
     double elapsed = cpa_seconds() - t->started,
            left = elapsed / (double)(e->epoch + 1 - t->first_epoch) * (double)(e->n_epochs - e->epoch - 1);
-    char metric[64] = "";
+    char metric[64] = "", r2[32] = "";
     size_t rss, high;
     if (e->validated) {
         snprintf(metric, sizeof metric, ", cpa_metric %.4f%s", e->cpa_metric, e->is_best ? " (best)" : "");
     }
-    cpa_progress(e->validated || e->epoch == 0,
-                 "epoch %lld/%lld: recon_loss %.4f, r2_mean %.4f%s; %.0f cells/s, %.0f s left", (long long)e->epoch + 1,
-                 (long long)e->n_epochs, e->recon_loss, e->r2_mean, metric, (double)e->cells / e->seconds, left);
+    if (!isnan(e->r2_mean)) { // no batch of the epoch was measured
+        snprintf(r2, sizeof r2, ", r2_mean %.4f", e->r2_mean);
+    }
+    cpa_progress(e->validated || e->epoch == 0, "epoch %lld/%lld: recon_loss %.4f%s%s; %.0f cells/s, %.0f s left",
+                 (long long)e->epoch + 1, (long long)e->n_epochs, e->recon_loss, r2, metric,
+                 (double)e->cells / e->seconds, left);
     cpa_rss(&rss, &high);
     const cpa_runlog_field fields[] = {{.name = "epoch", .number = (double)e->epoch},
                                        {.name = "recon_loss", .number = e->recon_loss},

@@ -182,9 +182,11 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
-static cpa_status set_string(cpa_options *o, const cpa_option *p, const char *text)
+// An empty text, which in a file says that there is no value, is on the command line more likely a variable without one.
+static cpa_status set_string(cpa_options *o, const cpa_option *p, const char *text, cpa_source source)
 {
-    if (p->choices != NULL && !is_choice(p->choices, text)) {
+    const bool is_meant = *text != '\0' || p->can_be_none || source != CPA_SOURCE_COMMAND_LINE;
+    if (!is_meant || (p->choices != NULL && !is_choice(p->choices, text))) {
         return refuse(p, text);
     }
     char *copy = NULL;
@@ -241,7 +243,7 @@ cpa_status cpa_option_assign(cpa_options *o, int i, const char *text, cpa_source
         st = set_bool(o, p, text);
         break;
     case CPA_OPTION_STRING:
-        st = set_string(o, p, text);
+        st = set_string(o, p, text, source);
         break;
     case CPA_OPTION_STRINGS:
         return set_strings(o, i, text, source);

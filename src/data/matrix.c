@@ -1,5 +1,6 @@
 // Owns: opening a matrix by all ranks, its indptr in the memory of the node, and looking at every count once.
 // Must never leave a rank alone in a collective: failures are agreed first.
+#include <stdlib.h>
 #include <string.h>
 
 #include "cpa/base/log.h"
@@ -370,32 +371,74 @@ cleanup:
     return st;
 }
 
-// Names the first genes without counts.
-static cpa_status warn_of_genes(const cpa_matrix *m)
+// Names the first genes without counts; all [n_genes] names.
+static cpa_status warn_of_silent(const cpa_matrix *m, const cpa_strings *all)
 {
     cpa_status st = CPA_OK;
-    cpa_strings all = {0}, some = {0};
+    cpa_strings some = {0};
     cpa_text names = {0};
     int64_t n = 0;
     for (int64_t g = 0; g < m->info.n_genes; g++) {
         n += m->counted[g] == 0;
-    }
-    if (n == 0) {
-        goto cleanup;
-    }
-    CPA_TRY(cpa_h5ad_index(m->file, "var", &all));
-    for (int64_t g = 0; g < m->info.n_genes && some.n < SOME_NAMES; g++) {
-        if (m->counted[g] == 0) {
-            CPA_TRY(cpa_strings_add(&some, all.s[g]));
+        if (m->counted[g] == 0 && some.n < SOME_NAMES) {
+            CPA_TRY(cpa_strings_add(&some, all->s[g]));
         }
     }
-    CPA_TRY(cpa_text_add_names(&names, &some, n));
-    cpa_warn("%s: %lld of the %lld genes of %s have no counts; they are kept: %s", cpa_h5ad_path(m->file), (long long)n,
-             (long long)m->info.n_genes, m->name, cpa_text_str(&names));
+    if (n > 0) {
+        CPA_TRY(cpa_text_add_names(&names, &some, n));
+        cpa_warn("%s: %lld of the %lld genes of %s have no counts; they are kept: %s", cpa_h5ad_path(m->file),
+                 (long long)n, (long long)m->info.n_genes, m->name, cpa_text_str(&names));
+    }
 cleanup:
-    cpa_strings_fini(&all);
     cpa_strings_fini(&some);
     cpa_text_fini(&names);
+    return st;
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+// Names the first names that several genes have; sorts all.
+static cpa_status warn_of_shared(const cpa_matrix *m, cpa_strings *all)
+{
+    cpa_status st = CPA_OK;
+    cpa_strings some = {0};
+    cpa_text names = {0};
+    int64_t n_names = 0, n_beyond = 0;
+    qsort(all->s, (size_t)all->n, sizeof *all->s, by_text);
+    for (int64_t g = 0, next; g < all->n; g = next) {
+        for (next = g + 1; next < all->n && strcmp(all->s[next], all->s[g]) == 0;) {
+            next++;
+        }
+        n_names += next > g + 1;
+        n_beyond += next - g - 1;
+        if (next > g + 1 && some.n < SOME_NAMES) {
+            CPA_TRY(cpa_strings_add(&some, all->s[g]));
+        }
+    }
+    if (n_names > 0) {
+        CPA_TRY(cpa_text_add_names(&names, &some, n_names));
+        cpa_warn("%s: gene names are not unique: %lld of the %lld genes have the name of another one; a model of them "
+                 "is for files with the same genes in the same order alone: %s",
+                 cpa_h5ad_path(m->file), (long long)n_beyond, (long long)all->n, cpa_text_str(&names));
+    }
+cleanup:
+    cpa_strings_fini(&some);
+    cpa_text_fini(&names);
+    return st;
+}
+
+static cpa_status warn_of_genes(const cpa_matrix *m)
+{
+    cpa_status st;
+    cpa_strings all = {0};
+    CPA_TRY(cpa_h5ad_index(m->file, "var", &all));
+    CPA_TRY(warn_of_silent(m, &all));
+    CPA_TRY(warn_of_shared(m, &all));
+cleanup:
+    cpa_strings_fini(&all);
     return st;
 }
 
@@ -404,8 +447,8 @@ cpa_status cpa_matrix_warn(const cpa_matrix *m)
     const cpa_row_stats *s = &m->stats;
     const char *path = cpa_h5ad_path(m->file);
     if (s->n_non_integer > 0) {
-        cpa_warn("%s: %lld of the %lld values of %s are not integers (largest value %g): corrected counts are fine, "
-                 "normalised or log-transformed ones are not",
+        cpa_warn("%s: %lld of the %lld values of %s are not integers (largest value %g): to the likelihoods of "
+                 "counts, nb and zinb, corrected counts are fine, normalised or log-transformed ones are not",
                  path, (long long)s->n_non_integer, (long long)m->nnz, m->name, s->max_count);
     }
     if (s->n_duplicate > 0) {

@@ -220,21 +220,26 @@ cleanup:
     return st;
 }
 
-// Whether every cell of pair k has the value value[k] in this column.
-static bool column_fits(const cpa_pairs *pairs, const cpa_strings *value, const cpa_factor *column)
+// In how many cells of pair k this column has the value value[k].
+static cpa_status count_fits(const cpa_pairs *pairs, const cpa_strings *value, const cpa_factor *column, int64_t *n)
 {
+    cpa_status st;
+    int32_t *code = NULL; // [pairs] of the value, -1: not met yet
+    *n = 0;
+    CPA_TRY(cpa_alloc((size_t)pairs->n, sizeof *code, &code));
     for (int32_t k = 0; k < pairs->n; k++) {
-        int32_t code = column->code[pairs->first[k]];
-        if (code < 0 || strcmp(column->level.s[code], value->s[k]) != 0) {
-            return false;
-        }
+        code[k] = -1;
     }
     for (int64_t i = 0; i < column->n; i++) {
-        if (column->code[i] != column->code[pairs->first[pairs->of[i]]]) {
-            return false;
+        int32_t k = pairs->of[i], own = column->code[i];
+        if (own >= 0 && code[k] < 0 && strcmp(column->level.s[own], value->s[k]) == 0) {
+            code[k] = own;
         }
+        *n += own >= 0 && own == code[k];
     }
-    return true;
+cleanup:
+    cpa_free(&code);
+    return st;
 }
 
 static bool is_own_column(const cpa_data_spec *spec, const char *column)
@@ -249,9 +254,10 @@ static bool is_own_column(const cpa_data_spec *spec, const char *column)
     return false;
 }
 
-// The column c with category == c + "_" + condition in every cell: its position among the columns, or -1.
+// The column c with category == c + "_" + condition in most cells: its position among the columns and how many they are, or -1 and 0.
+// With one that has it in all cells the search ends.
 static cpa_status find_covariate(cpa_registry_build *b, const char *category_column, const cpa_factor *category,
-                                 int64_t *found)
+                                 int64_t *found, int64_t *n_found)
 {
     cpa_status st;
     cpa_pairs pairs = {0};
@@ -259,18 +265,25 @@ static cpa_status find_covariate(cpa_registry_build *b, const char *category_col
     cpa_factor column = {0};
     bool all_fit;
     *found = -1;
+    *n_found = 0;
     CPA_TRY(cpa_pairs_create(category->code, b->pert.code, b->pert.n, &pairs));
     CPA_TRY(cut_conditions(&pairs, category, &b->pert, &value, &all_fit));
-    for (int64_t c = 0; all_fit && *found < 0 && c < b->columns.n; c++) {
+    for (int64_t c = 0; all_fit && *n_found < b->pert.n && c < b->columns.n; c++) {
         const char *name = b->columns.s[c];
+        int64_t n = 0;
         if (is_own_column(&b->r->spec, name) || strcmp(name, category_column) == 0) {
             continue;
         }
         st = cpa_h5ad_factor(b->f, "obs", name, &column);
-        if (st == CPA_OK && column_fits(&pairs, &value, &column)) {
-            *found = c;
-        } else if (st != CPA_OK && st != CPA_BAD_DATA) { // a column that cannot be read is no candidate
+        if (st != CPA_OK && st != CPA_BAD_DATA) { // a column that cannot be read is no candidate
             goto cleanup;
+        }
+        if (st == CPA_OK) {
+            CPA_TRY(count_fits(&pairs, &value, &column, &n));
+        }
+        if (n > *n_found) {
+            *found = c;
+            *n_found = n;
         }
         cpa_factor_fini(&column);
     }
@@ -280,6 +293,16 @@ cleanup:
     cpa_strings_fini(&value);
     cpa_pairs_fini(&pairs);
     return st;
+}
+
+// A column that is a covariate in most cells is more likely one with faults than none.
+static void warn_of_near(const cpa_registry_build *b, const char *key, const char *name, int64_t n)
+{
+    if (n > b->pert.n / 2) {
+        cpa_warn("%s: obs/%s is the covariate of obs/%s in %lld of %lld cells, and has another value, or none, in the "
+                 "rest: it is not taken; mend it, or say what is meant by --categorical-covariate-keys",
+                 b->path, name, key, (long long)n, (long long)b->pert.n);
+    }
 }
 
 cpa_status cpa_registry_infer_covariates(cpa_registry_build *b)
@@ -292,17 +315,21 @@ cpa_status cpa_registry_infer_covariates(cpa_registry_build *b)
     }
     const char *key = spec->deg_uns_cat_key[0] != '\0' ? spec->deg_uns_cat_key : "cov_cond";
     const cpa_factor *category = &b->deg;
-    int64_t found = -1;
+    int64_t found = -1, n_found = 0;
     if (category->code == NULL && spec->deg_uns_cat_key[0] == '\0' && has_column(b, key)) {
         CPA_TRY(cpa_registry_column(b, key, true, &own));
         category = &own;
     }
     if (category->code != NULL && b->pert.code != NULL) {
-        CPA_TRY(find_covariate(b, key, category, &found));
+        CPA_TRY(find_covariate(b, key, category, &found, &n_found));
     }
-    const char *name = found >= 0                                                        ? b->columns.s[found]
+    const char *near = found >= 0 ? b->columns.s[found] : "";
+    const char *name = n_found == b->pert.n && found >= 0                                ? near
                        : has_column(b, "cell_type") && !is_own_column(spec, "cell_type") ? "cell_type"
                                                                                          : "";
+    if (strcmp(near, name) != 0) {
+        warn_of_near(b, key, near, n_found);
+    }
     cpa_info("categorical_covariate_keys: %s (inferred)", name[0] != '\0' ? name : "none");
     CPA_TRY(cpa_strings_add(&spec->categorical_covariate_keys, name));
 cleanup:

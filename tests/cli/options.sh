@@ -22,6 +22,10 @@ expect 64 "did you mean --n-latent?" train a.h5ad --out r --n-latnet 3
 expect 64 "--n-latent: wants an integer, 1 to 65536, not 'x'" train a.h5ad --out r --n-latent x
 expect 64 "--lr: wants a number, 0 or more, not '-1'" train a.h5ad --out r --lr -1
 expect 64 "train needs --out" train a.h5ad
+expect 64 "--perturbation: wants a text, not ''" predict run --data a.h5ad --out p.h5ad --perturbation ""
+expect 64 "--split: wants a text, not ''" predict run --data a.h5ad --out p.h5ad --split ""
+expect 64 "--train-split: wants a text, not ''" train a.h5ad --out r --train-split ""
+expect 66 "a.h5ad" train a.h5ad --out r --split-key ""
 expect 64 "check takes no --lr" check a.h5ad --lr 1
 expect 66 "a.h5ad" check a.h5ad
 expect 78 "choose logsigm, sigm or linear" train a.h5ad --out r --pert-embeddings x.h5 --doser-type mlp
