@@ -23,7 +23,7 @@ static cpa_status parse_doses(const char *name, const char *text, int n, double 
         char *end;
         double value = strtod(p, &end);
         end += strspn(end, " \t");
-        number = number && end != p && (*end == '+' || *end == '\0') && isfinite(value) && value >= 0;
+        number = number && end != p && (*end == '+' || *end == '\0') && isfinite((float)value) && value >= 0;
         CPA_REQUIRE(number, CPA_BAD_DATA,
                     "dose '%s' of perturbation '%s': '%.*s' is not a finite number of at least 0; write a number for "
                     "every component, joined by '+'",

@@ -50,7 +50,7 @@ static void test_parse(void **state)
     assert_true(n == 2 && dose[0] == 1e-3 && dose[1] == 0.5);
     assert_int_equal(cpa_condition_parse(&perts, "A", "-0", 2, pert, dose, &n), CPA_OK);
     assert_true(dose[0] == 0 && !signbit(dose[0]));
-    const char *bad_doses[] = {"", "x", "1.0x", "1,0", "nan", "inf", "-1", "1e999", "0x10", "+1", "1+", "-"};
+    const char *bad_doses[] = {"", "x", "1.0x", "1,0", "nan", "inf", "-1", "1e999", "1e300", "0x10", "+1", "1+", "-"};
     for (size_t i = 0; i < sizeof bad_doses / sizeof *bad_doses; i++) {
         check_bad_parse(&perts, "A", bad_doses[i], "is not a finite number of at least 0");
     }
