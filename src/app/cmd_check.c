@@ -7,6 +7,7 @@
 #include "cpa/base/log.h"
 #include "cpa/data/cells.h"
 #include "cpa/data/pert_table.h"
+#include "cpa/data/sampler.h"
 
 enum { MAX_LINES = 20 }; // of one kind in the summary
 
@@ -154,6 +155,10 @@ cpa_status cpa_cmd_check(cpa_comm *comm, const cpa_options *o)
     CPA_TRY(cpa_comm_agree_rested(comm, cpa_comm_alone(comm) ? warn_of_names(file) : CPA_OK));
     CPA_TRY(cpa_problems_status(&problems, CPA_BAD_DATA));
     if (cpa_comm_rank(comm) == 0) {
+        if (registry->n_train < CPA_MIN_BATCH) { // which is no fault of cells to predict from
+            cpa_warn("%s: %lld cells train; training needs at least %d", o->path, (long long)registry->n_train,
+                     CPA_MIN_BATCH);
+        }
         print_summary(registry, cells != NULL ? cells->matrix : matrix);
     }
 cleanup:

@@ -6,7 +6,6 @@
 #include "cpa/base/rng.h"
 
 enum {
-    MIN_BATCH = 3,      // batch normalisation over fewer cells means nothing
     FULL_UP_TO = 65536, // cells that are still shuffled one by one
 };
 
@@ -43,7 +42,7 @@ static int64_t lane_blocks(const cpa_sampler *s, int lane)
 static bool joins_last(const cpa_sampler *s, int64_t n)
 {
     int64_t rest = n % s->batch_size;
-    return rest > 0 && rest < MIN_BATCH && n > s->batch_size;
+    return rest > 0 && rest < CPA_MIN_BATCH && n > s->batch_size;
 }
 
 static int64_t lane_steps(const cpa_sampler *s, int64_t n)
@@ -104,12 +103,14 @@ cpa_status cpa_sampler_create(const int64_t *cell, int64_t n, int n_lanes, int b
     CPA_TRY(cpa_alloc((size_t)n, sizeof *s->order, &s->order));
     CPA_TRY(cpa_alloc((size_t)n_lanes, sizeof *s->last, &s->last));
     deal(s, cell);
+    CPA_REQUIRE(n_lanes > 1 || n >= CPA_MIN_BATCH, CPA_BAD_DATA,
+                "%lld training cells are too few: batch normalisation needs at least %d", (long long)n, CPA_MIN_BATCH);
     for (int lane = 0; lane < n_lanes; lane++) {
         CPA_REQUIRE(
-            lane_size(s, lane) >= MIN_BATCH, CPA_BAD_DATA,
+            lane_size(s, lane) >= CPA_MIN_BATCH, CPA_BAD_DATA,
             "%lld training cells in blocks of %d leave lane %d of %d with %lld cells; batch normalisation needs at "
             "least %d in each: use fewer --lanes, or a smaller shuffle block",
-            (long long)n, block, lane, n_lanes, (long long)lane_size(s, lane), MIN_BATCH);
+            (long long)n, block, lane, n_lanes, (long long)lane_size(s, lane), CPA_MIN_BATCH);
     }
     CPA_TRY(cpa_alloc((size_t)most_blocks(s), sizeof *s->taken, &s->taken));
     CPA_TRY(cpa_sampler_epoch(s, 0));

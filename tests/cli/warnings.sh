@@ -70,6 +70,13 @@ shutil.copy("sim.h5ad", "genes.h5ad")
 with h5py.File("genes.h5ad", "a") as f:
     genes = f["var/_index"]
     genes[[20, 30, 90]] = genes[50]
+shutil.copy("sim.h5ad", "few.h5ad")
+with h5py.File("few.h5ad", "a") as f:
+    names = list(f["obs/split/categories"].asstr()[:])
+    train = np.flatnonzero(f["obs/split/codes"][:] == names.index("train"))
+    codes = f["obs/split/codes"][:]
+    codes[train[2:]] = names.index("ood")
+    f["obs/split/codes"][:] = codes
 shutil.copy("sim.h5ad", "lacking.h5ad")
 with h5py.File("lacking.h5ad", "a") as f:
     f["obs/cell_type/codes"][[5, 7, 2999]] = -1
@@ -118,6 +125,11 @@ for command in "check genes.h5ad" "train genes.h5ad --out run.genes ${tiny[*]}";
     grep -qxF "$shared" .refuse/err || failed "$command does not warn of genes' names"
 done
 "$CPA_HPC" check sim.h5ad >.refuse/out 2>.refuse/err && ! grep -q 'not unique' .refuse/err || failed "check warns of genes' names"
+
+# ---- Cells that train
+"$CPA_HPC" check few.h5ad >.refuse/out 2>.refuse/err && grep -qxF "warning: few.h5ad: 2 cells train; training needs at least 3" .refuse/err ||
+    failed "check does not warn of too few cells"
+attempt 65 "2 training cells are too few|at least 3" "$CPA_HPC" train few.h5ad --out run.few
 
 # ---- Covariates
 lacking="warning: lacking.h5ad: obs/line is the covariate of obs/cov_cond in 2997 of 3000 cells, and has another value, or none, in the rest: it is not taken; mend it, or say what is meant by --categorical-covariate-keys"

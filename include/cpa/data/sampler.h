@@ -13,6 +13,8 @@
 // cells joins the one before; a lane that has run out has no cells in that step.
 typedef struct cpa_sampler cpa_sampler;
 
+enum { CPA_MIN_BATCH = 3 }; // batch normalisation over fewer cells means nothing
+
 /** `cell` [n]: the training cells in ascending order (copied). n_lanes a power of two. window 0: all blocks. BAD_DATA: a lane gets too
  *  few cells; a cell beyond 32 bits. Rank-local, the same on all ranks. */
 cpa_status cpa_sampler_create(const int64_t *cell, int64_t n, int n_lanes, int batch_size, int block, int64_t window,
