@@ -197,13 +197,15 @@ static uint64_t identity_of(const cpa_row_file *f)
 }
 
 // Puts a new skeleton in place, with an empty record.
-static cpa_status begin_anew(const cpa_row_file *f)
+static cpa_status begin_anew(cpa_row_file *f)
 {
     cpa_status st = CPA_OK;
     int fd = -1;
+    CPA_REQUIRE(cpa_leavings_are_ours(f->fresh), CPA_IO, "another command writes '%s', too", f->plan.out);
     unlink(f->record);
     CPA_REQUIRE(rename(f->fresh, f->temporary) == 0, CPA_IO, "cannot rename '%s' to '%s': %s", f->fresh, f->temporary,
                 strerror(errno));
+    f->begun = true;
     CPA_TRY(open_file(f->record, O_WRONLY | O_CREAT | O_TRUNC, &fd));
     CPA_REQUIRE(ftruncate(fd, place_in_record(f->n_blocks)) == 0, CPA_IO, "cannot write '%s': %s", f->record,
                 strerror(errno));
@@ -222,9 +224,9 @@ static cpa_status prepare(cpa_row_file *f, bool *left)
     CPA_TRY(f->plan.write_skeleton(f->plan.ctx, f->fresh, f->offset));
     f->identity = identity_of(f);
     *left = is_left(f);
-    f->begun = true;
     if (*left) {
-        unlink(f->fresh);
+        f->begun = true;
+        cpa_output_discard(f->fresh);
     } else {
         CPA_TRY(begin_anew(f));
     }
@@ -237,6 +239,7 @@ static cpa_status name_files(cpa_row_file *f)
     cpa_status st;
     CPA_TRY(cpa_output_begin(f->plan.out, &f->temporary));
     CPA_TRY(cpa_sprintf(&f->fresh, "%s.new", f->temporary));
+    cpa_leavings_add(f->fresh);
     CPA_TRY(cpa_sprintf(&f->record, "%s.rows", f->temporary));
 cleanup:
     return st;
