@@ -24,7 +24,7 @@ typedef struct cpa_scale_point {
     bool weak, predicted;
     int ranks, nodes, lanes, batch;
     cpa_scale_pass *pass;  // [n_passes] owned; NULL when predicted
-    cpa_scale_pass middle; // that of the median step; predicted: the model's
+    cpa_scale_pass middle; // that of the median step, of an even number the mean of two; predicted: the model's
     double p25, p75;       // quartiles of the step; predicted: NAN
     double speedup, efficiency;
     double model; // the step as the model has it, NAN without one

@@ -285,35 +285,55 @@ cleanup:
 
 // ---- Medians
 
+// A figure of a pass.
+typedef struct figure {
+    double value;
+    const cpa_scale_pass *pass;
+} figure;
+
 static int by_value(const void *a, const void *b)
 {
-    double x = *(const double *)a, y = *(const double *)b;
+    double x = ((const figure *)a)->value, y = ((const figure *)b)->value;
     return (x > y) - (x < y);
 }
 
 // A quantile of v [n], which is put in order, between neighbours in proportion.
-static double quantile(double *v, int n, double q)
+static double quantile(figure *v, int n, double q)
 {
     qsort(v, (size_t)n, sizeof *v, by_value);
     double at = q * (n - 1);
     int low = (int)at, high = low + 1 < n ? low + 1 : low;
-    return v[low] + (at - low) * (v[high] - v[low]);
+    return v[low].value + (at - low) * (v[high].value - v[low].value);
+}
+
+// The mean of two passes, so that its parts still make up its step.
+static cpa_scale_pass mean(const cpa_scale_pass *a, const cpa_scale_pass *b)
+{
+    cpa_scale_pass out = {.step = (a->step + b->step) / 2,
+                          .compute = (a->compute + b->compute) / 2,
+                          .wait = (a->wait + b->wait) / 2,
+                          .reduce = (a->reduce + b->reduce) / 2,
+                          .update = (a->update + b->update) / 2,
+                          .imbalance = (a->imbalance + b->imbalance) / 2};
+    for (int k = 0; k < CPA_SCALE_KINDS; k++) {
+        out.reduce_of[k] = (a->reduce_of[k] + b->reduce_of[k]) / 2;
+    }
+    return out;
 }
 
 static void summarise(const cpa_scale_study *s, const cpa_scale_point *one, cpa_scale_point *p)
 {
     enum { MOST_PASSES = 1000 };
-    double v[MOST_PASSES];
+    figure v[MOST_PASSES];
     int n = s->n_passes;
     for (int i = 0; i < n; i++) {
-        v[i] = p->pass[i].step;
+        v[i] = (figure){p->pass[i].step, &p->pass[i]};
     }
     p->p25 = quantile(v, n, 0.25);
     p->p75 = quantile(v, n, 0.75);
-    double middle = v[(n - 1) / 2];
+    p->middle = mean(v[(n - 1) / 2].pass, v[n / 2].pass); // twice the same where the passes are odd
     for (int i = 0; i < n; i++) {
-        p->middle = p->pass[i].step == middle ? p->pass[i] : p->middle;
-        v[i] = one->pass[i].step / p->pass[i].step;
+        v[i] = (figure){one->pass[i].step / p->pass[i].step, &p->pass[i]};
     }
     double cells = (double)p->lanes * p->batch / ((double)one->lanes * one->batch);
     p->speedup = cells * quantile(v, n, 0.5);

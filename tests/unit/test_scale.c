@@ -84,6 +84,28 @@ static void medians_are_paired(void **state)
     cpa_scale_fini(&s);
 }
 
+// Of an even number of passes the median is between the two in the middle, and so are the parts that make it up.
+static void even_passes_have_a_middle(void **state)
+{
+    (void)state;
+    cpa_scale_study s;
+    make(&s);
+    s.n_passes = 2;
+    for (int i = 0; i < 6; i++) {
+        cpa_scale_point *p = &s.point[i];
+        p->pass[0].compute *= 1.5;
+        p->pass[0].reduce *= 1.5;
+    }
+    cpa_scale_summarise(&s);
+    for (int i = 0; i < 6; i++) {
+        const cpa_scale_point *p = &s.point[i];
+        near(p->middle.step, 1.25 * p->pass[1].step);
+        near(p->middle.compute + p->middle.reduce, p->middle.step);
+        assert_true(p->p25 < p->middle.step && p->middle.step < p->p75);
+    }
+    cpa_scale_fini(&s);
+}
+
 static void the_model_is_found(void **state)
 {
     (void)state;
@@ -190,11 +212,9 @@ static void numbers_are_read(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(medians_are_paired),
-        cmocka_unit_test(the_model_is_found),
-        cmocka_unit_test(one_rank_tells_nothing_of_others),
-        cmocka_unit_test(curves_go_on),
-        cmocka_unit_test(numbers_are_read),
+        cmocka_unit_test(medians_are_paired), cmocka_unit_test(even_passes_have_a_middle),
+        cmocka_unit_test(the_model_is_found), cmocka_unit_test(one_rank_tells_nothing_of_others),
+        cmocka_unit_test(curves_go_on),       cmocka_unit_test(numbers_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
