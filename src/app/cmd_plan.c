@@ -60,10 +60,10 @@ static cpa_status find_needs(cpa_outlook *p)
     int batch = p->o->train.batch_size;
     cpa_log_init(0, true); // what training says of the cells would come again for every size that is tried
     omp_set_num_threads(p->threads);
-    CPA_TRY(cpa_outlook_need(p, 0, batch, "cpu", &p->host[0]));
+    CPA_TRY(cpa_outlook_need(p, 0, batch, "cpu", NULL, &p->host[0]));
     p->data.options.memory = (int64_t)p->host[0].allowed; // from now on, and in the job: what is free changes
-    CPA_TRY(cpa_outlook_need(p, p->n_ranks - 1, batch, "cpu", &p->host[1]));
-    CPA_TRY(cpa_outlook_need(p, 0, batch, "cuda", &p->device));
+    CPA_TRY(cpa_outlook_need(p, p->n_ranks - 1, batch, "cpu", NULL, &p->host[1]));
+    CPA_TRY(cpa_outlook_need(p, 0, batch, "cuda", NULL, &p->device));
     if (p->o->plan.fit > 0) {
         CPA_TRY(cpa_outlook_fit(p, "cpu", (size_t)p->o->plan.fit, &p->fit));
     }

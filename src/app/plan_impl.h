@@ -40,11 +40,13 @@ size_t cpa_need_device(const cpa_need *n);
  *  checkpoint. */
 size_t cpa_outlook_node(const cpa_outlook *p);
 
-/** What rank `rank` would take with batches of so many cells on that backend ("cpu", "cuda"). Rank-local. */
-cpa_status cpa_outlook_need(const cpa_outlook *p, int rank, int batch, const char *backend, cpa_need *out);
+/** What rank `rank` would take with batches of so many cells on that backend ("cpu", "cuda"). `like` is what it takes there with others,
+ *  whose checkpoint, as large with any, is then not made again; or NULL. Rank-local. */
+cpa_status cpa_outlook_need(const cpa_outlook *p, int rank, int batch, const char *backend, const cpa_need *like,
+                            cpa_need *out);
 
-/** The largest batch with which rank 0 takes no more than `limit` bytes on the host, or (cuda) on the device; out->batch is 0 when none
- *  does. Rank-local. */
+/** The largest batch, up to all training cells of a lane, with which rank 0 takes no more than `limit` bytes on the host, or (cuda) on
+ *  the device; out->batch is 0 when none does. p->host and p->device must be known. Rank-local. */
 cpa_status cpa_outlook_fit(const cpa_outlook *p, const char *backend, size_t limit, cpa_need *out);
 
 /** The plan as a page, as JSON. */

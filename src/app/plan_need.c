@@ -1,4 +1,5 @@
 // Owns: finding out what a rank would take: the code that takes it is run, with a backend that counts. Never computes a size itself.
+#include <limits.h>
 #include <string.h>
 
 #include "plan_impl.h"
@@ -6,7 +7,7 @@
 // Measured, over runs with and without MPI, streamed and resident: 8 to 20 MiB that no allocation of the program accounts for.
 static const size_t LIBRARIES = 12 << 20;
 
-enum { SMALLEST = 16, ROUNDS = 4 }; // of batches that are tried; halvings of what is left between two
+enum { SMALLEST = 3 }; // of the batches that --batch-size takes
 
 // What HDF5 makes of the state, once for real.
 typedef struct images {
@@ -34,13 +35,14 @@ cleanup:
     return st;
 }
 
-static cpa_status rehearse(cpa_train_run *run, cpa_need *out)
+// `like`: see cpa_outlook_need.
+static cpa_status rehearse(cpa_train_run *run, const cpa_need *like, cpa_need *out)
 {
     cpa_status st;
     images im = {.run = run, .need = out};
     bool checkpoints = run->options.checkpoint_every_steps > 0 || run->options.checkpoint_every_seconds > 0;
     cpa_rehearsal r = {.ctx = &im};
-    r.checkpoint = cpa_comm_rank(run->comm) == 0 && checkpoints ? make_images : NULL;
+    r.checkpoint = like == NULL && cpa_comm_rank(run->comm) == 0 && checkpoints ? make_images : NULL;
     cpa_step_parts parts = cpa_train_parts(run);
     CPA_TRY(cpa_train_rehearse(&parts, run->history, &r));
     memcpy(out->scratch, r.scratch, sizeof out->scratch);
@@ -78,7 +80,8 @@ cleanup:
     return st;
 }
 
-cpa_status cpa_outlook_need(const cpa_outlook *p, int rank, int batch, const char *backend, cpa_need *out)
+cpa_status cpa_outlook_need(const cpa_outlook *p, int rank, int batch, const char *backend, const cpa_need *like,
+                            cpa_need *out)
 {
     cpa_status st;
     cpa_comm_get_on();
@@ -94,8 +97,13 @@ cpa_status cpa_outlook_need(const cpa_outlook *p, int rank, int batch, const cha
     CPA_TRY(cpa_train_prepare(&run));
     out->streamed = cpa_feed_streamer(run.feed) != NULL;
     out->allowed = cpa_feed_budget(run.feed);
-    CPA_TRY(rehearse(&run, out));
+    CPA_TRY(rehearse(&run, like, out));
     out->items = run.ledger;
+    if (like != NULL) {
+        out->image = like->image;
+        out->writing = like->writing;
+        out->items.bytes[CPA_ITEM_STEPS][CPA_MEMORY_HOST] += (long)like->image;
+    }
     out->items.bytes[CPA_ITEM_COLUMNS][CPA_MEMORY_HOST] += p->columns;
     count_matrix(p->matrix, out);
 cleanup:
@@ -113,8 +121,9 @@ cleanup:
 static cpa_status fits(const cpa_outlook *p, const char *backend, size_t limit, int64_t batch, cpa_need *out, bool *is)
 {
     cpa_need n;
-    cpa_status st = cpa_outlook_need(p, 0, (int)batch, backend, &n);
-    *is = st == CPA_OK && (strcmp(backend, "cuda") == 0 ? cpa_need_device(&n) : cpa_need_host(&n)) <= limit;
+    bool cuda = strcmp(backend, "cuda") == 0;
+    cpa_status st = cpa_outlook_need(p, 0, (int)batch, backend, cuda ? &p->device : &p->host[0], &n);
+    *is = st == CPA_OK && (cuda ? cpa_need_device(&n) : cpa_need_host(&n)) <= limit;
     if (*is) {
         *out = n;
     }
@@ -124,22 +133,17 @@ static cpa_status fits(const cpa_outlook *p, const char *backend, size_t limit, 
 cpa_status cpa_outlook_fit(const cpa_outlook *p, const char *backend, size_t limit, cpa_need *out)
 {
     cpa_status st = CPA_OK;
-    bool is = true;
-    int64_t most = p->data.registry->n_train / p->o->train.lanes, good = 0, bad = SMALLEST;
+    bool is = false;
+    int64_t most = p->data.registry->n_train / p->o->train.lanes, good = SMALLEST - 1;
+    most = most < INT_MAX - 2 ? most : INT_MAX - 2; // a batch of two cells more can be counted
+    int64_t bad = most + 1;
     *out = (cpa_need){0};
-    for (; is && bad <= most; bad *= 2) {
-        CPA_TRY(fits(p, backend, limit, bad, out, &is));
-        good = is ? bad : good;
-        if (!is) {
-            break;
-        }
-    }
-    bad = bad < most + 1 ? bad : most + 1;
-    for (int i = 0; i < ROUNDS && good > 0 && bad - good > SMALLEST; i++) {
-        int64_t middle = (good + bad) / 2 / SMALLEST * SMALLEST;
-        CPA_TRY(fits(p, backend, limit, middle, out, &is));
-        good = is ? middle : good;
-        bad = is ? bad : middle;
+    for (int64_t next = most; bad - good > 1;) { // where all of a lane fit, nothing else is tried
+        CPA_TRY(fits(p, backend, limit, next, out, &is));
+        good = is ? next : good;
+        bad = is ? bad : next;
+        int64_t middle = good + (bad - good) / 2;
+        next = 2 * good < middle ? 2 * good : middle;
     }
 cleanup:
     return st;

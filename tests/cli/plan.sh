@@ -76,12 +76,20 @@ def plan(*options, data="a.h5ad", launcher=[], env=None):
 ranks = {"launcher": [*os.environ["CPA_MPIRUN"].split(), "-n", "2"]}
 by_two = ["--ranks", "1", "--timeout", "2"]
 for option, mib, where, how in (("--fit", 300, "host", {}), ("--fit-device", 200, "device", ranks)):
-    found = plan(option, f"{mib}MiB", *(by_two if how else []), **how)[option[2:].replace("-", "_")]
+    whole = plan(option, f"{mib}MiB", *(by_two if how else []), **how)
+    found = whole[option[2:].replace("-", "_")]
     assert found["limit"] == mib * 2**20 and 0 < found["takes"] <= found["limit"], found
     which = "first_rank" if where == "host" else "first_rank_with_gpu"
     # The program itself is not quite as large every time.
     assert abs(plan("--batch-size", str(found["batch_size"]))[which][where] - found["takes"]) < 4e6, found
-    assert plan("--batch-size", str(int(1.15 * found["batch_size"])))[which][where] > found["limit"], "a larger one would fit"
+    larger = plan("--batch-size", str(found["batch_size"] + 1))[which]
+    own = whole[which]["start"] - larger["start"] if where == "host" else 0
+    assert larger[where] + own > found["limit"], "a larger one would fit"
+few = plan("--batch-size", "5")["first_rank_with_gpu"]["device"]
+for bytes_, batch in (few, 5), (few - 1, 4):
+    assert plan("--fit-device", f"{bytes_ / 1024}KiB")["fit_device"]["batch_size"] == batch, batch
+whole = plan("--fit", "1TiB")
+assert whole["fit"]["batch_size"] == whole["training_cells"], whole["fit"]
 assert plan("--fit", "1MiB")["fit"]["batch_size"] == 0 and plan()["fit"] is None
 # A batch that outgrows the windows does not fit, either.
 windows = ["--memory", "4MiB", "--shuffle", "block", "--shuffle-window", "512"]
