@@ -121,13 +121,18 @@ static cpa_status look_at(const char *path)
     if (file == NULL) {
         return cpa_fail(CPA_IO, "%s: cannot be read: %s", path, strerror(errno));
     }
-    static const char lfs[] = "version https://git-lfs";
-    char head[sizeof lfs - 1] = "";
+    static const char lfs[] = "version https://git-lfs", signature[] = "\211HDF\r\n\032\n";
+    char head[48] = ""; // no HDF5 file is shorter
     size_t n = fread(head, 1, sizeof head, file);
     fclose(file);
-    if (n == sizeof head && memcmp(head, lfs, n) == 0) {
+    if (memcmp(head, lfs, sizeof lfs - 1) == 0) {
         return cpa_fail(CPA_BAD_DATA,
                         "%s: this is a Git LFS pointer, not the file itself: fetch it with 'git lfs pull'", path);
+    }
+    // HDF5 would take what is missing for zeros.
+    if (n < sizeof head && memcmp(head, signature, sizeof signature - 1) == 0) {
+        return cpa_fail(CPA_BAD_DATA, "%s: only the first %zu bytes of an HDF5 file; copy or download it again", path,
+                        n);
     }
     return CPA_OK;
 }

@@ -186,7 +186,8 @@ static herr_t disk_read(H5FD_t *file, H5FD_mem_t type, hid_t plan, haddr_t addr,
         if (n < 0 && errno == EINTR) {
             continue;
         }
-        if (n <= 0 && d->error == NULL) {
+        // Beyond the end that a file had from the start there is nothing to miss: HDF5 looks for its signature there, too.
+        if (d->error == NULL && (n < 0 || (n == 0 && addr < d->eof))) {
             note_unread(d, n < 0 ? errno : 0);
         } else if (n < 0) {
             note(d);

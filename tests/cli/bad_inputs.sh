@@ -12,6 +12,10 @@ bad 66 "no such file" good.h5ad/below.h5ad
 bad 65 "directory" folder.h5ad
 bad 65 "empty" empty.h5ad
 bad 65 "not an HDF5 file" text.h5ad
+printf hello >tiny.h5ad
+bad 65 "not an HDF5 file" tiny.h5ad
+head -c 515 /dev/zero >zeros.h5ad # HDF5 looks for its signature at 512 bytes, too
+bad 65 "not an HDF5 file" zeros.h5ad
 bad 65 "Git LFS pointer|git lfs pull" pointer.h5ad
 bad 65 "10x Genomics" tenx.h5
 bad 65 "loom" cells.loom
@@ -25,6 +29,8 @@ flock -x 9
 bad 74 "unable to lock|another program" good.h5ad
 exec 9<&-
 size=$(stat -c %s "$sample")
+head -c 20 "$sample" >cut_start.h5ad
+bad 65 "copy or download it again" cut_start.h5ad
 head -c 1024 "$sample" >cut_1k.h5ad
 head -c $((size / 2)) "$sample" >cut_half.h5ad
 head -c $((size - 100)) "$sample" >cut_end.h5ad
