@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cpa/base/log.h"
+#include "cpa/base/text.h"
 #include "predict_impl.h"
 
 void cpa_cell_list_fini(cpa_cell_list *list)
@@ -237,7 +238,7 @@ static cpa_status read_lines(FILE *file, const char *path, const named_cell *sor
     char *text = NULL;
     size_t room = 0;
     int64_t cap = 0;
-    for (int64_t line = 1; getline(&text, &room, file) >= 0; line++) {
+    for (int64_t line = 0; cpa_text_line(file, &text, &room, &line);) {
         trim(text);
         if (text[0] == '\0') {
             continue;

@@ -68,7 +68,7 @@ cpa_status cpa_plan_add_grid(const cpa_trained *t, const char *path, cpa_plan *p
     size_t room = 0;
     FILE *file = fopen(path, "r");
     CPA_REQUIRE(file, CPA_NO_INPUT, "cannot read '%s' (--grid): %s", path, strerror(errno));
-    for (int64_t number = 1; getline(&line, &room, file) >= 0; number++) {
+    for (int64_t number = 0; cpa_text_line(file, &line, &room, &number);) {
         line[strcspn(line, "\r\n")] = '\0';
         if (line[strspn(line, " \t")] == '\0') {
             continue;

@@ -1,4 +1,4 @@
-// Owns: growing text buffers, fields of CSV records and lists of problems. Never writes them anywhere.
+// Owns: growing text buffers, lines of text files, fields of CSV records and lists of problems. Never writes them anywhere.
 #include "cpa/base/text.h"
 
 #include <ctype.h>
@@ -87,6 +87,18 @@ cpa_status cpa_csv_field(const char **at, cpa_text *field)
     *at = *p == ',' ? p + 1 : NULL;
 cleanup:
     return st;
+}
+
+bool cpa_text_line(FILE *file, char **line, size_t *room, int64_t *number)
+{
+    static const char mark[] = "\xEF\xBB\xBF";
+    if (getline(line, room, file) < 0) {
+        return false;
+    }
+    if (++*number == 1 && strncmp(*line, mark, sizeof mark - 1) == 0) {
+        memmove(*line, *line + sizeof mark - 1, strlen(*line) - sizeof mark + 2);
+    }
+    return true;
 }
 
 cpa_status cpa_problems_add(cpa_problems *p, const char *fmt, ...)

@@ -145,7 +145,7 @@ cpa_status cpa_h5ad_read_lines(const char *path, cpa_strings *out)
     FILE *file = fopen(path, "r");
     CPA_REQUIRE(file != NULL || errno != ENOENT, CPA_NO_INPUT, "%s: no such file", path);
     CPA_REQUIRE(file != NULL, CPA_IO, "%s: cannot be read: %s", path, strerror(errno));
-    while (getline(&line, &room, file) >= 0) {
+    for (int64_t number = 0; cpa_text_line(file, &line, &room, &number);) {
         char *begin = line + strspn(line, " \t\r\n"), *end = begin + strlen(begin);
         while (end > begin && strchr(" \t\r\n", end[-1]) != NULL) {
             *--end = '\0';

@@ -192,7 +192,7 @@ static cpa_status each_record(cpa_pert_table *t, cpa_status (*use)(cpa_pert_tabl
     int64_t row = -1;
     FILE *file = fopen(t->path, "r");
     CPA_REQUIRE(file, CPA_NO_INPUT, "cannot read '%s': %s", t->path, strerror(errno));
-    for (int64_t number = 1; getline(&line, &room, file) >= 0; number++) {
+    for (int64_t number = 0; cpa_text_line(file, &line, &room, &number);) {
         line[strcspn(line, "\r\n")] = '\0';
         const char *rest = line;
         if (line[strspn(line, " \t")] == '\0') {

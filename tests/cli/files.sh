@@ -12,7 +12,7 @@ mkdir -p in/deeper
 /usr/bin/python3 "$CPA_TESTS/data/make_pieces.py" in/sim.h5ad in ||
     { echo "FAILED: the files to test with could not be made (python3-h5py is needed)"; exit 1; }
 mv in/c.h5ad in/deeper
-printf '%s\n' a.h5ad b.h5ad '' deeper/c.h5ad " $PWD/in/d.h5ad " >in/all.txt
+printf '%s\n' $'\xEF\xBB\xBFa.h5ad' b.h5ad '' deeper/c.h5ad " $PWD/in/d.h5ad " >in/all.txt
 printf '%s\n' a.h5ad m.h5ad deeper/c.h5ad d.h5ad >in/order.txt
 printf '%s\n' a.h5ad b.h5ad k.h5ad d.h5ad >in/csc.txt
 printf '%s\n' a.h5ad b.h5ad f.h5ad d.h5ad >in/some.txt

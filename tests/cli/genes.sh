@@ -128,7 +128,7 @@ for name in ("all", "column", "raw", "layer"):
 lines = [names[g] for g in r.permutation(chosen)]
 open("list.txt", "w").write("\n".join(lines) + "\n\n")
 open("all.genes.txt", "w").write("\n".join(names))
-open("crlf.txt", "w").write("".join(f" {g}\r\n" for g in lines))
+open("crlf.txt", "w", encoding="utf-8-sig").write("".join(f" {g}\r\n" for g in lines))
 open("unknown.txt", "w").write("\n".join(lines + ["no_gene", "nor_this"]))
 open("double.txt", "w").write("\n".join(lines + lines[:1]))
 open("none.txt", "w").write("\n\n")

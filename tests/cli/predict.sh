@@ -12,8 +12,9 @@ predict() {
     writes predict "$@"
 }
 
-printf '17\n3\n17\n' >cells.txt
-printf 'perturbation,dose,patient_id\npanobinostat,0.2,\n"panobinostat",0.1,PW030\nctrl,,\n' >grid.csv
+# As spreadsheets write UTF-8: with a byte order mark.
+printf '\357\273\27717\n3\n17\n' >cells.txt
+printf '\357\273\277perturbation,dose,patient_id\npanobinostat,0.2,\n"panobinostat",0.1,PW030\nctrl,,\n' >grid.csv
 predict 0
 cp x.h5ad ood.h5ad
 predict 0 --split ood

@@ -1,9 +1,11 @@
-// Owns: growing text buffers (messages, CSV, JSON lines).
+// Owns: growing text buffers (messages, CSV, JSON lines), the lines of text files.
 // Never prints.
 #ifndef CPA_BASE_TEXT_H
 #define CPA_BASE_TEXT_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include "cpa/base/status.h"
 #include "cpa/base/types.h"
@@ -30,6 +32,11 @@ void cpa_text_fini(cpa_text *t);
  *  Fields stand in double quotes where they hold commas, quotes (doubled) or blanks that matter. BAD_DATA: an open quote, text behind
  *  a closing one. */
 cpa_status cpa_csv_field(const char **p, cpa_text *field);
+
+/** Reads the next line as getline does, without the byte order mark that a first line may begin with (spreadsheets write one before
+ *  UTF-8), and counts it in *number (0 before the first). False behind the last, or where the file cannot be read. The caller frees
+ *  *line. */
+bool cpa_text_line(FILE *file, char **line, size_t *room, int64_t *number);
 
 /** Letters to insert, delete or replace to make one name of the other. Case does not count, '-' is '_', and of long names only the
  *  first 64 bytes are compared. */
