@@ -142,22 +142,40 @@ cleanup:
     return st;
 }
 
+// The next document of a file, which has no root behind the last one.
+static cpa_status load(yaml_parser_t *parser, const char *path, yaml_document_t *doc, bool *has_doc)
+{
+    cpa_status st = CPA_OK;
+    *has_doc = yaml_parser_load(parser, doc) != 0;
+    CPA_REQUIRE(*has_doc, CPA_CONFIG, "%s:%ld: not YAML: %s", path, (long)parser->problem_mark.line + 1,
+                parser->problem != NULL ? parser->problem : "unreadable");
+cleanup:
+    return st;
+}
+
 cpa_status cpa_options_read(cpa_options *o, const char *path, cpa_source source)
 {
     cpa_status st = CPA_OK;
     yaml_parser_t parser;
-    yaml_document_t doc;
-    bool has_parser = false, has_doc = false;
+    yaml_document_t doc, next;
+    bool has_parser = false, has_doc = false, has_next = false;
     FILE *f = fopen(path, "rb");
     CPA_REQUIRE(f != NULL, CPA_NO_INPUT, "cannot read the configuration '%s': %s", path, strerror(errno));
     has_parser = yaml_parser_initialize(&parser) != 0;
     CPA_REQUIRE(has_parser, CPA_INTERNAL, "out of memory reading '%s'", path);
     yaml_parser_set_input_file(&parser, f);
-    has_doc = yaml_parser_load(&parser, &doc) != 0;
-    CPA_REQUIRE(has_doc, CPA_CONFIG, "%s:%ld: not YAML: %s", path, (long)parser.problem_mark.line + 1,
-                parser.problem != NULL ? parser.problem : "unreadable");
+    CPA_TRY(load(&parser, path, &doc, &has_doc));
     CPA_TRY(read_document(&(reader){.o = o, .path = path, .source = source, .doc = &doc}));
+    if (yaml_document_get_root_node(&doc) != NULL) {
+        CPA_TRY(load(&parser, path, &next, &has_next));
+        CPA_REQUIRE(yaml_document_get_root_node(&next) == NULL, CPA_CONFIG,
+                    "%s:%ld: a second document begins here; a configuration is a single one", path,
+                    (long)next.start_mark.line + 1);
+    }
 cleanup:
+    if (has_next) {
+        yaml_document_delete(&next);
+    }
     if (has_doc) {
         yaml_document_delete(&doc);
     }

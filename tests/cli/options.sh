@@ -30,6 +30,10 @@ expect 64 "check takes no --lr" check a.h5ad --lr 1
 expect 66 "a.h5ad" check a.h5ad
 expect 78 "choose logsigm, sigm or linear" train a.h5ad --out r --pert-embeddings x.h5 --doser-type mlp
 expect 66 "nowhere.yaml" check a.h5ad --config nowhere.yaml
+printf 'lr: 0.1\n---\nseed: 1\n' >bad.yaml
+expect 78 "bad.yaml:2: a second document" check a.h5ad --config bad.yaml
+printf 'lr: 0.1\n...\n]\n' >bad.yaml
+expect 78 "bad.yaml:3: not YAML" check a.h5ad --config bad.yaml
 printf 'lr: 1\nseed: abc\n' >bad.yaml
 expect 78 "bad.yaml:2: seed: wants an integer" check a.h5ad --config bad.yaml
 expect 0 "usage: cpa-hpc COMMAND" --help
