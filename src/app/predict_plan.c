@@ -214,6 +214,9 @@ static cpa_status plan_one(const cpa_trained *t, const cpa_options *o, cpa_plan 
         const char *equals = strchr(o->set.s[i], '=');
         CPA_REQUIRE(equals && equals > o->set.s[i], CPA_USAGE, "--set %s: write COLUMN=VALUE", o->set.s[i]);
         CPA_TRY(cpa_sprintf(&covariate, "%.*s", (int)(equals - o->set.s[i]), o->set.s[i]));
+        int64_t c = cpa_strings_find(&t->meta.cov_name, covariate);
+        CPA_REQUIRE(c < 0 || target.cov[c] < 0, CPA_USAGE, "--set %s: '%s' is set a second time", o->set.s[i],
+                    covariate);
         CPA_TRY(cpa_target_set(t, &target, covariate, equals + 1));
         cpa_free(&covariate);
     }

@@ -46,6 +46,8 @@ predict 78 --perturbation panobinostat --cells cells.txt --where patient_id=PW04
 predict 78 --dose 1
 says "--perturbation or --grid"
 predict 64 --perturbation panobinostat --set patient_id
+predict 64 --perturbation panobinostat --set patient_id=PW030 --set patient_id=PW040
+says "--set patient_id=PW040: 'patient_id' is set a second time"
 predict 65 --perturbation panobinosta
 says "panobinostat"
 predict 65 --perturbation panobinostat --dose one
