@@ -86,7 +86,6 @@ static cpa_status find_place(const uniting *u, cpa_part *part, place *p)
     cpa_status st = CPA_OK;
     cpa_h5_data *d = NULL;
     const cpa_h5 *h5 = part->h5;
-    int64_t n = strcmp(u->frame, "obs") == 0 ? part->n_cells : part->n_stored;
     if (!cpa_part_has_column(part, u->frame, u->column)) {
         return CPA_OK;
     }
@@ -104,8 +103,7 @@ static cpa_status find_place(const uniting *u, cpa_part *part, place *p)
     p->is_single = strcmp(info->dtype, "float32") == 0;
     CPA_REQUIRE(p->kind != ABSENT && info->rank <= 1, CPA_BAD_DATA,
                 "%s: %s is of a kind that cannot be joined with that of other files", part->path, p->path);
-    CPA_REQUIRE(info->n == n, CPA_BAD_DATA, "%s: column '%s' of %s has %lld rows, but %s has %lld", part->path,
-                u->column, u->frame, (long long)info->n, u->frame, (long long)n);
+    CPA_TRY(cpa_part_check_rows(part, u->frame, u->column, info->n));
 cleanup:
     cpa_h5_data_close(&d);
     return st;

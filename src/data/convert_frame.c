@@ -61,6 +61,56 @@ cleanup:
     return st;
 }
 
+static cpa_status count_levels(const cpa_h5 *h5, const char *labels, int64_t *n)
+{
+    cpa_status st;
+    cpa_h5_info info;
+    cpa_strings level = {0};
+    if (cpa_h5_kind_of(h5, labels) == CPA_H5_DATASET) {
+        CPA_TRY(cpa_h5_describe(h5, labels, &info));
+        *n = info.n;
+    } else {
+        CPA_TRY(cpa_h5ad_texts(h5, labels, NULL, &level));
+        *n = level.n;
+    }
+cleanup:
+    cpa_strings_fini(&level);
+    return st;
+}
+
+// What has codes is copied as it is, so they must be those of its categories, and as many as the rows.
+static cpa_status check_column(const cpa_conversion *c, const char *from, const char *column)
+{
+    cpa_status st;
+    const cpa_h5 *h5 = c->in->h5;
+    cpa_h5_data *d = NULL;
+    char *path = NULL, *codes = NULL, *labels = NULL;
+    const char *field;
+    int64_t n_levels;
+    CPA_TRY(cpa_h5ad_locate(h5, from, column, &path, &field));
+    CPA_TRY(cpa_h5ad_old_categories(h5, from, column, path, field, &labels));
+    if (labels != NULL) {
+        CPA_TRY(cpa_strdup(path, &codes));
+    } else {
+        CPA_TRY(cpa_sprintf(&codes, "%s/codes", path));
+        CPA_TRY(cpa_sprintf(&labels, "%s/categories", path));
+    }
+    if (cpa_h5_kind_of(h5, codes) != CPA_H5_DATASET || cpa_h5_kind_of(h5, labels) == CPA_H5_NOTHING) {
+        goto cleanup;
+    }
+    CPA_TRY(cpa_h5_data_open(h5, codes, field, &d));
+    CPA_TRY(cpa_h5ad_check_codes(h5, codes, cpa_h5_data_info(d)));
+    CPA_TRY(cpa_part_check_rows(c->in, from, column, cpa_h5_data_info(d)->n));
+    CPA_TRY(count_levels(h5, labels, &n_levels));
+    CPA_TRY(cpa_h5ad_read_codes(h5, codes, field, labels, n_levels, d, NULL));
+cleanup:
+    cpa_h5_data_close(&d);
+    cpa_free(&path);
+    cpa_free(&codes);
+    cpa_free(&labels);
+    return st;
+}
+
 static cpa_status copy_column(const cpa_conversion *c, const char *from, const char *column, const char *to)
 {
     cpa_status st;
@@ -112,14 +162,20 @@ cleanup:
 
 cpa_status cpa_convert_frame(const cpa_conversion *c, const char *from, const char *to)
 {
-    cpa_status st = CPA_OK;
+    cpa_status st;
     char *version = NULL;
+    cpa_strings columns = {0};
+    CPA_TRY(cpa_part_columns(c->in, from, &columns));
+    for (int64_t k = 0; k < columns.n; k++) {
+        CPA_TRY(check_column(c, from, columns.s[k]));
+    }
     if (cpa_h5_kind_of(c->in->h5, from) == CPA_H5_GROUP && cpa_h5_has_attr(c->in->h5, from, "encoding-version")) {
         CPA_TRY(cpa_h5_attr_string(c->in->h5, from, "encoding-version", &version));
     }
     bool today = version != NULL && strcmp(version, "0.2.0") == 0;
     CPA_TRY(today ? cpa_h5_copy(c->in->h5, from, c->out, to) : rewrite_frame(c, from, to));
 cleanup:
+    cpa_strings_fini(&columns);
     cpa_free(&version);
     return st;
 }

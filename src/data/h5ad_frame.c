@@ -267,38 +267,48 @@ void cpa_factor_fini(cpa_factor *factor)
 cpa_status cpa_h5ad_check_codes(const cpa_h5 *h5, const char *path, const cpa_h5_info *info)
 {
     return info->class == CPA_H5_CLASS_INT || info->class == CPA_H5_CLASS_BOOL
-               ? CPA_OK
+               ? check_rank(h5, path, info)
                : cpa_fail(CPA_BAD_DATA, "%s: %s should hold the integer codes of a categorical column", cpa_h5_path(h5),
                           path);
 }
 
-// Codes and the labels they number, a stretch of codes at a time. `labels` may be empty when every code is missing.
+cpa_status cpa_h5ad_read_codes(const cpa_h5 *h5, const char *path, const char *field, const char *labels,
+                               int64_t n_levels, cpa_h5_data *d, int32_t *out)
+{
+    cpa_status st = CPA_OK;
+    int64_t code[STRETCH], rows = cpa_h5_data_info(d)->n;
+    for (int64_t at = 0, n; at < rows; at += n) {
+        n = rows - at < STRETCH ? rows - at : STRETCH;
+        CPA_TRY(cpa_h5_data_read(d, CPA_H5_I64, &at, &n, code));
+        for (int64_t i = 0; i < n; i++) {
+            CPA_REQUIRE(code[i] >= -1 && code[i] < n_levels, CPA_BAD_DATA,
+                        "%s: %s%s%s: row %lld has the code %lld, but there are %lld categories (in %s)",
+                        cpa_h5_path(h5), path, field != NULL ? "/" : "", field != NULL ? field : "",
+                        (long long)(at + i), (long long)code[i], (long long)n_levels, labels);
+            if (out != NULL) {
+                out[at + i] = (int32_t)code[i];
+            }
+        }
+    }
+cleanup:
+    return st;
+}
+
+// Codes and the labels they number. `labels` may be empty when every code is missing.
 static cpa_status factor_of_codes(const cpa_h5 *h5, const char *path, const char *field, const char *labels,
                                   cpa_factor *out)
 {
     cpa_h5_data *d = NULL;
-    int64_t code[STRETCH];
     cpa_status st = cpa_h5_data_open(h5, path, field, &d);
     CPA_TRY(st);
     const cpa_h5_info *info = cpa_h5_data_info(d);
-    CPA_TRY(check_rank(h5, path, info));
     CPA_TRY(cpa_h5ad_check_codes(h5, path, info));
     CPA_REQUIRE(!has_member(h5, labels, "codes"), CPA_BAD_DATA, "%s: %s: categories cannot have categories",
                 cpa_h5_path(h5), labels); // they may be the column itself
     CPA_TRY(cpa_h5ad_texts(h5, labels, NULL, &out->level));
     CPA_TRY(cpa_alloc((size_t)info->n, sizeof *out->code, &out->code));
     out->n = info->n;
-    for (int64_t at = 0, n; at < out->n; at += n) {
-        n = out->n - at < STRETCH ? out->n - at : STRETCH;
-        CPA_TRY(cpa_h5_data_read(d, CPA_H5_I64, &at, &n, code));
-        for (int64_t i = 0; i < n; i++) {
-            CPA_REQUIRE(code[i] >= -1 && code[i] < out->level.n, CPA_BAD_DATA,
-                        "%s: %s%s%s: row %lld has the code %lld, but there are %lld categories (in %s)",
-                        cpa_h5_path(h5), path, field != NULL ? "/" : "", field != NULL ? field : "",
-                        (long long)(at + i), (long long)code[i], (long long)out->level.n, labels);
-            out->code[at + i] = (int32_t)code[i];
-        }
-    }
+    CPA_TRY(cpa_h5ad_read_codes(h5, path, field, labels, out->level.n, d, out->code));
 cleanup:
     cpa_h5_data_close(&d);
     return st;
@@ -440,6 +450,14 @@ static cpa_status missing_column(cpa_part *f, const char *frame, const char *col
     return st;
 }
 
+cpa_status cpa_part_check_rows(const cpa_part *f, const char *frame, const char *column, int64_t rows)
+{
+    int64_t n = strcmp(frame, "obs") == 0 ? f->n_cells : f->n_stored;
+    return rows == n ? CPA_OK
+                     : cpa_fail(CPA_BAD_DATA, "%s: column '%s' of %s has %lld rows, but %s has %lld", f->path, column,
+                                frame, (long long)rows, frame, (long long)n);
+}
+
 cpa_status cpa_part_factor(cpa_part *f, const char *frame, const char *column, cpa_factor *out)
 {
     cpa_status st;
@@ -462,9 +480,7 @@ cpa_status cpa_part_factor(cpa_part *f, const char *frame, const char *column, c
     } else {
         CPA_TRY(factor_of_array(f->h5, path, field, NULL, out));
     }
-    int64_t n = strcmp(frame, "obs") == 0 ? f->n_cells : f->n_stored;
-    CPA_REQUIRE(out->n == n, CPA_BAD_DATA, "%s: column '%s' of %s has %lld rows, but %s has %lld", f->path, column,
-                frame, (long long)out->n, frame, (long long)n);
+    CPA_TRY(cpa_part_check_rows(f, frame, column, out->n));
 cleanup:
     cpa_free(&path);
     cpa_free(&labels);

@@ -138,8 +138,16 @@ cpa_status cpa_h5ad_locate(const cpa_h5 *h5, const char *frame, const char *name
 cpa_status cpa_h5ad_old_categories(const cpa_h5 *h5, const char *frame, const char *column, const char *path,
                                    const char *field, char **out);
 
+/** BAD_DATA when a column has not as many rows as its frame. */
+cpa_status cpa_part_check_rows(const cpa_part *f, const char *frame, const char *column, int64_t rows);
+
 /** BAD_DATA when what is described cannot be the codes of a categorical column. */
 cpa_status cpa_h5ad_check_codes(const cpa_h5 *h5, const char *path, const cpa_h5_info *info);
+
+/** The codes of a categorical column, which are open as `d` and checked to be such, to `out` [rows] or, NULL, only looked at. BAD_DATA
+ *  where one is of none of `n_levels` categories. */
+cpa_status cpa_h5ad_read_codes(const cpa_h5 *h5, const char *path, const char *field, const char *labels,
+                               int64_t n_levels, cpa_h5_data *d, int32_t *out);
 
 /** Number of rows of "obs" or "var", from its index. */
 cpa_status cpa_h5ad_frame_length(const cpa_h5 *h5, const char *frame, int64_t *n);

@@ -247,6 +247,11 @@ refuse 65 "odd/text.h5ad" convert odd/text.h5ad x.h5ad
 refuse 65 "odd/corrupt_chunk.h5ad|X/data" convert odd/corrupt_chunk.h5ad x.h5ad
 refuse 65 "odd/index_too_large_csc.h5ad|X/indices|cell index 12" convert odd/index_too_large_csc.h5ad x.h5ad
 refuse 65 "odd/indptr_falls.h5ad|row 7" convert odd/indptr_falls.h5ad x.h5ad
+make_bad_files
+refuse 65 "code_high.h5ad|cell_type|row 7|code 2" convert code_high.h5ad x.h5ad
+refuse 65 "code_low.h5ad|condition|row 7|code -3" convert code_low.h5ad x.h5ad
+refuse 65 "short_column.h5ad|'cell_type'|47 rows|48" convert short_column.h5ad x.h5ad
+refuse 65 "long_column.h5ad|'cell_type'|49 rows|48" convert long_column.h5ad x.h5ad
 mkdir full
 for size in 64k 1m; do # full for the file, full for sorting
     if mount -t tmpfs -o size=$size none full 2>/dev/null; then

@@ -143,6 +143,8 @@ def metadata():
         f["obs/condition/codes"][ROW] = -3
     with Changed("short_column.h5ad") as f:
         replace(f["obs/cell_type"], "codes", f["obs/cell_type/codes"][:-1])
+    with Changed("long_column.h5ad") as f:
+        replace(f["obs/cell_type"], "codes", np.append(f["obs/cell_type/codes"], np.int8(0)))
     with Changed("claims.h5ad") as f:  # says that it has a million million rows
         replace(f["obs/cell_type"], "codes", np.zeros(7919, dtype="i2"))
     with open(path("claims.h5ad"), "r+b") as f:
