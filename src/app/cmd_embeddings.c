@@ -34,7 +34,7 @@ typedef struct embeddings {
 static cpa_status open_model(embeddings *e, const cpa_options *o)
 {
     cpa_status st = CPA_OK;
-    CPA_TRY(cpa_rundir_model(o->path, &e->model_path));
+    CPA_TRY(cpa_rundir_trained(o->path, &e->model_path));
     CPA_TRY(cpa_modelfile_meta(e->model_path, &e->meta));
     CPA_TRY(cpa_modelfile_vectors(NULL, e->model_path, &e->vectors));
     e->meta.vectors = e->vectors;

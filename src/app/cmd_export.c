@@ -128,7 +128,7 @@ static cpa_status export_run(const cpa_options *o)
     cpa_pert_table *vectors = NULL;
     char *path = NULL, *temporary = NULL, *command = NULL;
     CPA_TRY(cpa_output_begin(o->out, &temporary));
-    CPA_TRY(cpa_rundir_model(o->path, &path));
+    CPA_TRY(cpa_rundir_trained(o->path, &path));
     CPA_TRY(cpa_modelfile_meta(path, &meta));
     CPA_TRY(cpa_modelfile_vectors(NULL, path, &vectors));
     meta.vectors = vectors;

@@ -139,7 +139,7 @@ cleanup:
 static cpa_status open_model(cpa_trained *t, const cpa_options *o)
 {
     cpa_status st = CPA_OK;
-    CPA_TRY(cpa_rundir_model(o->path, &t->model_path));
+    CPA_TRY(cpa_rundir_trained(o->path, &t->model_path));
     CPA_TRY(cpa_modelfile_meta(t->model_path, &t->meta));
 cleanup:
     return st;

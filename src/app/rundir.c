@@ -197,6 +197,23 @@ cleanup:
     return st;
 }
 
+cpa_status cpa_rundir_trained(const char *run, char **path)
+{
+    cpa_status st;
+    struct stat info;
+    char *checkpoints = NULL;
+    CPA_TRY(cpa_rundir_model(run, path));
+    CPA_TRY(cpa_sprintf(&checkpoints, "%s/checkpoints", run));
+    CPA_REQUIRE(
+        stat(*path, &info) == 0 || stat(checkpoints, &info) != 0, CPA_NO_INPUT,
+        "'%s' has no model yet: its training is not finished and there was no validation so far; 'cpa-hpc train "
+        "DATA.h5ad --out %s --resume' goes on with it",
+        run, run);
+cleanup:
+    cpa_free(&checkpoints);
+    return st;
+}
+
 // The folder that holds a path.
 static cpa_status folder_of(const char *path, char **out)
 {

@@ -101,6 +101,18 @@ mkdir -p early/checkpoints && touch early/log.jsonl early/config.yaml.part
 train 0 0 early --resume
 equal whole early
 
+# ---- Nothing to predict with: not finished, and not validated so far.
+stop USR1 0 young 1 --check-val-every-n-epoch 16
+for command in "predict young --data $data --out young.h5ad" "export young --out young.npz" "embeddings young --out young.h5ad"; do
+    # Several words.
+    # shellcheck disable=SC2086
+    "$CPA_HPC" $command --quiet 2>err
+    got=$?
+    [ $got -eq 66 ] && [ ! -e young.h5ad ] || fail "$command: expected 66, got $got"
+    says "'young' has no model yet"
+    says "--out young --resume"
+done
+
 # ---- A second signal ends the program at once. It is stopped in between, so that the first is not acted on before.
 launch 0 twice
 await twice 1

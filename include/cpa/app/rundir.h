@@ -35,6 +35,9 @@ void cpa_rundir_close(cpa_rundir **dir, bool keep);
 /** The path of a run's model (cpa_free): model.h5, or while it is trained checkpoints/best.h5, if there is one. */
 cpa_status cpa_rundir_model(const char *run, char **path);
 
+/** The same where the model is needed: NO_INPUT of a run whose training has none yet. What else is not there is left to who opens it. */
+cpa_status cpa_rundir_trained(const char *run, char **path);
+
 /** Makes a folder for results. CONFIG when `path` is there already; NO_INPUT when its parent is not; IO. Rank-local. */
 cpa_status cpa_output_folder(const char *path);
 
