@@ -78,6 +78,7 @@ static void read_counts(cpa_comm *comm, cpa_h5ad *file, const char *layer, const
     cpa_status judged = cpa_matrix_open(comm, file, layer, &m);
     bool both = judged == CPA_OK && m->raw != NULL;
     judged = both ? cpa_matrix_judge(m) : judged;
+    judged = both && judged == CPA_OK ? cpa_matrix_warn(m) : judged; // which loading does, too
     check_status(judged, path);
     cpa_matrix_close(&m);
     cpa_status loaded = cpa_cells_load(comm, file, layer, &cells);
