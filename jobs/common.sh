@@ -8,6 +8,10 @@ cpa_hpc=${CPA_HPC:-build/release/cpa-hpc}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # srun of 22.05 and later does not take it from sbatch
 
+# Until there is a program to pass it on to, a signal that asks for a stop is only noted.
+cpa_wish=
+trap 'cpa_wish=USR1' USR1
+
 # cpa_launch ARGUMENT...: runs cpa-hpc on every rank of the job and returns its exit code. SIGUSR1, which SLURM sends before
 # the time limit (#SBATCH --signal=B:USR1@...), is passed on: the program then saves a checkpoint and ends with 75.
 cpa_launch() {
@@ -22,6 +26,7 @@ cpa_launch() {
     "${launcher[@]}" "$cpa_hpc" "$@" &
     child=$!
     trap 'kill -USR1 "$child" 2>/dev/null' USR1
+    [ -z "$cpa_wish" ] || kill -USR1 "$child"
     while :; do
         wait "$child"
         rc=$?

@@ -10,6 +10,7 @@
 
 #include "cpa/app/commands.h"
 #include "cpa/base/log.h"
+#include "cpa/base/signals.h"
 #include "cpa/platform/h5.h"
 
 static const struct {
@@ -74,11 +75,11 @@ static cpa_status check_ranks(const cpa_comm *comm, const cpa_options *o, int ar
     while (enough < ranks) {
         enough *= 2;
     }
-    st =
-        cpa_fail(CPA_USAGE,
-                 "%d ranks are more than the %d lane%s of a step; type: mpirun -n %d cpa-hpc%s\n"
-                 "(--lanes %d would use all ranks, but is another model: its step has %d x %d cells)",
-                 ranks, lanes, lanes == 1 ? "" : "s", lanes, cpa_text_str(&again), enough, enough, o->train.batch_size);
+    st = cpa_fail(CPA_USAGE,
+                  "%d ranks are more than the %d lane%s of a step; start %d: mpirun -n %d cpa-hpc%s\n"
+                  "(--lanes %d would use all ranks, but is another model: its step has %d x %d cells)",
+                  ranks, lanes, lanes == 1 ? "" : "s", lanes, lanes, cpa_text_str(&again), enough, enough,
+                  o->train.batch_size);
 cleanup:
     cpa_text_fini(&again);
     return st;
@@ -133,6 +134,9 @@ int main(int argc, char **argv)
     cpa_options options = {0};
     // Before MPI starts, because that waits for other ranks too.
     cpa_status parsed = cpa_options_parse(argc, argv, &options), st;
+    if (parsed == CPA_OK && options.command == CPA_COMMAND_TRAIN) {
+        cpa_stop_hold(); // of a job that is stopped while it starts
+    }
     if (parsed == CPA_OK) {
         cpa_comm_timeout(options.timeout);
         cpa_h5_patience(options.timeout / 2); // the rank at fault is to speak before those that wait for it
@@ -153,6 +157,8 @@ int main(int argc, char **argv)
         st = cpa_comm_agree(comm, st);
     }
     cpa_comm_phase("ending");
+    // A launcher may end the other ranks as soon as the first one has ended with a code.
+    cpa_stop_ignore();
     bool is_written = fflush(stdout) == 0 && ferror(stdout) == 0;
     if (st == CPA_OK && !is_written) {
         st = cpa_fail(CPA_IO, "cannot write to standard output");

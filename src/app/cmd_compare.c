@@ -23,7 +23,6 @@ static cpa_status check(const cpa_options *o, bool *runs)
 {
     cpa_status st = CPA_OK;
     bool a = false, b = false;
-    char *temporary = NULL;
     CPA_TRY(is_run(o->path, &a));
     CPA_TRY(is_run(o->path_b, &b));
     CPA_REQUIRE(a == b, CPA_USAGE, "'%s' is a %s and '%s' a %s; compare takes two runs, or two files of predictions",
@@ -32,11 +31,10 @@ static cpa_status check(const cpa_options *o, bool *runs)
     CPA_REQUIRE(a || (!o->data_path && !o->split), CPA_USAGE,
                 "two files of predictions are compared as they are; --data and --split are for runs");
     if (o->out) {
-        CPA_TRY(cpa_output_begin(o->out, &temporary));
+        CPA_TRY(cpa_output_check(o->out));
     }
     *runs = a;
 cleanup:
-    cpa_free(&temporary);
     return st;
 }
 

@@ -35,10 +35,7 @@ cleanup:
 // Whether the scores could be written at all, before they are computed.
 static cpa_status check_place(const cpa_options *o)
 {
-    char *temporary = NULL;
-    cpa_status st = cpa_output_begin(o->out, &temporary);
-    cpa_free(&temporary);
-    return st;
+    return cpa_output_check(o->out);
 }
 
 cpa_status cpa_cmd_evaluate(cpa_comm *comm, const cpa_options *o)

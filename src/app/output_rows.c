@@ -206,6 +206,7 @@ static cpa_status begin_anew(cpa_row_file *f)
     CPA_REQUIRE(rename(f->fresh, f->temporary) == 0, CPA_IO, "cannot rename '%s' to '%s': %s", f->fresh, f->temporary,
                 strerror(errno));
     f->begun = true;
+    cpa_leavings_moved(f->fresh, f->temporary);
     CPA_TRY(open_file(f->record, O_WRONLY | O_CREAT | O_TRUNC, &fd));
     CPA_REQUIRE(ftruncate(fd, place_in_record(f->n_blocks)) == 0, CPA_IO, "cannot write '%s': %s", f->record,
                 strerror(errno));
@@ -239,13 +240,13 @@ static cpa_status name_files(cpa_row_file *f)
     cpa_status st;
     CPA_TRY(cpa_output_begin(f->plan.out, &f->temporary));
     CPA_TRY(cpa_sprintf(&f->fresh, "%s.new", f->temporary));
-    cpa_leavings_add(f->fresh);
+    cpa_leavings_expect(f->fresh);
     CPA_TRY(cpa_sprintf(&f->record, "%s.rows", f->temporary));
 cleanup:
     return st;
 }
 
-static cpa_status open_files(cpa_row_file *f)
+static cpa_status open_files(cpa_row_file *f, bool left)
 {
     cpa_status st;
     size_t row = (size_t)f->plan.n_cols, blocks = (size_t)f->n_blocks;
@@ -254,7 +255,9 @@ static cpa_status open_files(cpa_row_file *f)
     CPA_TRY(cpa_alloc(blocks, sizeof *f->there, &f->there));
     CPA_TRY(cpa_alloc(blocks, sizeof *f->mine, &f->mine));
     CPA_TRY(open_file(f->temporary, O_RDWR, &f->fd));
-    cpa_leavings_made(f->temporary, f->fd);
+    if (left) {
+        cpa_leavings_made(f->temporary, f->fd);
+    }
     CPA_TRY(open_file(f->record, O_RDWR, &f->record_fd));
 cleanup:
     return st;
@@ -284,7 +287,7 @@ cpa_status cpa_row_file_open(const cpa_row_plan *plan, cpa_row_file *f)
     CPA_TRY(cpa_comm_agree(plan->comm, cpa_comm_rank(plan->comm) == 0 ? prepare(f, &left) : CPA_OK));
     CPA_TRY(cpa_comm_bcast(plan->comm, &left, sizeof left, 0));
     CPA_TRY(cpa_comm_bcast(plan->comm, f->offset, sizeof f->offset, 0));
-    CPA_TRY(cpa_comm_agree(plan->comm, open_files(f)));
+    CPA_TRY(cpa_comm_agree(plan->comm, open_files(f, left)));
     if (left) {
         CPA_TRY(find_blocks(f));
     }
@@ -336,9 +339,9 @@ void cpa_row_file_fini(cpa_row_file *f)
             *fd[i] = -1;
         }
     }
-    if (f->begun && !f->committed) {
+    if (f->begun && !f->committed && cpa_leavings_are_ours(f->temporary)) {
+        unlink(f->record);
         cpa_output_discard(f->temporary);
-        cpa_output_discard(f->record);
     }
     if (f->temporary != NULL && cpa_comm_rank(f->plan.comm) == 0) {
         cpa_output_discard(f->fresh);

@@ -138,12 +138,13 @@ cpa_status cpa_outlook_fit(const cpa_outlook *p, const char *backend, size_t lim
     most = most < INT_MAX - 2 ? most : INT_MAX - 2; // a batch of two cells more can be counted
     int64_t bad = most + 1;
     *out = (cpa_need){0};
-    for (int64_t next = most; bad - good > 1;) { // where all of a lane fit, nothing else is tried
+    // Upwards: what is far too large may not even be had to be counted.
+    for (int64_t next = SMALLEST < most ? SMALLEST : most; bad - good > 1;) {
         CPA_TRY(fits(p, backend, limit, next, out, &is));
         good = is ? next : good;
         bad = is ? bad : next;
         int64_t middle = good + (bad - good) / 2;
-        next = 2 * good < middle ? 2 * good : middle;
+        next = is && 2 * good >= most && bad > most ? most : 2 * good < middle ? 2 * good : middle;
     }
 cleanup:
     return st;

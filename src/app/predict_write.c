@@ -231,14 +231,12 @@ cleanup:
 cpa_status cpa_predict_check_place(const cpa_options *o)
 {
     cpa_status st = CPA_OK;
-    char *temporary = NULL;
     struct stat data, out;
     bool same = stat(o->data_path, &data) == 0 && stat(o->out, &out) == 0 && data.st_dev == out.st_dev &&
                 data.st_ino == out.st_ino;
     CPA_REQUIRE(!same, CPA_CONFIG, "--out '%s' is the data file itself; name another file", o->out);
-    CPA_TRY(cpa_output_begin(o->out, &temporary));
+    CPA_TRY(cpa_output_check(o->out));
 cleanup:
-    cpa_free(&temporary);
     return st;
 }
 

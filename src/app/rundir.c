@@ -232,16 +232,17 @@ static cpa_status target_of(const char *path, char **out)
         return cpa_strdup(path, out);
     }
     char *real = realpath(path, NULL);
-    cpa_status st = real != NULL ? cpa_strdup(real, out)
-                                 : cpa_fail(CPA_IO, "cannot write '%s': it is a link to what is not there", path);
+    cpa_status st = real != NULL      ? cpa_strdup(real, out)
+                    : errno == ENOENT ? cpa_fail(CPA_IO, "cannot write '%s': it is a link to what is not there", path)
+                                      : cpa_fail(CPA_IO, "cannot write '%s': %s", path, strerror(errno));
     free(real);
     return st;
 }
 
-cpa_status cpa_output_begin(const char *path, char **temporary)
+cpa_status cpa_output_check(const char *path)
 {
     cpa_status st;
-    char *folder = NULL, *target = NULL;
+    char *folder = NULL;
     struct stat info;
     CPA_TRY(folder_of(path, &folder));
     CPA_REQUIRE(stat(folder, &info) == 0 && S_ISDIR(info.st_mode), CPA_NO_INPUT,
@@ -249,11 +250,20 @@ cpa_status cpa_output_begin(const char *path, char **temporary)
     bool is_there = stat(path, &info) == 0;
     CPA_REQUIRE(!is_there || !S_ISDIR(info.st_mode), CPA_IO, "cannot write '%s': it is a folder", path);
     CPA_REQUIRE(!is_there || S_ISREG(info.st_mode), CPA_IO, "cannot write '%s': it is not a file", path);
-    CPA_TRY(target_of(path, &target));
-    CPA_TRY(temporary_of(target, temporary));
-    cpa_leavings_add(*temporary);
 cleanup:
     cpa_free(&folder);
+    return st;
+}
+
+cpa_status cpa_output_begin(const char *path, char **temporary)
+{
+    cpa_status st;
+    char *target = NULL;
+    CPA_TRY(cpa_output_check(path));
+    CPA_TRY(target_of(path, &target));
+    CPA_TRY(temporary_of(target, temporary));
+    cpa_leavings_expect(*temporary);
+cleanup:
     cpa_free(&target);
     return st;
 }
@@ -264,6 +274,7 @@ cpa_status cpa_output_begin_new(const char *path, char **temporary)
     cpa_status st = cpa_output_begin(path, temporary);
     if (st == CPA_OK && stat(path, &info) == 0) {
         st = cpa_fail(CPA_CONFIG, "'%s' exists already and is not overwritten; name another file or remove it", path);
+        cpa_leavings_drop(*temporary);
         cpa_free(temporary);
     }
     return st;
@@ -281,15 +292,23 @@ static cpa_status sync_path(const char *path, int flags)
     return bad ? cpa_fail(CPA_IO, "cannot write '%s' to disk: %s", path, strerror(why)) : CPA_OK;
 }
 
+static cpa_status check_ours(const char *temporary, const char *path)
+{
+    return cpa_leavings_are_ours(temporary)
+               ? CPA_OK
+               : cpa_fail(CPA_IO, "'%s' is not the file that was written any more: another command writes '%s', too",
+                          temporary, path);
+}
+
 cpa_status cpa_output_commit(const char *temporary, const char *path)
 {
     cpa_status st;
     char *folder = NULL, *target = NULL;
     CPA_TRY(target_of(path, &target));
     CPA_TRY(folder_of(target, &folder));
-    CPA_REQUIRE(cpa_leavings_are_ours(temporary), CPA_IO,
-                "'%s' is not the file that was written any more: another command writes '%s', too", temporary, path);
+    CPA_TRY(check_ours(temporary, path));
     CPA_TRY(sync_path(temporary, 0));
+    CPA_TRY(check_ours(temporary, path)); // again: that took its time
     CPA_REQUIRE(rename(temporary, target) == 0, CPA_IO, "cannot rename '%s' to '%s': %s", temporary, target,
                 strerror(errno));
     cpa_leavings_drop(temporary);
@@ -298,9 +317,6 @@ cpa_status cpa_output_commit(const char *temporary, const char *path)
         unlink(target); // a command that fails leaves no result
     }
 cleanup:
-    if (st != CPA_OK) {
-        cpa_output_discard(temporary);
-    }
     cpa_free(&folder);
     cpa_free(&target);
     return st;

@@ -2,6 +2,7 @@
 // Never allocates.
 #include "cpa/base/leavings.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -12,13 +13,14 @@
 enum { MAX_PATHS = 16 };
 
 static struct {
-    atomic_bool used, made;
-    dev_t device; // of what was made
+    atomic_bool used, expected, made;
+    int fd;       // of what was made, kept open: else its number could be given to another file
+    dev_t device; // of the same
     ino_t inode;
     char path[PATH_MAX];
 } leavings[MAX_PATHS];
 
-void cpa_leavings_add(const char *path)
+static void add(const char *path, bool expected)
 {
     int at = MAX_PATHS; // behind the last in use, so that what a folder holds comes after it
     while (at > 0 && !atomic_load(&leavings[at - 1].used)) {
@@ -26,8 +28,31 @@ void cpa_leavings_add(const char *path)
     }
     if (at < MAX_PATHS && strlen(path) < sizeof leavings[at].path) {
         strcpy(leavings[at].path, path);
+        atomic_store(&leavings[at].expected, expected);
         atomic_store(&leavings[at].made, false);
         atomic_store(&leavings[at].used, true);
+    }
+}
+
+void cpa_leavings_add(const char *path)
+{
+    add(path, false);
+}
+
+void cpa_leavings_expect(const char *path)
+{
+    add(path, true);
+}
+
+static bool is_of(int i, const char *path)
+{
+    return atomic_load(&leavings[i].used) && strcmp(leavings[i].path, path) == 0;
+}
+
+static void let_go(int i)
+{
+    if (atomic_exchange(&leavings[i].made, false)) {
+        close(leavings[i].fd);
     }
 }
 
@@ -37,6 +62,7 @@ void cpa_leavings_drop(const char *path)
     for (int i = 0; i < MAX_PATHS; i++) {
         const char *p = leavings[i].path;
         if (atomic_load(&leavings[i].used) && strncmp(p, path, n) == 0 && (p[n] == '\0' || p[n] == '/')) {
+            let_go(i);
             atomic_store(&leavings[i].used, false);
         }
     }
@@ -46,7 +72,10 @@ void cpa_leavings_made(const char *path, int fd)
 {
     struct stat info;
     for (int i = 0; i < MAX_PATHS; i++) {
-        if (atomic_load(&leavings[i].used) && strcmp(leavings[i].path, path) == 0 && fstat(fd, &info) == 0) {
+        int own = is_of(i, path) && fstat(fd, &info) == 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+        if (own >= 0) {
+            let_go(i);
+            leavings[i].fd = own;
             leavings[i].device = info.st_dev;
             leavings[i].inode = info.st_ino;
             atomic_store(&leavings[i].made, true);
@@ -54,19 +83,30 @@ void cpa_leavings_made(const char *path, int fd)
     }
 }
 
+void cpa_leavings_moved(const char *from, const char *to)
+{
+    for (int i = 0; i < MAX_PATHS; i++) {
+        if (is_of(i, from) && atomic_load(&leavings[i].made)) {
+            cpa_leavings_made(to, leavings[i].fd);
+        }
+    }
+    cpa_leavings_drop(from);
+}
+
 // Of one that is in the list.
 static bool is_ours(int i)
 {
     struct stat info;
-    return !atomic_load(&leavings[i].made) || (stat(leavings[i].path, &info) == 0 &&
-                                               info.st_dev == leavings[i].device && info.st_ino == leavings[i].inode);
+    return atomic_load(&leavings[i].made) ? stat(leavings[i].path, &info) == 0 && info.st_dev == leavings[i].device &&
+                                                info.st_ino == leavings[i].inode
+                                          : !atomic_load(&leavings[i].expected);
 }
 
 bool cpa_leavings_are_ours(const char *path)
 {
     bool ours = true;
     for (int i = 0; i < MAX_PATHS; i++) {
-        ours = ours && (!atomic_load(&leavings[i].used) || strcmp(leavings[i].path, path) != 0 || is_ours(i));
+        ours = ours && (!is_of(i, path) || is_ours(i));
     }
     return ours;
 }

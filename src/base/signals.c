@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -12,12 +13,16 @@
 enum { MARGIN = 60 }; // seconds before the end of a job
 
 static atomic_int caught; // number of the first signal
-static time_t deadline;   // 0: none
+static atomic_bool ending;
+static time_t deadline; // 0: none
 static const int NUMBERS[] = {SIGUSR1, SIGTERM, SIGINT};
 
 static void take(int number)
 {
     int none = 0;
+    if (atomic_load(&ending)) {
+        return;
+    }
     if (!atomic_compare_exchange_strong(&caught, &none, number)) {
         _exit(128 + number);
     }
@@ -52,6 +57,23 @@ void cpa_stop_listen(void)
     const char *text = getenv("SLURM_JOB_END_TIME");
     long long end = text != NULL ? strtoll(text, NULL, 10) : 0, left = end - (long long)time(NULL);
     deadline = left > 0 ? (time_t)(end - (left < 2 * MARGIN ? left / 2 : MARGIN)) : 0;
+}
+
+// A signal that is held is there for the thread that waits, later.
+void cpa_stop_hold(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+void cpa_stop_ignore(void)
+{
+    atomic_store(&ending, true);
+    for (size_t i = 0; i < sizeof NUMBERS / sizeof NUMBERS[0]; i++) {
+        signal(NUMBERS[i], SIG_IGN);
+    }
 }
 
 bool cpa_stop_wanted(void)

@@ -92,17 +92,17 @@ static cpa_status refuse(const cpa_feed *f, const char *why)
 static cpa_status check_streamable(const cpa_feed *f)
 {
     const cpa_matrix *m = f->matrix;
-    if (f->plan.sampler != NULL && !f->plan.in_blocks) {
-        return refuse(f,
-                      "the order of --shuffle full needs all cells at hand; allow more with --memory, or take another "
-                      "order with --shuffle block");
-    }
     if (m->raw == NULL) {
         char why[1024];
         bool one = cpa_h5ad_n_files(m->file) == 1;
         snprintf(why, sizeof why, "%s%s%s; allow more with --memory, or rewrite it with: cpa-hpc convert %s OUT.h5ad",
                  one ? "" : m->which, one ? "" : ": ", m->why, m->which);
         return refuse(f, why);
+    }
+    if (f->plan.sampler != NULL && !f->plan.in_blocks) {
+        return refuse(f,
+                      "the order of --shuffle full needs all cells at hand; allow more with --memory, or take another "
+                      "order with --shuffle block");
     }
     return CPA_OK;
 }

@@ -210,13 +210,11 @@ static void search(cpa_neighbours *s, int q, int64_t first, int n, const cpa_rea
 // The products of all queries with a block, in full precision whatever the backend's: that is what `bound` reckons with.
 static cpa_status multiply(cpa_neighbours *s, cpa_mat product, cpa_mat block)
 {
-    cpa_status st;
     const cpa_precision precision = cpa_backend_precision(s->be);
-    CPA_TRY(cpa_backend_set_precision(s->be, CPA_FP32));
-    CPA_TRY(cpa_op_gemm(s->be, product, s->queries, false, block, true, 1, 0));
-    CPA_TRY(cpa_backend_set_precision(s->be, precision));
-cleanup:
-    return st;
+    cpa_status st = cpa_backend_set_precision(s->be, CPA_FP32);
+    st = st == CPA_OK ? cpa_op_gemm(s->be, product, s->queries, false, block, true, 1, 0) : st;
+    const cpa_status back = cpa_backend_set_precision(s->be, precision);
+    return st == CPA_OK ? back : st;
 }
 
 cpa_status cpa_neighbours_add(cpa_neighbours *s, int64_t first, int n, const cpa_real *z)

@@ -63,7 +63,7 @@ ranks 3 "$CPA_HPC" train a.h5ad --out r --lanes 2 --where x
 [ $? -eq 64 ] && [ "$(grep -c 'cpa-hpc: error:' err)" -eq 1 ] ||
     { echo "FAILED: a wrong option on 3 ranks:"; cat err; failures=$((failures + 1)); }
 ranks 3 "$CPA_HPC" train a.h5ad --out r --lanes 2 --layer "x y"
-[ $? -eq 64 ] && grep -qF "type: mpirun -n 2 cpa-hpc train a.h5ad --out r --lanes 2 --layer 'x y'" err ||
+[ $? -eq 64 ] && grep -qF "start 2: mpirun -n 2 cpa-hpc train a.h5ad --out r --lanes 2 --layer 'x y'" err ||
     { echo "FAILED: more ranks than lanes:"; cat err; failures=$((failures + 1)); }
 [ ! -e r ] || { echo "FAILED: a refused command left a run folder"; failures=$((failures + 1)); }
 exit $((failures > 0))

@@ -33,6 +33,8 @@ fi
 first=$!
 until [ -s both.h5ad.part ] || ! kill -0 $first 2>/dev/null; do sleep 0.01; done
 kill -STOP $first
+attempt 66 "nothing.h5ad" "$CPA_HPC" convert nothing.h5ad both.h5ad
+[ -s both.h5ad.part ] || { echo "FAILED: a command that wrote nothing took away what another one writes"; failures=$((failures + 1)); }
 "$CPA_HPC" simulate both.h5ad --cells 400 --seed 9 "${atlas[@]}" || { echo "FAILED: the second command"; failures=$((failures + 1)); }
 kill -CONT $first
 wait $first

@@ -1,6 +1,7 @@
 // Owns: tests of the base layer: status, memory, text, log and random numbers. Never needs a backend or a file.
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -17,6 +19,7 @@
 #include "cpa/base/log.h"
 #include "cpa/base/mem.h"
 #include "cpa/base/rng.h"
+#include "cpa/base/signals.h"
 #include "cpa/base/status.h"
 #include "cpa/base/text.h"
 
@@ -35,6 +38,38 @@ static void test_status(void **state)
     cpa_fail(CPA_IO, "%s", big);
     assert_int_equal(strlen(cpa_message()), 100000);
     free(big);
+}
+
+// How a process ends that has been told twice to stop, the second time at its end or before.
+static int code_of_stopped(bool at_its_end)
+{
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        cpa_stop_hold();
+        kill(getpid(), SIGUSR1);
+        cpa_stop_listen();
+        while (!cpa_stop_wanted()) {
+            usleep(1000);
+        }
+        if (at_its_end) {
+            cpa_stop_ignore();
+        }
+        kill(getpid(), SIGTERM);
+        usleep(200000);
+        _exit(75);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void test_signals(void **state)
+{
+    (void)state;
+    assert_int_equal(code_of_stopped(false), 128 + SIGTERM);
+    assert_int_equal(code_of_stopped(true), 75);
 }
 
 static void test_leavings(void **state)
@@ -315,9 +350,10 @@ static void test_hash(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_status),  cmocka_unit_test(test_leavings), cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_strings), cmocka_unit_test(test_text),     cmocka_unit_test(test_log),
-        cmocka_unit_test(test_philox),  cmocka_unit_test(test_shuffle),  cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_status), cmocka_unit_test(test_signals), cmocka_unit_test(test_leavings),
+        cmocka_unit_test(test_memory), cmocka_unit_test(test_strings), cmocka_unit_test(test_text),
+        cmocka_unit_test(test_log),    cmocka_unit_test(test_philox),  cmocka_unit_test(test_shuffle),
+        cmocka_unit_test(test_hash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,17 +41,22 @@ cpa_status cpa_rundir_trained(const char *run, char **path);
 /** Makes a folder for results. CONFIG when `path` is there already; NO_INPUT when its parent is not; IO. Rank-local. */
 cpa_status cpa_output_folder(const char *path);
 
+/** Whether a result could be put there: NO_INPUT when there is no such folder; IO when `path` is one, or anything else that is not a file.
+ *  Rank-local. */
+cpa_status cpa_output_check(const char *path);
+
 /** Names the file to write in place of `path` until it is complete: beside it, so that it can be renamed. The caller
- *  frees it with cpa_free. NO_INPUT when there is no such folder; IO when `path` is one. */
+ *  frees it with cpa_free. Fails as cpa_output_check. */
 cpa_status cpa_output_begin(const char *path, char **temporary);
 
 /** The same, and CONFIG when `path` is there already. */
 cpa_status cpa_output_begin_new(const char *path, char **temporary);
 
-/** Puts the complete file in its place: fsync, rename, fsync of the folder. IO, and then the temporary file is gone. */
+/** Puts the complete file in its place: fsync, rename, fsync of the folder. IO, also when another process has put its own in the place of
+ *  the temporary file, which the caller then discards. */
 cpa_status cpa_output_commit(const char *temporary, const char *path);
 
-/** Removes the temporary file, if it is there. NULL-safe. */
+/** Removes the temporary file, if it is there and has been made here. NULL-safe. */
 void cpa_output_discard(const char *temporary);
 
 /** Writes a whole file this way. */

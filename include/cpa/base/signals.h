@@ -10,6 +10,12 @@
  *  that computes. */
 void cpa_stop_listen(void);
 
+/** SIGUSR1 waits from now on until cpa_stop_listen. To be called before any thread is made. */
+void cpa_stop_hold(void);
+
+/** From now on the signals do nothing: the exit code is known, and the process about to end with it. */
+void cpa_stop_ignore(void);
+
 /** Whether this process has been asked to stop. Cheap; false without cpa_stop_listen. */
 bool cpa_stop_wanted(void);
 
