@@ -46,7 +46,7 @@ static cpa_status describe_data(const cpa_train_run *t, cpa_checkpoint_facts *fa
     CPA_TRY(add_number(facts, "the number of genes", r->n_genes));
     CPA_TRY(add_digest(facts, "the digest of the genes' names", cpa_digest_strings(CPA_HASH_START, &t->gene)));
     CPA_TRY(add_number(facts, "the number of stored values", cpa_feed_nnz(t->feed)));
-    CPA_TRY(add_digest(facts, "the digest of the cells' totals", cpa_feed_totals(t->feed)));
+    CPA_TRY(add_digest(facts, "the digest of the counts", cpa_feed_totals(t->feed)));
     CPA_TRY(add_digest(facts, "the digest of the perturbations", cpa_digest_strings(CPA_HASH_START, &r->pert)));
     CPA_TRY(add_digest(facts, "the digest of the cells' conditions", cpa_digest_conditions(r)));
     CPA_TRY(add_digest(facts, "the digest of the cells' covariates", cpa_digest_covariates(r)));

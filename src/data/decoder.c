@@ -83,6 +83,7 @@ cpa_status cpa_decoder_create(const cpa_decoder_plan *plan, cpa_decoder **out)
     CPA_TRY(cpa_alloc((size_t)most_pieces(plan, &e), sizeof *d->piece, &d->piece));
     CPA_TRY(cpa_alloc(e.has_dense ? (size_t)plan->max_cells : 0, sizeof *d->cursor, &d->cursor));
     CPA_TRY(cpa_alloc(e.has_dense ? (size_t)plan->max_cells : 0, sizeof *d->sum, &d->sum));
+    CPA_TRY(cpa_alloc(e.has_dense ? (size_t)plan->max_cells : 0, sizeof *d->entries, &d->entries));
     CPA_TRY(cpa_team_create(n, &d->team));
     CPA_TRY(cpa_alloc((size_t)n, sizeof *d->stats, &d->stats));
     CPA_TRY(cpa_alloc((size_t)n, sizeof *d->reader, &d->reader));
@@ -123,6 +124,7 @@ void cpa_decoder_destroy(cpa_decoder **out)
     cpa_free(&d->piece);
     cpa_free(&d->cursor);
     cpa_free(&d->sum);
+    cpa_free(&d->entries);
     cpa_free(out);
 }
 

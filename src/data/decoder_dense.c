@@ -16,6 +16,7 @@ void cpa_decoder_plan_dense(cpa_decoder *d, int part, int64_t i, int64_t end)
         }
         d->cursor[i] = d->to.indptr != NULL ? d->to.indptr[i] : 0;
         d->sum[i] = 0;
+        d->entries[i] = 0;
     }
 }
 
@@ -30,6 +31,7 @@ static int64_t put_values(cpa_decoder *d, const int32_t *place, int64_t i, int64
                           const double *value, int thread)
 {
     double kept[CPA_TILE];
+    uint32_t of[CPA_TILE]; // genes
     int64_t n_kept = 0, at = d->cursor[i];
     for (int64_t k = 0; k < n; k++) {
         if (!is_used(place, first + k, value[k])) {
@@ -41,6 +43,7 @@ static int64_t put_values(cpa_decoder *d, const int32_t *place, int64_t i, int64
         } else if (!cpa_rows_is_noted(&d->to, gene)) {
             cpa_rows_note_gene(&d->to, gene);
         }
+        of[n_kept] = gene;
         kept[n_kept++] = value[k];
     }
     cpa_row_stats *stats = &d->stats[thread];
@@ -52,6 +55,7 @@ static int64_t put_values(cpa_decoder *d, const int32_t *place, int64_t i, int64
         d->cursor[i] += n_kept;
         for (int64_t k = 0; d->count != NULL && k < n_kept; k++) { // as rows are added up
             d->sum[i] += (double)nowhere[k];
+            d->entries[i] += cpa_entry_digest(of[k], nowhere[k]);
             stats->max_count = (double)nowhere[k] > stats->max_count ? (double)nowhere[k] : stats->max_count;
         }
         return -1;
@@ -123,6 +127,7 @@ bool cpa_decoder_run_dense(cpa_decoder *d, const cpa_piece *piece, int thread)
     for (int64_t i = piece->first; d->count != NULL && i < last; i++) {
         d->count[i] = d->cursor[i];
         cpa_row_stats_total(&d->stats[thread], cpa_wanted(d, i), d->sum[i]);
+        cpa_row_stats_entries(&d->stats[thread], d->entries[i]);
     }
     return good;
 }

@@ -54,6 +54,7 @@ struct cpa_decoder {
     uint8_t *state;            // [max_cells] CSR: cpa_row_state
     int64_t *cursor;           // [max_cells] dense: next free place
     double *sum;               // [max_cells] dense: of the counts, while counting
+    uint32_t *entries;         // [max_cells] their digest, likewise
     bool has_csr, has_dense;   // some file
     const int64_t *cell;
     int64_t first, n;

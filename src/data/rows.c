@@ -24,6 +24,11 @@ void cpa_row_stats_total(cpa_row_stats *a, int64_t cell, double sum)
     a->totals += cpa_hash(cpa_hash(CPA_HASH_START, &cell, sizeof cell), &sum, sizeof sum);
 }
 
+void cpa_row_stats_entries(cpa_row_stats *a, uint32_t entries)
+{
+    a->totals += cpa_hash(CPA_HASH_START, &entries, sizeof entries);
+}
+
 // One body each for floats and doubles. put_short: stores counts v[n] in 16 bits, in one pass; false when one of them is no whole number
 // that fits, and then nothing there is of use. put: stores counts, and judges those that are not of that plain kind; -1 or the first bad one.
 #define PUT_COUNTS(type, truncated)                                                                                    \
@@ -210,12 +215,29 @@ static void note_genes(const cpa_rows *rows, int64_t begin, int64_t end)
     }
 }
 
+static uint32_t digest_row(const cpa_rows *rows, int64_t begin, int64_t end)
+{
+    uint32_t digest = 0;
+    if (rows->gene16 != NULL && rows->count16 != NULL) {
+        const uint16_t *restrict gene = rows->gene16, *restrict count = rows->count16;
+        for (int64_t p = begin; p < end; p++) {
+            digest += cpa_entry_digest(gene[p], (float)count[p]);
+        }
+        return digest;
+    }
+    for (int64_t p = begin; p < end; p++) {
+        digest += cpa_entry_digest((uint32_t)cpa_rows_gene(rows, p), (float)cpa_rows_count(rows, p));
+    }
+    return digest;
+}
+
 // What the values [begin, end) of row i come to; genes ascend.
 static void take_stock(const cpa_rows *rows, int64_t i, int64_t begin, int64_t end, cpa_row_stats *stats)
 {
     double largest;
     if (rows->counted != NULL) {
         note_genes(rows, begin, end);
+        cpa_row_stats_entries(stats, digest_row(rows, begin, end));
     }
     rows->library[i] = sum_row(rows, begin, end, &largest);
     stats->max_count = largest > stats->max_count ? largest : stats->max_count;

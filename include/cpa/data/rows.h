@@ -4,6 +4,7 @@
 #define CPA_DATA_ROWS_H
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "cpa/base/hash.h"
 #include "cpa/base/mem.h"
@@ -16,7 +17,8 @@ typedef struct cpa_rows {
     uint16_t *count16;
     float *count32;
     double *library; // [rows] sum of counts
-    int32_t *kept;   // [rows] or NULL: values marked CPA_NO_GENE are dropped in finishing; so many are left at a row's beginning
+    int32_t *
+        kept; // [rows] or NULL: values marked CPA_NO_GENE are dropped in finishing; so many are left at a row's beginning
     uint8_t *counted; // [genes] or NULL: set to 1 in finishing where a gene has a count; several threads may share it
 } cpa_rows;
 
@@ -30,12 +32,24 @@ typedef struct cpa_row_stats {
     int64_t n_duplicate;   // entries added up
     int64_t n_read;        // bytes read from the file
     double max_count;
-    uint64_t totals; // digest of the sums of the rows, in whatever order they come
-    bool wide;       // a count that 16 bits cannot hold
+    uint64_t
+        totals; // digest of the sums of the rows, and of their entries while they are judged, in whatever order they come
+    bool wide; // a count that 16 bits cannot hold
 } cpa_row_stats;
 
 /** Adds the sum of a cell to the digest. */
 void cpa_row_stats_total(cpa_row_stats *a, int64_t cell, double sum);
+
+/** The share of one count in the digest of a row's entries, which is the sum of them; 0 for no count. */
+static inline uint32_t cpa_entry_digest(uint32_t gene, float count)
+{
+    uint32_t bits;
+    memcpy(&bits, &count, sizeof bits);
+    return (0x9E3779B1U * gene + 1) * (bits ^ bits >> 15);
+}
+
+/** Adds the digest of a row's entries. */
+void cpa_row_stats_entries(cpa_row_stats *a, uint32_t entries);
 
 /** Adds `b` to `a`. */
 void cpa_row_stats_add(cpa_row_stats *a, const cpa_row_stats *b);
