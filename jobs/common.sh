@@ -16,23 +16,25 @@ trap 'cpa_wish=USR1' USR1
 # the time limit (#SBATCH --signal=B:USR1@...), is passed on: the program then saves a checkpoint and ends with 75.
 cpa_launch() {
     local launcher rc child mpi=${SLURM_MPI_TYPE:-pmix}
+    trap 'cpa_wish=USR1; kill -USR1 "${child:-}" 2>/dev/null' USR1
     if srun --mpi=list 2>&1 | grep -qw "$mpi"; then
         # A rank that dies must end the others: srun does not do that by itself.
         launcher=(srun "--mpi=$mpi" --kill-on-bad-exit=1 --cpu-bind=cores)
     else
         launcher=(mpirun --map-by "slot:PE=$OMP_NUM_THREADS" --bind-to core)
     fi
+    [ -z "$cpa_wish" ] || return 75 # nothing has begun
     echo "${launcher[*]} $cpa_hpc $*"
     "${launcher[@]}" "$cpa_hpc" "$@" &
     child=$!
-    trap 'kill -USR1 "$child" 2>/dev/null' USR1
-    [ -z "$cpa_wish" ] || kill -USR1 "$child"
     while :; do
         wait "$child"
         rc=$?
         kill -0 "$child" 2>/dev/null || break # a signal ended the wait, not the program
     done
     trap - USR1
+    # A launcher that is still starting ends by the signal itself.
+    [ -z "$cpa_wish" ] || [ "$rc" -ne 138 ] || rc=75
     return "$rc"
 }
 

@@ -343,7 +343,7 @@ void cpa_row_file_fini(cpa_row_file *f)
         unlink(f->record);
         cpa_output_discard(f->temporary);
     }
-    if (f->temporary != NULL && cpa_comm_rank(f->plan.comm) == 0) {
+    if (f->fresh != NULL && !f->begun && cpa_comm_rank(f->plan.comm) == 0) {
         cpa_output_discard(f->fresh);
     }
     cpa_free(&f->row);

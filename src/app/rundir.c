@@ -242,7 +242,7 @@ static cpa_status target_of(const char *path, char **out)
 cpa_status cpa_output_check(const char *path)
 {
     cpa_status st;
-    char *folder = NULL;
+    char *folder = NULL, *target = NULL;
     struct stat info;
     CPA_TRY(folder_of(path, &folder));
     CPA_REQUIRE(stat(folder, &info) == 0 && S_ISDIR(info.st_mode), CPA_NO_INPUT,
@@ -250,8 +250,10 @@ cpa_status cpa_output_check(const char *path)
     bool is_there = stat(path, &info) == 0;
     CPA_REQUIRE(!is_there || !S_ISDIR(info.st_mode), CPA_IO, "cannot write '%s': it is a folder", path);
     CPA_REQUIRE(!is_there || S_ISREG(info.st_mode), CPA_IO, "cannot write '%s': it is not a file", path);
+    CPA_TRY(target_of(path, &target));
 cleanup:
     cpa_free(&folder);
+    cpa_free(&target);
     return st;
 }
 

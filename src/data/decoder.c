@@ -66,7 +66,7 @@ size_t cpa_decoder_bytes(const cpa_decoder_plan *plan)
     return (size_t)n_threads(plan) * (cpa_chunk_reader_bytes(&e.room) + 2 * (size_t)plan->longest * sizeof(uint64_t)) +
            (size_t)most_pieces(plan, &e) * sizeof(cpa_piece) +
            (e.has_csr ? cells * (sizeof(cpa_run) + sizeof(uint8_t)) : 0) +
-           (e.has_dense ? cells * (sizeof(int64_t) + sizeof(double)) : 0);
+           (e.has_dense ? cells * (sizeof(int64_t) + sizeof(double) + sizeof(uint32_t)) : 0);
 }
 
 cpa_status cpa_decoder_create(const cpa_decoder_plan *plan, cpa_decoder **out)
@@ -227,6 +227,7 @@ void cpa_decoder_start(cpa_decoder *d, const int64_t *cell, int64_t first, int64
     d->first = first;
     d->n = n;
     d->to = *to;
+    d->to.first = first;
     d->count = NULL;
     d->unpacks = false;
     begin(d);

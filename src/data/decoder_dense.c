@@ -127,7 +127,7 @@ bool cpa_decoder_run_dense(cpa_decoder *d, const cpa_piece *piece, int thread)
     for (int64_t i = piece->first; d->count != NULL && i < last; i++) {
         d->count[i] = d->cursor[i];
         cpa_row_stats_total(&d->stats[thread], cpa_wanted(d, i), d->sum[i]);
-        cpa_row_stats_entries(&d->stats[thread], d->entries[i]);
+        cpa_row_stats_entries(&d->stats[thread], cpa_wanted(d, i), d->entries[i]);
     }
     return good;
 }

@@ -24,9 +24,9 @@ void cpa_row_stats_total(cpa_row_stats *a, int64_t cell, double sum)
     a->totals += cpa_hash(cpa_hash(CPA_HASH_START, &cell, sizeof cell), &sum, sizeof sum);
 }
 
-void cpa_row_stats_entries(cpa_row_stats *a, uint32_t entries)
+void cpa_row_stats_entries(cpa_row_stats *a, int64_t cell, uint32_t entries)
 {
-    a->totals += cpa_hash(CPA_HASH_START, &entries, sizeof entries);
+    a->totals += cpa_hash(cpa_hash(CPA_HASH_START, &entries, sizeof entries), &cell, sizeof cell);
 }
 
 // One body each for floats and doubles. put_short: stores counts v[n] in 16 bits, in one pass; false when one of them is no whole number
@@ -237,7 +237,7 @@ static void take_stock(const cpa_rows *rows, int64_t i, int64_t begin, int64_t e
     double largest;
     if (rows->counted != NULL) {
         note_genes(rows, begin, end);
-        cpa_row_stats_entries(stats, digest_row(rows, begin, end));
+        cpa_row_stats_entries(stats, rows->first + i, digest_row(rows, begin, end));
     }
     rows->library[i] = sum_row(rows, begin, end, &largest);
     stats->max_count = largest > stats->max_count ? largest : stats->max_count;

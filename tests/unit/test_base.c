@@ -46,6 +46,7 @@ static int code_of_stopped(bool at_its_end)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
+        unsetenv("SLURM_JOB_END_TIME");
         cpa_stop_hold();
         kill(getpid(), SIGUSR1);
         cpa_stop_listen();
@@ -56,7 +57,7 @@ static int code_of_stopped(bool at_its_end)
             cpa_stop_ignore();
         }
         kill(getpid(), SIGTERM);
-        usleep(200000);
+        usleep(at_its_end ? 200000 : 10000000);
         _exit(75);
     }
     int status = 0;

@@ -20,6 +20,7 @@ typedef struct cpa_rows {
     int32_t *
         kept; // [rows] or NULL: values marked CPA_NO_GENE are dropped in finishing; so many are left at a row's beginning
     uint8_t *counted; // [genes] or NULL: set to 1 in finishing where a gene has a count; several threads may share it
+    int64_t first;    // cell of row 0, where genes are noted
 } cpa_rows;
 
 // What stands for a gene that is not used; UINT16_MAX of 16 bits.
@@ -40,16 +41,20 @@ typedef struct cpa_row_stats {
 /** Adds the sum of a cell to the digest. */
 void cpa_row_stats_total(cpa_row_stats *a, int64_t cell, double sum);
 
-/** The share of one count in the digest of a row's entries, which is the sum of them; 0 for no count. */
+/** The share of one count in the digest of a row's entries, which is the sum of them; 0 for no count. What a gene weighs must not grow
+ *  with its number, or counts that move up and down alike would go unnoticed. */
 static inline uint32_t cpa_entry_digest(uint32_t gene, float count)
 {
-    uint32_t bits;
+    uint32_t bits, weight = (gene + 1) * 0x9E3779B1U;
     memcpy(&bits, &count, sizeof bits);
-    return (0x9E3779B1U * gene + 1) * (bits ^ bits >> 15);
+    bits &= 0x7FFFFFFF; // -0 is 0
+    weight = (weight ^ weight >> 15) * 0x85EBCA6BU;
+    weight ^= weight >> 13;
+    return (weight | 1) * (bits ^ bits >> 15);
 }
 
-/** Adds the digest of a row's entries. */
-void cpa_row_stats_entries(cpa_row_stats *a, uint32_t entries);
+/** Adds the digest of a cell's entries. */
+void cpa_row_stats_entries(cpa_row_stats *a, int64_t cell, uint32_t entries);
 
 /** Adds `b` to `a`. */
 void cpa_row_stats_add(cpa_row_stats *a, const cpa_row_stats *b);
