@@ -182,10 +182,10 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
-// An empty text, which in a file says that there is no value, is on the command line more likely a variable without one.
+// An empty text means the default; where it would then be other cells that are predicted, it is more likely a variable without a value.
 static cpa_status set_string(cpa_options *o, const cpa_option *p, const char *text, cpa_source source)
 {
-    const bool is_meant = *text != '\0' || p->can_be_none || source != CPA_SOURCE_COMMAND_LINE;
+    const bool is_meant = *text != '\0' || p->section != CPA_SECTION_PREDICTION || source != CPA_SOURCE_COMMAND_LINE;
     if (!is_meant || (p->choices != NULL && !is_choice(p->choices, text))) {
         return refuse(p, text);
     }

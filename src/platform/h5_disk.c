@@ -103,8 +103,12 @@ static H5FD_t *disk_open(const char *name, unsigned flags, hid_t access, haddr_t
         return open_to_read(d, name, plan->path);
     }
     d->error = plan->error;
-    unlink(name); // what was left there; and never a file that another process writes
-    d->fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    struct stat info;
+    bool is_file = lstat(name, &info) != 0 || S_ISREG(info.st_mode);
+    if (is_file) {
+        unlink(name); // what was left there; and never a file that another process writes
+    }
+    d->fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | (is_file ? O_EXCL : O_TRUNC), 0666);
     if (d->fd < 0) {
         *d->error = errno;
         cpa_free(&d);

@@ -24,7 +24,6 @@ expect 64 "--lr: wants a number, 0 or more, not '-1'" train a.h5ad --out r --lr 
 expect 64 "train needs --out" train a.h5ad
 expect 64 "--perturbation: wants a text, not ''" predict run --data a.h5ad --out p.h5ad --perturbation ""
 expect 64 "--split: wants a text, not ''" predict run --data a.h5ad --out p.h5ad --split ""
-expect 64 "--train-split: wants a text, not ''" train a.h5ad --out r --train-split ""
 expect 66 "a.h5ad" train a.h5ad --out r --split-key ""
 expect 64 "check takes no --lr" check a.h5ad --lr 1
 expect 66 "a.h5ad" check a.h5ad
