@@ -32,12 +32,6 @@ cleanup:
     return st;
 }
 
-// Whether the scores could be written at all, before they are computed.
-static cpa_status check_place(const cpa_options *o)
-{
-    return cpa_output_check(o->out);
-}
-
 cpa_status cpa_cmd_evaluate(cpa_comm *comm, const cpa_options *o)
 {
     cpa_status st = CPA_OK;
@@ -45,7 +39,7 @@ cpa_status cpa_cmd_evaluate(cpa_comm *comm, const cpa_options *o)
     cpa_plan plan = {0};
     cpa_group_scores *g = NULL;
     int64_t n;
-    CPA_TRY(cpa_comm_agree(comm, check_place(o)));
+    CPA_TRY(cpa_comm_agree(comm, cpa_output_check(o->out)));
     CPA_TRY(cpa_trained_open(comm, o, (cpa_trained_needs){.splits = true, .degs = true}, &t));
     CPA_TRY(cpa_comm_agree(comm, make_plan(&t, o, &plan)));
     cpa_comm_phase("scoring");

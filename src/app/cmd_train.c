@@ -18,7 +18,7 @@ static cpa_status report_epoch(void *ctx, const cpa_epoch_report *e)
     if (e->validated) {
         snprintf(metric, sizeof metric, ", cpa_metric %.4f%s", e->cpa_metric, e->is_best ? " (best)" : "");
     }
-    if (!isnan(e->r2_mean)) { // no batch of the epoch was measured
+    if (!isnan(e->r2_mean)) { // else no batch of the epoch was measured
         snprintf(r2, sizeof r2, ", r2_mean %.4f", e->r2_mean);
     }
     cpa_progress(e->validated || e->epoch == 0, "epoch %lld/%lld: recon_loss %.4f%s%s; %.0f cells/s, %.0f s left",

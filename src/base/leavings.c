@@ -14,9 +14,7 @@ enum { MAX_PATHS = 16 };
 
 static struct {
     atomic_bool used, expected, made;
-    int fd;       // of what was made, kept open: else its number could be given to another file
-    dev_t device; // of the same
-    ino_t inode;
+    int fd; // of what was made, kept open: else its number could be given to another file
     char path[PATH_MAX];
 } leavings[MAX_PATHS];
 
@@ -70,14 +68,11 @@ void cpa_leavings_drop(const char *path)
 
 void cpa_leavings_made(const char *path, int fd)
 {
-    struct stat info;
     for (int i = 0; i < MAX_PATHS; i++) {
-        int own = is_of(i, path) && fstat(fd, &info) == 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+        int own = is_of(i, path) ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
         if (own >= 0) {
             let_go(i);
             leavings[i].fd = own;
-            leavings[i].device = info.st_dev;
-            leavings[i].inode = info.st_ino;
             atomic_store(&leavings[i].made, true);
         }
     }
@@ -96,10 +91,12 @@ void cpa_leavings_moved(const char *from, const char *to)
 // Of one that is in the list.
 static bool is_ours(int i)
 {
-    struct stat info;
-    return atomic_load(&leavings[i].made) ? stat(leavings[i].path, &info) == 0 && info.st_dev == leavings[i].device &&
-                                                info.st_ino == leavings[i].inode
-                                          : !atomic_load(&leavings[i].expected);
+    struct stat own, there;
+    if (!atomic_load(&leavings[i].made)) {
+        return !atomic_load(&leavings[i].expected);
+    }
+    return fstat(leavings[i].fd, &own) == 0 && stat(leavings[i].path, &there) == 0 && own.st_dev == there.st_dev &&
+           own.st_ino == there.st_ino;
 }
 
 bool cpa_leavings_are_ours(const char *path)

@@ -17,8 +17,8 @@ typedef struct cpa_rows {
     uint16_t *count16;
     float *count32;
     double *library; // [rows] sum of counts
-    int32_t *
-        kept; // [rows] or NULL: values marked CPA_NO_GENE are dropped in finishing; so many are left at a row's beginning
+    // [rows] or NULL: values marked CPA_NO_GENE are dropped in finishing; so many are left at a row's beginning
+    int32_t *kept;
     uint8_t *counted; // [genes] or NULL: set to 1 in finishing where a gene has a count; several threads may share it
     int64_t first;    // cell of row 0, where genes are noted
 } cpa_rows;
@@ -33,8 +33,8 @@ typedef struct cpa_row_stats {
     int64_t n_duplicate;   // entries added up
     int64_t n_read;        // bytes read from the file
     double max_count;
-    uint64_t
-        totals; // digest of the sums of the rows, and of their entries while they are judged, in whatever order they come
+    // Digest of the sums of the rows, and of their entries where genes are noted, in whatever order they come.
+    uint64_t totals;
     bool wide; // a count that 16 bits cannot hold
 } cpa_row_stats;
 
